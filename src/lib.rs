@@ -1,0 +1,11 @@
+//! selfsame keeps replicas the same: an anti-entropy reconciliation engine.
+
+pub mod clock;
+pub mod codec;
+pub mod dots;
+pub mod entry;
+pub mod hash;
+pub mod limits;
+#[cfg(feature = "tree")]
+pub mod merkle;
+pub mod types;

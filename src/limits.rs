@@ -1,0 +1,74 @@
+//! Every queue, loop, length and lifetime has its limit here.
+//!
+//! ```
+//! use selfsame::limits::Limits;
+//!
+//! let limits = Limits { max_value_bytes: 1 << 20, ..Limits::default() };
+//! assert_eq!(limits.max_frame_bytes, 1 << 20);
+//! ```
+
+/// Named limits of a node; what each can cost is said with it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest value, in bytes: one of these per value in transfer is in memory at each end.
+    pub max_value_bytes: u64,
+    /// Most siblings of one entry: 64 bytes each in every record.
+    pub max_siblings: usize,
+    /// How far ahead of this node's clock a stamp may be, in milliseconds.
+    pub max_clock_drift_ms: u64,
+    /// Most writers in a context that is received: 16 bytes each on the wire, about 48 in memory.
+    pub max_writers: usize,
+    /// Most exceptions in a context that is received, and most that a join past a refused item
+    /// may add.
+    pub max_exceptions: u64,
+    /// Largest frame, in bytes: one of these per stream is in memory.
+    pub max_frame_bytes: usize,
+    /// Most keys whose state one session learns from its peer: about 300 bytes each. Beyond, the
+    /// session applies what it has without joining, and a fresh one goes on.
+    pub max_session_entries: usize,
+    /// Most bytes of values that wait to be applied in one session.
+    pub max_pending_bytes: usize,
+    /// Most leaves listed for one prefix before the comparison descends further.
+    pub max_listed_leaves: usize,
+    /// Largest bloom filter, in bytes.
+    pub max_filter_bytes: usize,
+    /// Most operations in a patch.
+    pub max_patch_operations: usize,
+    /// Most turns that a session may take before it is given up as not converging.
+    pub max_session_turns: u32,
+    /// Most keys that a session may remove without being asked, in absolute number...
+    pub max_removals: u64,
+    /// ...and in percent of the entries: both must be exceeded for the brake to act.
+    pub max_removals_percent: u64,
+    /// How long replaced values are kept, in milliseconds.
+    pub history_age_ms: u64,
+    /// Most bytes of replaced values, in percent of the live bytes.
+    pub history_percent: u64,
+    /// Most removed dots that the removal log keeps: 24 bytes each on disk.
+    pub removal_log_entries: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_value_bytes: 16 << 20,
+            max_siblings: 128,
+            max_clock_drift_ms: 60_000,
+            max_writers: 65_536,
+            max_exceptions: 65_536,
+            max_frame_bytes: 1 << 20,
+            max_session_entries: 65_536,
+            max_pending_bytes: 32 << 20,
+            max_listed_leaves: 1_024,
+            max_filter_bytes: 16 << 20,
+            max_patch_operations: 1 << 20,
+            max_session_turns: 512,
+            max_removals: 1_000,
+            max_removals_percent: 10,
+            history_age_ms: 7 * 24 * 3_600_000,
+            history_percent: 10,
+            removal_log_entries: 1_000_000,
+        }
+    }
+}

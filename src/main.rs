@@ -1,0 +1,2 @@
+//! The `selfsame` command.
+fn main() {}

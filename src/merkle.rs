@@ -1,0 +1,7 @@
+//! The Merkle tree: a path-compressed binary trie over hashed keys, its proofs and its roots.
+//!
+//! Same content, same root: whatever the order of writes.
+
+pub mod shape;
+
+pub use shape::{Prefix, PrefixError, Sealed, Shape, View};
