@@ -9,7 +9,6 @@
 
 /// Named limits of a node; what each can cost is said with it.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-#[non_exhaustive]
 pub struct Limits {
     /// Largest value, in bytes: one of these per value in transfer is in memory at each end.
     pub max_value_bytes: u64,
