@@ -181,6 +181,24 @@ impl fmt::Display for Policy {
     }
 }
 
+/// A node's id: its Ed25519 public key. Whether the bytes are a usable key is checked where one
+/// enters (a config, a handshake).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "session", derive(serde::Serialize, serde::Deserialize))]
+pub struct NodeId(pub [u8; 32]);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeId({}..)", hex::encode(&self.0[..4]))
+    }
+}
+
 /// What decides how a collection behaves: name, hash algorithm, policy.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct CollectionSpec {
