@@ -1,8 +1,23 @@
 //! Hashing what a change touched: every leaf and inner node once, children before parents.
+//!
+//! A few nodes are hashed one by one as they come. Many are hashed level by level, leaves first,
+//! then inner nodes from the deepest bit index up: nodes that split at one bit share a BLAKE3 key
+//! and none is above another, so the lanes of the processor hash up to sixteen of them at once.
 
-use super::slots::{Kind, NodeId, half};
+use blake3::IncrementCounter;
+use blake3::platform::Platform;
+
+use super::slots::{Kind, Line, NodeId};
 use super::trie::Trie;
-use crate::hash::TreeHash;
+use crate::hash::{HASH_LEN, HashAlgorithm, TreeHash};
+
+/// From so many nodes on, levels are worth sorting for.
+const LEVELS_FROM: usize = 64;
+/// Most lanes that a processor has.
+const LANES: usize = 16;
+/// One level for every bit index, and one for leaves.
+const LEVELS: usize = 257;
+const LEAF_LEVEL: usize = 256;
 
 /// Where a hash goes: a side of an inner node, or nowhere in the trie (it is handed back).
 #[derive(Clone, Copy)]
@@ -11,10 +26,16 @@ pub(super) enum Target {
     Top,
 }
 
+#[derive(Clone, Copy)]
+struct Job {
+    node: NodeId,
+    target: Target,
+}
+
 /// Nodes whose hash is due, children before parents, and at most one for the top.
 #[derive(Default)]
 pub(super) struct Jobs {
-    due: Vec<(NodeId, Target)>,
+    due: Vec<Job>,
     inner_hashes: usize,
 }
 
@@ -23,7 +44,7 @@ impl Jobs {
         if matches!(node.kind(), Kind::Inner(_)) {
             self.inner_hashes += 1;
         }
-        self.due.push((node, target));
+        self.due.push(Job { node, target });
     }
 
     /// Inner nodes among the jobs.
@@ -34,30 +55,118 @@ impl Jobs {
     /// Hashes all; the hash of the node for the top, if there is one.
     pub(super) fn run(self, trie: &mut Trie) -> Option<TreeHash> {
         let mut top = None;
-        for (node, target) in self.due {
-            let hash = hash_node(trie, node);
-            match target {
-                Target::Child(inner, right) => {
-                    trie.inners.slot_mut(inner).set_child_hash(right, &hash);
+        if self.due.len() < LEVELS_FROM || trie.algorithm != HashAlgorithm::Blake3 {
+            for job in &self.due {
+                let hash = hash_one(trie, job.node);
+                deliver(trie, job.target, hash, &mut top);
+            }
+            return top;
+        }
+        let platform = Platform::detect();
+        let (sorted, ends) = self.by_level(trie);
+        for level in (0..LEVELS).rev() {
+            let start = ends.get(level + 1).copied().unwrap_or(0);
+            let key = match u8::try_from(level) {
+                Ok(bit) => HashAlgorithm::blake3_inner_key(bit),
+                Err(_) => HashAlgorithm::blake3_leaf_key(),
+            };
+            for jobs in sorted[start..ends[level]].chunks(LANES) {
+                let hashes = hash_lanes(trie, platform, key, jobs);
+                for (job, hash) in jobs.iter().zip(hashes) {
+                    deliver(trie, job.target, hash, &mut top);
                 }
-                Target::Top => top = Some(hash),
             }
         }
         top
     }
+
+    // sorted by counting, deepest level first, with the end of each level
+    fn by_level(self, trie: &Trie) -> (Vec<Job>, [usize; LEVELS]) {
+        let levels: Vec<u16> = self.due.iter().map(|job| level(trie, job.node)).collect();
+        let mut ends = [0; LEVELS];
+        for level in &levels {
+            ends[usize::from(*level)] += 1;
+        }
+        let mut next = [0; LEVELS];
+        let mut end = 0;
+        for level in (0..LEVELS).rev() {
+            next[level] = end;
+            end += ends[level];
+            ends[level] = end;
+        }
+        let mut sorted = self.due.clone();
+        for (job, level) in self.due.iter().zip(levels) {
+            let place = &mut next[usize::from(level)];
+            sorted[*place] = *job;
+            *place += 1;
+        }
+        (sorted, ends)
+    }
 }
 
-fn hash_node(trie: &Trie, node: NodeId) -> TreeHash {
+fn level(trie: &Trie, node: NodeId) -> u16 {
     match node.kind() {
+        Kind::Inner(index) => u16::from(trie.inners.slot(index).bit),
+        Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL as u16,
+    }
+}
+
+fn preimage(trie: &Trie, node: NodeId) -> &Line {
+    match node.kind() {
+        Kind::Leaf(index) => &trie.leaves.slot(index).line,
+        Kind::Inner(index) => &trie.inners.slot(index).line,
+        Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
+    }
+}
+
+fn hash_one(trie: &Trie, node: NodeId) -> TreeHash {
+    match node.kind() {
+        Kind::Inner(index) => {
+            let inner = trie.inners.slot(index);
+            let (left, right) = (inner.child(false).hash, inner.child(true).hash);
+            trie.algorithm.inner(inner.bit, &left, &right)
+        }
         Kind::Leaf(index) => {
             let leaf = trie.leaves.slot(index);
             trie.algorithm.leaf(&leaf.key(), &leaf.record())
         }
-        Kind::Inner(index) => {
-            let inner = trie.inners.slot(index);
-            let (left, right) = (half(&inner.line, false), half(&inner.line, true));
-            trie.algorithm.inner(inner.bit, &TreeHash(left), &TreeHash(right))
-        }
         Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
+    }
+}
+
+// at most as many jobs as lanes, and at least one
+fn hash_lanes(
+    trie: &Trie,
+    platform: Platform,
+    key: &[u8; HASH_LEN],
+    jobs: &[Job],
+) -> [TreeHash; LANES] {
+    // of the BLAKE3 paper: every preimage is the only block of the only chunk of a keyed hash
+    const KEYED_HASH: u8 = 1 << 4;
+    const CHUNK_START: u8 = 1;
+    const CHUNK_END_AND_ROOT: u8 = 1 << 1 | 1 << 3;
+    let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
+    let key: [u32; 8] = std::array::from_fn(|index| word(index * 4));
+    let last = jobs.len() - 1;
+    let lines: [&Line; LANES] =
+        std::array::from_fn(|index| preimage(trie, jobs[index.min(last)].node));
+    let mut hashes = [[0; HASH_LEN]; LANES];
+    platform.hash_many(
+        &lines[..jobs.len()],
+        &key,
+        0,
+        IncrementCounter::No,
+        KEYED_HASH,
+        CHUNK_START,
+        CHUNK_END_AND_ROOT,
+        hashes.as_flattened_mut(),
+    );
+    hashes.map(TreeHash)
+}
+
+fn deliver(trie: &mut Trie, target: Target, hash: TreeHash, top: &mut Option<TreeHash>) {
+    match target {
+        Target::Child(inner, right) => trie.inners.slot_mut(inner).set_child_hash(right, &hash),
+        Target::Top => *top = Some(hash),
     }
 }

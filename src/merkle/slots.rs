@@ -35,7 +35,7 @@ impl NodeId {
     }
 
     pub(super) const fn sealed(index: u32) -> Self {
-        Self(index | 2 * MAX_SLOTS)
+        Self(index | (2 * MAX_SLOTS))
     }
 
     pub(super) const fn kind(self) -> Kind {
