@@ -2,6 +2,8 @@
 //!
 //! Same content, same root: whatever the order of writes.
 
+pub mod envelope;
 pub mod shape;
 
+pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES};
 pub use shape::{Prefix, PrefixError, Sealed, Shape, View};
