@@ -2,8 +2,30 @@
 //!
 //! Same content, same root: whatever the order of writes.
 
+pub mod bundle;
+pub mod certificate;
+pub mod digest;
 pub mod envelope;
+pub mod forest;
+pub mod log;
+pub mod multiproof;
+mod path;
+pub mod proof;
 pub mod shape;
+pub mod signature;
+pub mod subtree;
 
+pub use bundle::{Answer, Bundle, BundleError, MAX_BUNDLE_BYTES};
+pub use certificate::{Certificate, CertificateError, CertificateMessage, MAX_CERTIFICATE_BYTES};
+pub use digest::{BUCKETS, Digest, DigestError, buckets_of, fold_buckets};
 pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES};
+pub use forest::{ForestError, forest_root};
+pub use log::{
+    ConsistencyProof, InclusionProof, LogError, LogHeadError, LogHeadFields, LogId, LogIdentity,
+    LogKind, LogProofError, MerkleLog, Perfect, SignedLogHead,
+};
+pub use multiproof::{MultiProof, MultiProofError, MultiProveError};
+pub use proof::{Claim, MAX_PROOF_BYTES, Proof, ProofError, ProofKind};
 pub use shape::{Prefix, PrefixError, Sealed, Shape, View};
+pub use signature::{NodeKey, Signature, SignatureError, check_node_id};
+pub use subtree::{SubtreeError, SubtreeProof};
