@@ -27,7 +27,9 @@
 pub mod head;
 pub mod proof;
 
-pub use head::{LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, SignedLogHead};
+pub use head::{
+    LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, SignedLogHead, first_item,
+};
 pub use proof::{ConsistencyProof, InclusionProof, LogProofError};
 
 use crate::hash::{HashAlgorithm, LogHash};

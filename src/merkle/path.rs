@@ -39,7 +39,7 @@ impl Path {
 
     /// The deepest bit index.
     pub(super) fn last(&self) -> Option<u8> {
-        self.bits().last_one().map(|bit| bit as u8)
+        self.bits().iter_ones().last().map(|bit| bit as u8)
     }
 
     /// The indices that are less than `bits`.
@@ -62,8 +62,14 @@ impl Path {
         end: TreeHash,
         siblings: &[TreeHash],
     ) -> TreeHash {
-        let bits = self.bits().iter_ones().rev().map(|bit| bit as u8);
-        bits.zip(siblings).fold(end, |hash, (bit, sibling)| {
+        // collected first: walking the ones backwards underflows in bitvec 1.1 when none is left
+        let mut bits = [0; 256];
+        let mut count = 0;
+        for (slot, bit) in bits.iter_mut().zip(self.bits().iter_ones()) {
+            *slot = bit as u8;
+            count += 1;
+        }
+        bits[..count].iter().rev().zip(siblings).fold(end, |hash, (&bit, sibling)| {
             if key.bit(bit) {
                 algorithm.inner(bit, sibling, &hash)
             } else {
