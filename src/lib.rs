@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "session")]
+pub mod delta;
 pub mod dots;
 pub mod entry;
 pub mod hash;
