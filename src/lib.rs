@@ -10,4 +10,6 @@ pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "session")]
+pub mod sketch;
 pub mod types;

@@ -245,10 +245,7 @@ fn another_base_is_named_as_the_reason() {
         delta::encode_patch(&patch, base_id(&base), &target).unwrap(),
     ] {
         let wrong = noise(2, 5_000);
-        assert_eq!(
-            decode(&encoded, &wrong, &target),
-            Err(DeltaError::WrongBase(base_id(&base))),
-        );
+        assert_eq!(decode(&encoded, &wrong, &target), Err(DeltaError::WrongBase(base_id(&base))),);
         let expected = Expected::of(&target, ALGORITHM);
         assert_eq!(
             delta::decode(&encoded, None, &expected, ALGORITHM, &Limits::default()),
@@ -275,7 +272,7 @@ fn bombs_are_refused_before_they_are_unpacked() {
     refuse(&patch_bytes(&[1, 0, 0]), 0); // an empty step
     refuse(&patch_bytes(&[1, 0, 1, 0, 7]), 1); // left over
     refuse(&patch_bytes(&[1, 3, 0, 0, 65, 65]), 3); // inserts too short
-    let four = patch_bytes(&[4, 0, 9, 0, 0, 9, 0, 0, 9, 2, 0, 9, 2]);
+    let four = patch_bytes(&[4, 0, 9, 0, 0, 9, 2, 0, 9, 2, 0, 9, 2]);
     assert_eq!(refuse(&four, 36), DeltaError::TooManyOperations(3));
     assert_eq!(
         Patch::apply_bytes(&patch_bytes(&[1, 2, 3, 10, 0, 65, 66]), &base, 5, &limits).unwrap(),
@@ -310,9 +307,13 @@ fn a_small_state_with_a_changed_field_costs_under_80_bytes() {
         let items: String = (0..24u32)
             .map(|n| format!(r#"{{"id":{},"n":{}}},"#, n * n * 7_919 % 65_537, n * 31 % 13))
             .collect();
-        format!(r#"{{"player":"c0ffee-{}","gold":{gold},"seen":"{seen}","items":[{items}]}}"#, 7 * 6)
+        format!(
+            r#"{{"player":"c0ffee-{}","gold":{gold},"seen":"{seen}","items":[{items}]}}"#,
+            7 * 6
+        )
     };
-    let (base, target) = (state(1_200, "2026-11-20T10:00:00Z"), state(1_350, "2026-11-20T11:31:07Z"));
+    let (base, target) =
+        (state(1_200, "2026-11-20T10:00:00Z"), state(1_350, "2026-11-20T11:31:07Z"));
     let encoded =
         delta::encode_prefixed(base.as_bytes(), base_id(base.as_bytes()), target.as_bytes());
     assert!(encoded.unwrap().wire_len() <= 80);

@@ -25,8 +25,6 @@ use crate::hash::{HashAlgorithm, ValueHash};
 use crate::limits::Limits;
 
 const BASE_ID_BYTES: usize = 8;
-/// A delta this many times smaller than its value is not compared with the value compressed.
-const SURELY_SMALLER: usize = 32;
 
 /// Names a base among the values that the receiver listed for the key: the first eight bytes of
 /// its hash. Two of them may be named alike; the hash of the result tells.
@@ -149,8 +147,12 @@ pub fn encode_whole(value: &[u8]) -> Encoded {
 /// The value against a base that both ends have; none when whole is as small.
 #[must_use]
 pub fn encode_prefixed(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
+    prefixed(base, base_id, target).filter(|delta| gains(delta, target))
+}
+
+fn prefixed(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
     let bytes = compress(target, Some(base))?;
-    gaining(Encoded { encoding: Encoding::Prefixed { base: base_id }, bytes }, target)
+    Some(Encoded { encoding: Encoding::Prefixed { base: base_id }, bytes })
 }
 
 /// The value as a patch against the receiver's base; none when whole is as small.
@@ -159,22 +161,20 @@ pub fn encode_prefixed(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<En
 #[must_use]
 pub fn encode_patch(patch: &Patch, base_id: BaseId, target: &[u8]) -> Option<Encoded> {
     let bytes = patch.to_bytes(target)?;
-    gaining(Encoded { encoding: Encoding::Patch { base: base_id }, bytes }, target)
+    let delta = Encoded { encoding: Encoding::Patch { base: base_id }, bytes };
+    gains(&delta, target).then_some(delta)
 }
 
-fn gaining(delta: Encoded, target: &[u8]) -> Option<Encoded> {
-    let surely = delta.wire_len() < target.len() / SURELY_SMALLER;
-    (surely || delta.wire_len() < encode_whole(target).wire_len()).then_some(delta)
+fn gains(delta: &Encoded, target: &[u8]) -> bool {
+    delta.wire_len() < target.len() && delta.wire_len() < encode_whole(target).wire_len()
 }
 
 /// The smallest of whole and the value against each of these bases.
 #[must_use]
 pub fn smallest(bases: &[(BaseId, &[u8])], target: &[u8]) -> Encoded {
-    bases
-        .iter()
-        .filter_map(|(id, base)| encode_prefixed(base, *id, target))
-        .min_by_key(Encoded::wire_len)
-        .unwrap_or_else(|| encode_whole(target))
+    let deltas = bases.iter().filter_map(|(id, base)| prefixed(base, *id, target));
+    let whole = encode_whole(target);
+    deltas.fold(whole, |best, delta| if delta.wire_len() < best.wire_len() { delta } else { best })
 }
 
 /// Undoes an encoding. What is returned has the length and the hash that were offered.

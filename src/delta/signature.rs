@@ -389,7 +389,7 @@ mod tests {
 
     #[test]
     fn gaps_out_of_order_or_out_of_the_base_are_refused() {
-        let base: Vec<u8> = (0..100_000u32).map(|n| (n * n >> 5) as u8).collect();
+        let base: Vec<u8> = (0..100_000u32).map(|n| (n.wrapping_mul(n) >> 9) as u8).collect();
         let ask = |runs: &[(u32, u32)]| {
             let runs = runs.iter().map(|&(first, count)| GapRun { first, count }).collect();
             let request = GapRequest { runs };
