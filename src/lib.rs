@@ -2,10 +2,14 @@
 
 pub mod clock;
 pub mod codec;
+#[cfg(feature = "session")]
+pub mod delta;
 pub mod dots;
 pub mod entry;
 pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "session")]
+pub mod sketch;
 pub mod types;
