@@ -8,4 +8,6 @@ pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "node")]
+pub mod net;
 pub mod types;
