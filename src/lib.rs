@@ -10,6 +10,8 @@ pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "node")]
+pub mod net;
 #[cfg(feature = "session")]
 pub mod sketch;
 pub mod types;
