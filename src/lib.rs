@@ -13,5 +13,9 @@ pub mod merkle;
 #[cfg(feature = "node")]
 pub mod net;
 #[cfg(feature = "session")]
+pub mod replica;
+#[cfg(feature = "session")]
+pub mod session;
+#[cfg(feature = "session")]
 pub mod sketch;
 pub mod types;

@@ -1,0 +1,71 @@
+//! What a session is asked to do.
+
+use serde::{Deserialize, Serialize};
+
+/// Which way entries move, seen from the initiator.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum Mode {
+    /// Both ends become the merged state.
+    #[default]
+    Both,
+    /// The initiator takes from the responder and gives nothing.
+    Pull,
+    /// The initiator gives to the responder and takes nothing.
+    Push,
+    /// Differences are itemised; no value moves and nothing changes.
+    Compare,
+}
+
+/// How differences are found.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+pub enum Strategy {
+    /// The planner chooses: announcement from contexts first, then bloom exchange or Merkle
+    /// descent by the estimated difference.
+    #[default]
+    Auto,
+    /// Bloom exchange with the configured size and rate, then Merkle descent for what its false
+    /// positives hid. Contexts are not used to find anything.
+    Bloom,
+    /// Merkle descent alone. Contexts are not used to find anything.
+    Merkle,
+}
+
+/// Settings of a session, chosen by the initiator for itself; each side obeys its own limits.
+#[derive(Clone, PartialEq, Debug)]
+pub struct SyncConfig {
+    /// Which way entries move.
+    pub mode: Mode,
+    /// How differences are found.
+    pub strategy: Strategy,
+    /// Most keys or values in one message.
+    pub max_batch_size: usize,
+    /// Items for which the filter of a forced bloom strategy is sized, at least.
+    pub bloom_filter_items: usize,
+    /// False-positive rate of the filter of a forced bloom strategy.
+    pub bloom_filter_fpr: f64,
+    /// Depth in bits at which the Merkle descent lists leaves instead of descending.
+    pub max_merkle_depth: u16,
+    /// Whether values may travel as differences against what the receiver holds.
+    pub enable_binary_diff: bool,
+    /// Whether a session may remove more keys than the brake allows.
+    pub allow_removals: bool,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Both,
+            strategy: Strategy::Auto,
+            max_batch_size: 100,
+            bloom_filter_items: 10_000,
+            bloom_filter_fpr: 0.001,
+            max_merkle_depth: 20,
+            enable_binary_diff: true,
+            allow_removals: false,
+        }
+    }
+}

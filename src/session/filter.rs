@@ -1,0 +1,135 @@
+//! Bloom exchange: a filter over the dots held, and a second one over what passed the first.
+
+use super::config::Strategy;
+use super::machine::{Flow, Session};
+use super::message::TurnMessage;
+use super::outcome::{AbortCode, Failure};
+use super::phase::Phase;
+use super::plan::{self, Method};
+use super::turn::{TurnItem, protocol};
+use super::wire;
+use crate::dots::DotSet;
+use crate::limits::Limits;
+use crate::replica::CollectionView;
+use crate::sketch::bloom::{self, BloomFilter, FilterSeed, WireFilter};
+
+/// What a frame holds besides a filter, and some.
+const FRAME_MARGIN: usize = 1 << 10;
+
+impl Session {
+    /// Sends a filter over all dots held, for about so many differences.
+    pub(super) fn send_first_filter(
+        &mut self,
+        estimate: u64,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let mut dots = Vec::new();
+        self.overlay_dots(view, |dot, _| dots.push(dot))?;
+        let items = dots.len() as u64;
+        let fpr = self.filter_rate(items, estimate);
+        let sized = match self.strategy {
+            Strategy::Bloom => items.max(self.setup.config.bloom_filter_items as u64),
+            _ => items,
+        };
+        let mut filter = self.empty_filter(&self.filter_seed(false), sized, fpr);
+        dots.iter().for_each(|&dot| filter.insert(dot));
+        let filter = filter.to_wire();
+        let message = TurnMessage::Filter { filter, items, second: false };
+        self.items.push_back(TurnItem::Message(message));
+        self.methods.push((Method::Bloom, self.progress));
+        Ok(())
+    }
+
+    /// The rate of a filter: as configured when forced, else by the formula.
+    pub(super) fn filter_rate(&self, items: u64, estimate: u64) -> f64 {
+        match self.strategy {
+            Strategy::Bloom => self.setup.config.bloom_filter_fpr,
+            _ => bloom::fpr_for(items, estimate),
+        }
+    }
+
+    /// A filter that fits a frame, with a higher rate if it must.
+    fn empty_filter(&self, seed: &FilterSeed, items: u64, fpr: f64) -> BloomFilter {
+        let limits = &self.setup.limits;
+        let most = limits.max_filter_bytes.min(wire::MAX_FRAME_BYTES - FRAME_MARGIN);
+        let limits = Limits { max_filter_bytes: most, ..limits.clone() };
+        BloomFilter::new(items, fpr, seed, &limits)
+    }
+
+    fn filter_seed(&self, second: bool) -> FilterSeed {
+        FilterSeed::derive(&self.derive_key(if second {
+            "selfsame v1 bloom second"
+        } else {
+            "selfsame v1 bloom first"
+        }))
+    }
+
+    /// What the peer's filter lacks, the peer does not hold: told if the peer has not seen it,
+    /// else asked about.
+    pub(super) fn peer_filter(
+        &mut self,
+        filter: WireFilter,
+        items: u64,
+        second: bool,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let seed = self.filter_seed(second);
+        let filter =
+            BloomFilter::from_wire(filter, &seed, &self.setup.limits).map_err(|_| protocol())?;
+        let (mut lacking, mut passed) = (Vec::new(), Vec::new());
+        self.overlay_dots(view, |dot, key| {
+            if filter.contains(dot) { passed.push(dot) } else { lacking.push((dot, key)) }
+        })?;
+        let found = lacking.len() as u64;
+        let mut candidates = DotSet::default();
+        for (dot, key) in lacking {
+            let seen = self.peer_seen()?.has(dot);
+            if self.flow != Flow::Give && seen {
+                candidates.insert(dot);
+            } else {
+                self.tell(key, Phase::BloomExchange);
+            }
+        }
+        self.ask_removed(&candidates);
+        if second {
+            return Ok(());
+        }
+        self.methods.push((Method::Bloom, self.progress));
+        let own = passed.len() as u64;
+        let estimate = found.max(own.abs_diff(items)).max(1);
+        let fpr = self.filter_rate(own, estimate);
+        let mut answer = self.empty_filter(&self.filter_seed(true), own, fpr);
+        passed.iter().for_each(|&dot| answer.insert(dot));
+        let filter = answer.to_wire();
+        let message = TurnMessage::Filter { filter, items: own, second: true };
+        self.items.push_back(TurnItem::Message(message));
+        Ok(())
+    }
+
+    /// Begins the next way of finding what still differs.
+    pub(super) fn start_detection(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
+        if self.strategy == Strategy::Bloom && !filtered {
+            let entries = self.ours.envelope.totals().entries;
+            self.note_plan(
+                Phase::BloomExchange,
+                "forced by the strategy".to_owned(),
+                plan::filter_bytes(entries, self.setup.config.bloom_filter_fpr),
+            );
+            return self.send_first_filter(entries / 10, view);
+        }
+        let method = match self.methods.last() {
+            Some(&(Method::Steer, before)) if before == self.progress => Method::Full,
+            Some(&(Method::Full, before)) if before == self.progress => {
+                return Err(Failure::Ours(AbortCode::RootMismatch));
+            }
+            _ => Method::Steer,
+        };
+        let may_filter = !filtered && self.strategy == Strategy::Auto && method == Method::Steer;
+        self.start_descent(method == Method::Full, may_filter, view)
+    }
+
+    pub(super) fn note_plan(&mut self, phase: Phase, reason: String, predicted_bytes: u64) {
+        self.stats.plan.push(super::stats::PlanStep { phase, reason, predicted_bytes });
+    }
+}

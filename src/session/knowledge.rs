@@ -1,0 +1,268 @@
+//! What a session has learned of keys, and the tree that follows from it.
+//!
+//! The overlay tree is the snapshot's tree, changed for every key of which something was learned:
+//! with both directions it becomes the tree of the merged snapshots; one-way, at the taker, that
+//! of the giver's snapshot; at the giver it stays its own. Two overlays with one hash mean that
+//! nothing is left to find.
+
+use std::collections::BTreeMap;
+
+use super::merge;
+use super::phase::Phase;
+use crate::dots::{Causality, Dot, DotSet};
+use crate::entry::Record;
+use crate::hash::{KeyHash, TreeHash};
+use crate::merkle::{Leaf, PagedTree, Sealed};
+use crate::replica::{CollectionView, ViewError};
+use crate::types::Key;
+
+/// What the peer's snapshot has seen, as it stated.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct PeerSeen {
+    /// Its context and exceptions.
+    pub(super) causality: Causality,
+    /// The dots it holds above its context; none when it did not list them.
+    pub(super) above: Option<DotSet>,
+}
+
+impl PeerSeen {
+    /// Whether the peer has surely seen the dot.
+    pub(super) fn has(&self, dot: Dot) -> bool {
+        self.causality.knows(dot) || self.above.as_ref().is_some_and(|above| above.contains(dot))
+    }
+}
+
+/// Which tree the overlay stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Overlay {
+    /// The merged snapshots.
+    Merged,
+    /// The peer's snapshot, as the taker of a one-way session knows it.
+    Peer,
+    /// The own snapshot, as the giver of a one-way session.
+    Own,
+}
+
+/// What the peer's snapshot holds of a key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(super) enum Theirs {
+    /// Not said.
+    #[default]
+    Unknown,
+    /// Nothing.
+    Nothing,
+    /// This.
+    Holds(Record),
+}
+
+impl Theirs {
+    pub(super) const fn record(&self) -> Option<&Record> {
+        match self {
+            Self::Holds(record) => Some(record),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of one key.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct KeyKnowledge {
+    /// The key itself, once told.
+    pub(super) key: Option<Key>,
+    /// The peer's siblings.
+    pub(super) theirs: Theirs,
+    /// Dots held here that the peer named as removed.
+    pub(super) gone: Vec<Dot>,
+    /// Whether this side's state was told, or is about to be.
+    pub(super) told: bool,
+    /// Whether an item of the key was refused: then the key is left out by both.
+    pub(super) excluded: bool,
+    /// Phase that found the difference.
+    pub(super) found_by: Phase,
+}
+
+impl KeyKnowledge {
+    pub(super) const fn new(found_by: Phase) -> Self {
+        Self {
+            key: None,
+            theirs: Theirs::Unknown,
+            gone: Vec::new(),
+            told: false,
+            excluded: false,
+            found_by,
+        }
+    }
+}
+
+impl KeyKnowledge {
+    /// Whether anything was learned that can change what is held here.
+    pub(super) fn changes_something(&self) -> bool {
+        self.theirs != Theirs::Unknown || !self.gone.is_empty()
+    }
+}
+
+/// Runs an operation on a tree, unsealing from the snapshot the pages that it needs.
+pub(super) fn resident<T>(
+    tree: &mut PagedTree,
+    view: &dyn CollectionView,
+    mut operation: impl FnMut(&mut PagedTree) -> Result<T, Sealed>,
+) -> Result<T, ViewError> {
+    loop {
+        match operation(tree) {
+            Ok(result) => return Ok(result),
+            Err(Sealed(prefix)) => {
+                let leaves = view.page(&prefix)?;
+                tree.unseal(&prefix, leaves).map_err(|error| ViewError::Damaged {
+                    collection: view.spec().name.to_string(),
+                    what: error.to_string(),
+                })?;
+            }
+        }
+    }
+}
+
+/// All that a session has learned.
+#[derive(Clone, Debug)]
+pub(super) struct Knowledge {
+    kind: Overlay,
+    tree: PagedTree,
+    keys: BTreeMap<KeyHash, KeyKnowledge>,
+    /// Where dots stand that the peer told of and the snapshot does not hold.
+    learned: BTreeMap<Dot, KeyHash>,
+}
+
+impl Knowledge {
+    pub(super) fn new(kind: Overlay, view: &dyn CollectionView) -> Self {
+        Self { kind, tree: view.tree().clone(), keys: BTreeMap::new(), learned: BTreeMap::new() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(super) fn get(&self, key: &KeyHash) -> Option<&KeyKnowledge> {
+        self.keys.get(key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&KeyHash, &KeyKnowledge)> {
+        self.keys.iter()
+    }
+
+    /// What is known of the key; begun now if nothing was.
+    pub(super) fn entry(&mut self, key: KeyHash, found_by: Phase) -> &mut KeyKnowledge {
+        self.keys.entry(key).or_insert_with(|| KeyKnowledge::new(found_by))
+    }
+
+    /// Marks the key as told; says whether it was not yet.
+    pub(super) fn mark_told(&mut self, key: KeyHash, found_by: Phase) -> bool {
+        !std::mem::replace(&mut self.entry(key, found_by).told, true)
+    }
+
+    /// Takes note of where the peer's dots stand.
+    pub(super) fn learn_dots(&mut self, key: KeyHash, record: &Record) {
+        self.learned.extend(record.siblings().iter().map(|sibling| (sibling.dot, key)));
+    }
+
+    pub(super) fn learned(&self) -> impl Iterator<Item = (&Dot, &KeyHash)> {
+        self.learned.iter()
+    }
+
+    /// Key under which a dot stands that the peer told of.
+    pub(super) fn learned_key(&self, dot: Dot) -> Option<KeyHash> {
+        self.learned.get(&dot).copied()
+    }
+
+    /// A copy of the overlay as it is, for a descent.
+    pub(super) fn frozen(&self) -> PagedTree {
+        self.tree.clone()
+    }
+
+    pub(super) fn tree_hash(&self) -> TreeHash {
+        self.tree.tree_hash()
+    }
+
+    pub(super) const fn tree(&self) -> &PagedTree {
+        &self.tree
+    }
+
+    /// The merged siblings of a key, by all that is known.
+    pub(super) fn merged(
+        &self,
+        key: &KeyHash,
+        mine: Option<&Record>,
+        my_seen: &Causality,
+        their_seen: &PeerSeen,
+    ) -> Option<Record> {
+        match self.keys.get(key) {
+            None => mine.cloned(),
+            Some(known) => {
+                let whole = match &known.theirs {
+                    Theirs::Unknown => mine.cloned(),
+                    theirs => merge::merged(mine, my_seen, theirs.record(), &their_seen.causality),
+                };
+                without(whole, &known.gone)
+            }
+        }
+    }
+
+    /// What the overlay holds of a key, by all that is known.
+    pub(super) fn overlaid(
+        &self,
+        key: &KeyHash,
+        mine: Option<&Record>,
+        my_seen: &Causality,
+        their_seen: &PeerSeen,
+    ) -> Option<Record> {
+        let Some(known) = self.keys.get(key) else {
+            return match self.kind {
+                Overlay::Peer => only_seen_by(mine, their_seen),
+                _ => mine.cloned(),
+            };
+        };
+        match (self.kind, &known.theirs) {
+            _ if known.excluded => None,
+            (Overlay::Merged, _) => self.merged(key, mine, my_seen, their_seen),
+            (Overlay::Own, _) => mine.cloned(),
+            (Overlay::Peer, Theirs::Unknown) => {
+                without(only_seen_by(mine, their_seen), &known.gone)
+            }
+            (Overlay::Peer, theirs) => theirs.record().cloned(),
+        }
+    }
+
+    /// Brings the overlay up to date for a key.
+    pub(super) fn refresh(
+        &mut self,
+        key: &KeyHash,
+        view: &dyn CollectionView,
+        their_seen: &PeerSeen,
+    ) -> Result<(), ViewError> {
+        let mine = view.entry(key)?;
+        let mine = mine.as_ref().map(|entry| &entry.record);
+        let record = self.overlaid(key, mine, view.causality(), their_seen);
+        let algorithm = view.spec().algorithm;
+        match record {
+            Some(record) => {
+                let leaf =
+                    Leaf { key: *key, record: record.digest(algorithm), totals: record.totals() };
+                resident(&mut self.tree, view, |tree| tree.put(leaf).map(|_| ()))
+            }
+            None => resident(&mut self.tree, view, |tree| tree.remove(key).map(|_| ())),
+        }
+    }
+}
+
+/// The siblings that the peer has seen: what it may still hold of a key that it never told.
+fn only_seen_by(mine: Option<&Record>, their_seen: &PeerSeen) -> Option<Record> {
+    let siblings = mine?.siblings().iter().filter(|sibling| their_seen.has(sibling.dot));
+    Record::new(siblings.copied().collect()).ok()
+}
+
+fn without(record: Option<Record>, gone: &[Dot]) -> Option<Record> {
+    let record = record?;
+    if gone.is_empty() {
+        return Some(record);
+    }
+    let left = record.siblings().iter().filter(|sibling| !gone.contains(&sibling.dot));
+    Record::new(left.copied().collect()).ok()
+}

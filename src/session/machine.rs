@@ -1,0 +1,653 @@
+//! The state machine of a session: no socket, no store handle, no clock, no randomness.
+//!
+//! Frames go in ([`Session::handle`]) and out ([`Session::poll_transmit`]) on two lanes, so that
+//! values never block control. What is to be written leaves as batches
+//! ([`Session::poll_apply`], [`Session::poll_join`]).
+
+use std::collections::VecDeque;
+
+use super::config::{Mode, Strategy, SyncConfig};
+use super::descent::Descent;
+use super::knowledge::{Knowledge, Overlay, PeerSeen};
+use super::message::{
+    Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
+    WireSpec,
+};
+use super::outcome::{AbortCode, Failure, Outcome};
+use super::phase::Phase;
+use super::plan::Method;
+use super::stats::SyncStats;
+use super::transfer::{Incoming, Outgoing};
+use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
+use super::verify::Verification;
+use super::wire;
+use crate::clock::Stamp;
+use crate::dots::Causality;
+use crate::hash::{SessionId, StateHash, TreeHash, session_id};
+use crate::limits::Limits;
+use crate::merkle::Envelope;
+use crate::replica::CollectionView;
+use crate::types::{CollectionSpec, NodeId};
+
+/// The length before every frame.
+const FRAME_HEADER_BYTES: u64 = 4;
+
+/// Which end of the session this is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Said hello.
+    Initiator,
+    /// Was greeted.
+    Responder,
+}
+
+/// The two streams of a session.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Lane {
+    /// Everything but values.
+    Control,
+    /// Values.
+    Bulk,
+}
+
+/// What this end does with entries.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Flow {
+    Both,
+    Take,
+    Give,
+    Compare,
+}
+
+/// Whose turn it is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Turn {
+    Mine,
+    Theirs,
+    /// Neither's: both hold one tree.
+    Over,
+}
+
+/// How far the opening has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Stage {
+    AwaitReply,
+    AwaitOpening,
+    Exchange,
+}
+
+/// What a session is given besides the snapshot.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// This node.
+    pub me: NodeId,
+    /// The peer, as the connection proved it.
+    pub peer: NodeId,
+    /// What is asked for (the responder takes mode and strategy from the hello).
+    pub config: SyncConfig,
+    /// This node's limits.
+    pub limits: Limits,
+    /// 32 random bytes, new for every session.
+    pub nonce: [u8; 32],
+    /// A secret of the connection that both ends share (TLS exporter): keys filters.
+    pub channel: [u8; 32],
+    /// This node's clock.
+    pub clock: Stamp,
+}
+
+/// What this side's snapshot is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Ours {
+    pub(super) spec: CollectionSpec,
+    pub(super) envelope: Envelope,
+    pub(super) causality: Causality,
+    pub(super) state: StateHash,
+    pub(super) epoch: u64,
+    pub(super) log_position: u64,
+}
+
+/// What the peer said of its snapshot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) clock: Stamp,
+    pub(super) state: Option<StateHash>,
+    pub(super) base: Option<Causality>,
+    pub(super) seen: Option<PeerSeen>,
+    /// Tree hash at the end of its last turn.
+    pub(super) tree: Option<TreeHash>,
+}
+
+/// One session with one peer over one collection.
+#[derive(Clone, Debug)]
+pub struct Session {
+    pub(super) role: Role,
+    pub(super) flow: Flow,
+    pub(super) overlay: Overlay,
+    pub(super) strategy: Strategy,
+    pub(super) setup: Setup,
+    pub(super) id: Option<SessionId>,
+    pub(super) ours: Ours,
+    pub(super) theirs: Peer,
+    pub(super) stage: Stage,
+    pub(super) turn: Turn,
+    /// Whether this side has announced, or need not.
+    pub(super) opened: bool,
+    /// Whether both trees were seen to be one.
+    pub(super) agreed: bool,
+    /// Whether a limit of differences was reached: then nothing is joined.
+    pub(super) partial: bool,
+    /// Counts what was learned, so that a method that finds nothing is noticed.
+    pub(super) progress: u64,
+    /// Detection methods used, with the progress before each.
+    pub(super) methods: Vec<(Method, u64)>,
+    pub(super) knowledge: Knowledge,
+    pub(super) descent: Option<Descent>,
+    pub(super) items: VecDeque<TurnItem>,
+    pub(super) control: VecDeque<Message>,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    pub(super) verification: Verification,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) stats: SyncStats,
+    pub(super) phase: Phase,
+}
+
+impl Session {
+    /// Opens a session on a snapshot.
+    #[must_use]
+    pub fn initiate(setup: Setup, view: &dyn CollectionView) -> Self {
+        let (mode, strategy) = (setup.config.mode, setup.config.strategy);
+        let mut session = Self::new(Role::Initiator, mode, strategy, setup, view);
+        session.stage = Stage::AwaitReply;
+        let begun = session.hello(view);
+        if let Err(failure) = begun {
+            session.fail(failure);
+        }
+        session
+    }
+
+    /// Answers a hello on a snapshot of the collection that it names.
+    #[must_use]
+    pub fn respond(hello: &Hello, setup: Setup, view: &dyn CollectionView) -> Self {
+        let mut session = Self::new(Role::Responder, hello.mode, hello.strategy, setup, view);
+        session.stage = Stage::AwaitOpening;
+        session.turn = Turn::Theirs;
+        session.stats.phase(Phase::Hello).messages_received += 1;
+        if let Err(failure) = session.answer_hello(hello, view) {
+            session.fail(failure);
+        }
+        session
+    }
+
+    /// Reads a hello: the first frame of a session's control stream.
+    ///
+    /// # Errors
+    /// The frame is none.
+    pub fn read_hello(frame: &[u8]) -> Result<Hello, AbortCode> {
+        match wire::decode(frame) {
+            Ok(Message::Hello(hello)) => Ok(hello),
+            _ => Err(AbortCode::Protocol),
+        }
+    }
+
+    /// The frame with which a hello is turned away before there is a session.
+    #[must_use]
+    pub fn refusal(code: AbortCode) -> Vec<u8> {
+        wire::encode(&Message::Free(FreeMessage::Abort(code))).unwrap_or_default()
+    }
+
+    fn new(
+        role: Role,
+        mode: Mode,
+        strategy: Strategy,
+        setup: Setup,
+        view: &dyn CollectionView,
+    ) -> Self {
+        let flow = match (mode, role) {
+            (Mode::Both, _) => Flow::Both,
+            (Mode::Compare, _) => Flow::Compare,
+            (Mode::Pull, Role::Initiator) | (Mode::Push, Role::Responder) => Flow::Take,
+            (Mode::Pull, Role::Responder) | (Mode::Push, Role::Initiator) => Flow::Give,
+        };
+        let overlay = match flow {
+            Flow::Both | Flow::Compare => Overlay::Merged,
+            Flow::Take => Overlay::Peer,
+            Flow::Give => Overlay::Own,
+        };
+        let totals = view.envelope().totals();
+        let stats = SyncStats {
+            entries: totals.entries,
+            snapshot_bytes: (totals.bytes, 0),
+            ..SyncStats::default()
+        };
+        let ours = Ours {
+            spec: view.spec().clone(),
+            envelope: view.envelope().clone(),
+            causality: view.causality().clone(),
+            state: StateHash([0; 32]),
+            epoch: view.epoch(),
+            log_position: view.log_position(),
+        };
+        Self {
+            role,
+            flow,
+            overlay,
+            strategy,
+            setup,
+            id: None,
+            ours,
+            theirs: Peer::default(),
+            stage: Stage::AwaitReply,
+            turn: Turn::Theirs,
+            opened: false,
+            agreed: false,
+            partial: false,
+            progress: 0,
+            methods: Vec::new(),
+            knowledge: Knowledge::new(overlay, view),
+            descent: None,
+            items: VecDeque::new(),
+            control: VecDeque::new(),
+            incoming: Incoming::default(),
+            outgoing: Outgoing::default(),
+            verification: Verification::default(),
+            outcome: None,
+            stats,
+            phase: Phase::Hello,
+        }
+    }
+
+    fn state_hash(&self) -> Result<StateHash, Failure> {
+        let algorithm = self.ours.spec.algorithm;
+        let context = self.ours.causality.hash(algorithm);
+        let context = context.map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        Ok(algorithm.state(&self.ours.envelope.root(), &context))
+    }
+
+    fn hello(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        self.ours.state = self.state_hash()?;
+        self.theirs.base = view.join_record(&self.setup.peer)?.map(|record| record.merged);
+        let algorithm = self.ours.spec.algorithm;
+        let base = self.theirs.base.as_ref().and_then(|base| base.hash(algorithm).ok());
+        self.control.push_back(Message::Hello(Hello {
+            spec: WireSpec::from(&self.ours.spec),
+            mode: self.setup.config.mode,
+            strategy: self.setup.config.strategy,
+            state: self.ours.state,
+            nonce: self.setup.nonce,
+            clock: self.setup.clock,
+            base,
+        }));
+        Ok(())
+    }
+
+    fn answer_hello(&mut self, hello: &Hello, view: &dyn CollectionView) -> Result<(), Failure> {
+        let asked = CollectionSpec::try_from(&hello.spec).map_err(|_| protocol())?;
+        if asked.name != self.ours.spec.name {
+            return Err(Failure::Ours(AbortCode::UnknownCollection));
+        }
+        if asked.algorithm != self.ours.spec.algorithm {
+            return Err(Failure::Ours(AbortCode::AlgorithmMismatch));
+        }
+        if asked.policy != self.ours.spec.policy {
+            return Err(Failure::Ours(AbortCode::PolicyMismatch));
+        }
+        self.ours.state = self.state_hash()?;
+        self.theirs.clock = hello.clock;
+        self.theirs.state = Some(hello.state);
+        self.id = Some(session_id(&hello.nonce, &self.setup.nonce));
+        if self.ours.state == hello.state {
+            self.control.push_back(Message::HelloReply(HelloReply::Same));
+            self.outcome = Some(self.nothing_to_do());
+            return Ok(());
+        }
+        let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
+        let algorithm = self.ours.spec.algorithm;
+        self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
+        let opening = self.opening(view)?;
+        self.control.push_back(Message::HelloReply(HelloReply::Differs {
+            nonce: self.setup.nonce,
+            clock: self.setup.clock,
+            state: self.ours.state,
+            opening,
+            base_known: self.theirs.base.is_some(),
+        }));
+        Ok(())
+    }
+
+    fn nothing_to_do(&self) -> Outcome {
+        match self.flow {
+            Flow::Both => Outcome::Complete { certificate: None },
+            Flow::Take => Outcome::Pulled { refused: Vec::new() },
+            Flow::Give => Outcome::Pushed { refused: Vec::new() },
+            Flow::Compare => Outcome::Compared { differences: Vec::new() },
+        }
+    }
+
+    fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
+        Ok(Opening {
+            tree: self.ours.envelope.tree_hash(),
+            totals: self.ours.envelope.totals(),
+            causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
+            above: Self::dots_above(view)?.as_ref().map(WireDots::from),
+        })
+    }
+
+    fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
+        let HelloReply::Differs { nonce, clock, state, opening, base_known } = reply else {
+            self.outcome = Some(self.nothing_to_do());
+            return Ok(());
+        };
+        self.id = Some(session_id(&self.setup.nonce, &nonce));
+        self.theirs.clock = clock;
+        self.theirs.state = Some(state);
+        if !base_known {
+            self.theirs.base = None;
+        }
+        self.items.push_back(TurnItem::Message(TurnMessage::Opening(self.opening(view)?)));
+        self.stage = Stage::Exchange;
+        self.turn = Turn::Mine;
+        self.opened = true;
+        self.peer_opening(opening, view)?;
+        if self.strategy != Strategy::Auto {
+            return self.start_detection(view);
+        }
+        if self.flow == Flow::Take {
+            return Ok(());
+        }
+        self.announce(view)
+    }
+
+    /// Takes in what the peer's snapshot is: checked against its state hash, and against limits
+    /// before anything is built from it.
+    pub(super) fn peer_opening(
+        &mut self,
+        opening: Opening,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if self.theirs.seen.is_some() {
+            return Err(protocol());
+        }
+        let (writers, exceptions) = opening.causality.size();
+        let limits = &self.setup.limits;
+        if writers > limits.max_writers || exceptions > limits.max_exceptions {
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        let causality =
+            opening.causality.resolve(self.theirs.base.as_ref()).ok_or_else(protocol)?;
+        let above = match &opening.above {
+            None => None,
+            Some(above) if above.run_count() <= MAX_RUNS_ABOVE => {
+                Some(above.to_set().ok_or_else(protocol)?)
+            }
+            Some(_) => return Err(Failure::Ours(AbortCode::Limit)),
+        };
+        let spec = &self.ours.spec;
+        let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
+        let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::Lie))?;
+        let context = causality.hash(spec.algorithm).map_err(|_| protocol())?;
+        if Some(spec.algorithm.state(&envelope.root(), &context)) != self.theirs.state {
+            return Err(Failure::Ours(AbortCode::Lie));
+        }
+        self.stats.snapshot_bytes.1 = opening.totals.bytes;
+        self.theirs.tree = Some(opening.tree);
+        let dead = causality.exceptions().clone();
+        self.theirs.seen = Some(PeerSeen { causality, above });
+        self.stage = Stage::Exchange;
+        match self.flow {
+            Flow::Give => Ok(()),
+            Flow::Take => {
+                self.forget_unseen(view)?;
+                self.peer_removed(&dead, view)
+            }
+            Flow::Both | Flow::Compare => self.peer_removed(&dead, view),
+        }
+    }
+
+    pub(super) fn peer_seen(&self) -> Result<&PeerSeen, Failure> {
+        self.theirs.seen.as_ref().ok_or_else(protocol)
+    }
+
+    /// Takes in a frame. Whatever its bytes: afterwards the session goes on, or has an outcome.
+    pub fn handle(&mut self, lane: Lane, frame: &[u8], view: &dyn CollectionView, now_ms: u64) {
+        if self.outcome.is_some() {
+            return;
+        }
+        if let Err(failure) = self.receive(lane, frame, view, now_ms) {
+            self.fail(failure);
+        }
+    }
+
+    fn receive(
+        &mut self,
+        lane: Lane,
+        frame: &[u8],
+        view: &dyn CollectionView,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        match lane {
+            Lane::Control => {
+                let message: Message = wire::decode(frame).map_err(|_| protocol())?;
+                let phase = phase_of(&message, self.phase);
+                self.count(phase, frame.len(), false);
+                self.expect(&message)?;
+                self.control_message(message, view, now_ms)?;
+            }
+            Lane::Bulk => {
+                let bulk: Bulk = wire::decode(frame).map_err(|_| protocol())?;
+                self.count(Phase::StateTransfer, frame.len(), false);
+                if self.stage != Stage::Exchange {
+                    return Err(protocol());
+                }
+                self.bulk_message(bulk, view)?;
+            }
+        }
+        self.settle(view)
+    }
+
+    /// The one place that says which message may come when.
+    fn expect(&self, message: &Message) -> Result<(), Failure> {
+        let expected = match message {
+            Message::Hello(_) => false,
+            Message::HelloReply(_) => self.stage == Stage::AwaitReply,
+            Message::Turn(TurnMessage::Opening(_)) => self.stage == Stage::AwaitOpening,
+            Message::Turn(_) | Message::TurnEnd(_) => {
+                self.stage == Stage::Exchange
+                    && self.turn != Turn::Mine
+                    && self.verification.is_open()
+            }
+            Message::Free(FreeMessage::Abort(_)) => true,
+            Message::Free(_) => self.stage == Stage::Exchange && self.flow != Flow::Compare,
+        };
+        if expected { Ok(()) } else { Err(protocol()) }
+    }
+
+    fn control_message(
+        &mut self,
+        message: Message,
+        view: &dyn CollectionView,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        match message {
+            Message::Hello(_) => Err(protocol()),
+            Message::HelloReply(reply) => self.hello_reply(reply, view),
+            Message::Turn(message) => self.turn_message(message, view, now_ms),
+            Message::TurnEnd(end) => self.turn_over(&end, view),
+            Message::Free(message) => self.free_message(message, view),
+        }
+    }
+
+    fn free_message(
+        &mut self,
+        message: FreeMessage,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        match message {
+            FreeMessage::Abort(code) => Err(Failure::Peer(code)),
+            FreeMessage::Refused(items) => self.peer_refused(&items, view),
+            FreeMessage::Ready(ready) => self.peer_ready(ready),
+            FreeMessage::Joined { signature } => self.peer_joined(signature.map(|s| s.0)),
+            FreeMessage::Request(wants) => self.peer_wants(wants, view),
+            FreeMessage::NeedSignature(dot) => self.peer_needs_signature(dot, view),
+            FreeMessage::Signature { dot, signature } => self.peer_signature(dot, signature),
+            FreeMessage::NeedBlocks { dot, gaps } => self.peer_needs_blocks(dot, &gaps, view),
+            FreeMessage::Blocks { dot, signature } => self.peer_blocks(dot, signature),
+            FreeMessage::Unavailable(dots) => self.peer_cannot_send(&dots, view),
+        }
+    }
+
+    /// The next frame to send on a lane, if there is one by now.
+    pub fn poll_transmit(&mut self, lane: Lane, view: &dyn CollectionView) -> Option<Vec<u8>> {
+        let frame = match lane {
+            Lane::Control => self.next_control(view),
+            Lane::Bulk => self.next_bulk(view),
+        };
+        match frame {
+            Ok(frame) => frame,
+            Err(failure) => {
+                self.fail(failure);
+                match lane {
+                    Lane::Control => self.next_control(view).ok().flatten(),
+                    Lane::Bulk => None,
+                }
+            }
+        }
+    }
+
+    fn next_control(&mut self, view: &dyn CollectionView) -> Result<Option<Vec<u8>>, Failure> {
+        let mut message = self.control.pop_front();
+        if message.is_none() && self.outcome.is_none() {
+            message = self.next_request().map(Message::Free);
+        }
+        if message.is_none() && self.outcome.is_none() && self.stage == Stage::Exchange {
+            message = self.next_turn_message(view)?;
+            if matches!(message, Some(Message::TurnEnd(_))) {
+                self.settle(view)?;
+            }
+        }
+        let Some(message) = message else { return Ok(None) };
+        let phase = phase_of(&message, self.phase);
+        let frame = wire::encode(&message).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        self.count(phase, frame.len(), true);
+        Ok(Some(frame))
+    }
+
+    fn next_bulk(&mut self, view: &dyn CollectionView) -> Result<Option<Vec<u8>>, Failure> {
+        if self.outcome.is_some() || self.stage != Stage::Exchange {
+            return Ok(None);
+        }
+        let Some(bulk) = self.next_values(view)? else { return Ok(None) };
+        let frame = wire::encode(&bulk).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        self.count(Phase::StateTransfer, frame.len(), true);
+        Ok(Some(frame))
+    }
+
+    fn count(&mut self, phase: Phase, bytes: usize, sent: bool) {
+        self.phase = phase;
+        let stats = self.stats.phase(phase);
+        let bytes = bytes as u64 + FRAME_HEADER_BYTES;
+        if sent {
+            stats.bytes_sent += bytes;
+            stats.messages_sent += 1;
+        } else {
+            stats.bytes_received += bytes;
+            stats.messages_received += 1;
+        }
+    }
+
+    /// Ends the session from outside: the user stopped it, a deadline passed.
+    pub fn abort(&mut self, code: AbortCode) {
+        if self.outcome.is_none() {
+            self.fail(Failure::Ours(code));
+        }
+    }
+
+    /// The connection is gone: this end cannot know how the session ended at the other.
+    pub fn disconnected(&mut self) {
+        if self.outcome.is_none() {
+            self.outcome = Some(Outcome::Interrupted);
+        }
+    }
+
+    pub(super) fn fail(&mut self, failure: Failure) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let code = match &failure {
+            Failure::Ours(code) => Some(*code),
+            Failure::View(_) => Some(AbortCode::Internal),
+            Failure::Lie { .. } => Some(AbortCode::Lie),
+            Failure::Peer(_) => None,
+        };
+        self.control.clear();
+        self.items.clear();
+        if let Some(code) = code {
+            self.control.push_back(Message::Free(FreeMessage::Abort(code)));
+        }
+        self.outcome = Some(Outcome::Failed(failure));
+    }
+
+    /// How the session ended; none while it runs. Frames may still be waiting to be sent.
+    #[must_use]
+    pub const fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// The figures so far.
+    #[must_use]
+    pub const fn stats(&self) -> &SyncStats {
+        &self.stats
+    }
+
+    /// Adds wall time that this side's own work took, to the phase it was in.
+    pub fn count_busy(&mut self, micros: u64) {
+        let phase = self.phase;
+        self.stats.phase(phase).busy_us += micros;
+    }
+
+    /// The phase of the last message.
+    #[must_use]
+    pub const fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// The collection's name, algorithm and policy.
+    #[must_use]
+    pub const fn spec(&self) -> &CollectionSpec {
+        &self.ours.spec
+    }
+}
+
+/// The phase to which a message belongs; a turn's end belongs to what came before it.
+const fn phase_of(message: &Message, current: Phase) -> Phase {
+    match message {
+        Message::Hello(_) | Message::HelloReply(_) => Phase::Hello,
+        Message::Turn(message) => match message {
+            TurnMessage::Opening(_) => Phase::Hello,
+            TurnMessage::States { found_by, .. } => *found_by,
+            TurnMessage::Removed(_) => match current {
+                Phase::BloomExchange | Phase::MerkleComparison => current,
+                _ => Phase::Announce,
+            },
+            TurnMessage::Candidates(_) | TurnMessage::Filter { .. } => Phase::BloomExchange,
+            TurnMessage::Descend { .. } | TurnMessage::Nodes(_) | TurnMessage::Leaves(_) => {
+                Phase::MerkleComparison
+            }
+        },
+        Message::TurnEnd(_) => match current {
+            Phase::BloomExchange | Phase::MerkleComparison => current,
+            _ => Phase::Announce,
+        },
+        Message::Free(message) => match message {
+            FreeMessage::Request(_)
+            | FreeMessage::NeedSignature(_)
+            | FreeMessage::Signature { .. }
+            | FreeMessage::NeedBlocks { .. }
+            | FreeMessage::Blocks { .. } => Phase::StateRequest,
+            FreeMessage::Refused(_) | FreeMessage::Unavailable(_) => Phase::StateTransfer,
+            FreeMessage::Ready(_) | FreeMessage::Joined { .. } | FreeMessage::Abort(_) => {
+                Phase::Verification
+            }
+        },
+    }
+}

@@ -1,0 +1,204 @@
+//! How a session ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::dots::Dot;
+use crate::entry::Record;
+use crate::merkle::{Certificate, Prefix};
+use crate::replica::{RefusalReason, ViewError};
+use crate::types::Key;
+
+/// What a session changed at one side, by kind.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+pub struct Tally {
+    /// Keys that were not here before.
+    pub added: u64,
+    /// Keys here before, with siblings added or replaced.
+    pub updated: u64,
+    /// Keys that vanished.
+    pub removed: u64,
+    /// Keys changed that now have concurrent siblings with different values.
+    pub conflicts: u64,
+}
+
+impl Tally {
+    /// Keys changed.
+    #[must_use]
+    pub const fn changed(&self) -> u64 {
+        self.added + self.updated + self.removed
+    }
+}
+
+/// How a session ended, seen from this end. The two ends never contradict each other.
+#[derive(Clone, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Both computed the same root and joined. No certificate when the states were equal from
+    /// the start: then the last one still says so.
+    Complete {
+        /// The signed statement of both.
+        certificate: Option<Box<Certificate>>,
+    },
+    /// Verified without the refused items; joined up to them.
+    Incomplete {
+        /// The items, and whether it was this side that refused.
+        refused: Vec<RefusedItem>,
+    },
+    /// One-way: this side now holds what the peer held.
+    Pulled {
+        /// Items that this side refused.
+        refused: Vec<RefusedItem>,
+    },
+    /// One-way: the peer now holds what this side held.
+    Pushed {
+        /// Items that the peer refused.
+        refused: Vec<RefusedItem>,
+    },
+    /// Compared: nothing moved.
+    Compared {
+        /// What differs.
+        differences: Vec<Difference>,
+    },
+    /// At its limit of differences: applied, not joined; a fresh session goes on.
+    Partial,
+    /// The connection ended first: this end cannot know. What was applied stays.
+    Interrupted,
+    /// It cannot succeed as things are.
+    Failed(Failure),
+}
+
+/// A refused item.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RefusedItem {
+    /// The dot.
+    pub dot: Dot,
+    /// Why.
+    pub reason: RefusalReason,
+    /// Whether this side refused it.
+    pub by_us: bool,
+}
+
+/// One key that differs, as compare mode itemises it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Difference {
+    /// The key.
+    pub key: Key,
+    /// What is held here.
+    pub here: Option<Record>,
+    /// What the peer holds.
+    pub there: Option<Record>,
+    /// What both would hold after a session.
+    pub merged: Option<Record>,
+}
+
+/// Whose doing a failure is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Fault {
+    /// This node's.
+    Ours,
+    /// The peer's.
+    Theirs,
+    /// Nobody's: settings that do not go together, or the network.
+    Nobody,
+}
+
+/// Why a session failed.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The peer ended it.
+    #[error("the peer ended the session: {0}")]
+    Peer(AbortCode),
+    /// This side ended it because of what the peer sent.
+    #[error("the session was ended: {0}")]
+    Ours(AbortCode),
+    /// This side's store failed.
+    #[error("{0}")]
+    View(String),
+    /// The peer's hashes do not hash up to what it stated.
+    #[error("the peer's tree is not what it stated: the subtree {prefix} does not hash up to it")]
+    Lie {
+        /// Where.
+        prefix: Prefix,
+    },
+}
+
+impl Failure {
+    /// Whose doing it is.
+    #[must_use]
+    pub const fn fault(&self) -> Fault {
+        match self {
+            Self::Peer(code) => match code {
+                AbortCode::Internal => Fault::Theirs,
+                AbortCode::Protocol | AbortCode::Lie => Fault::Ours,
+                _ => Fault::Nobody,
+            },
+            Self::Ours(AbortCode::Protocol | AbortCode::Lie) | Self::Lie { .. } => Fault::Theirs,
+            Self::Ours(AbortCode::Internal) | Self::View(_) => Fault::Ours,
+            Self::Ours(_) => Fault::Nobody,
+        }
+    }
+}
+
+impl From<ViewError> for Failure {
+    fn from(error: ViewError) -> Self {
+        Self::View(error.to_string())
+    }
+}
+
+/// Why a session is ended early, as said to the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum AbortCode {
+    /// No such collection, or no grant: the two look the same.
+    #[error("no such collection there, or this node may not use it")]
+    UnknownCollection,
+    /// Another hash algorithm.
+    #[error(
+        "the collection has another hash algorithm there: create it anew on one side with the \
+         algorithm of the other"
+    )]
+    AlgorithmMismatch,
+    /// Another policy.
+    #[error(
+        "the collection has another policy there: create it anew on one side with the policy of \
+         the other"
+    )]
+    PolicyMismatch,
+    /// No common protocol version.
+    #[error("no protocol version in common: update the older side")]
+    Version,
+    /// A message that does not belong here, or bytes that are none.
+    #[error("a message broke the protocol")]
+    Protocol,
+    /// Something did not hash to what was stated.
+    #[error("what was sent does not hash to what was stated")]
+    Lie,
+    /// A limit was exceeded.
+    #[error("a limit was exceeded")]
+    Limit,
+    /// Too many keys would vanish.
+    #[error(
+        "{0} keys would be removed, more than the brake lets through: look at `selfsame diff`, \
+         and repeat with --allow-removals if that is meant"
+    )]
+    Brake(u64),
+    /// The roots do not become equal.
+    #[error("the roots did not become equal although nothing was left to exchange")]
+    RootMismatch,
+    /// The collection was recovered or restored meanwhile.
+    #[error("the collection was recovered meanwhile: try again")]
+    Reset,
+    /// The node cannot read or write its store.
+    #[error("the node could not read or write its store")]
+    Internal,
+    /// Somebody stopped it.
+    #[error("stopped")]
+    Cancelled,
+    /// Already as many sessions as the node serves.
+    #[error("the node is busy: try again later")]
+    Busy,
+    /// Nothing moved for too long.
+    #[error("no progress for too long")]
+    Deadline,
+}

@@ -1,0 +1,80 @@
+//! What a session cost and did, by phase.
+
+use std::collections::BTreeMap;
+
+use super::outcome::Tally;
+use super::phase::Phase;
+pub use crate::delta::CompressionStats;
+
+/// Figures of one phase.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PhaseStats {
+    /// Bytes of frames sent, lengths included.
+    pub bytes_sent: u64,
+    /// Bytes of frames received, lengths included.
+    pub bytes_received: u64,
+    /// Frames sent.
+    pub messages_sent: u64,
+    /// Frames received.
+    pub messages_received: u64,
+    /// Keys that differed and were first learned of in this phase.
+    pub keys_found: u64,
+    /// Wall time, in microseconds, spent in this side's own work.
+    pub busy_us: u64,
+}
+
+/// Figures of a session, as this side saw it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SyncStats {
+    /// By phase.
+    pub phases: BTreeMap<Phase, PhaseStats>,
+    /// Turns ended by either side.
+    pub turns: u64,
+    /// Entries of the snapshot.
+    pub entries: u64,
+    /// Bytes of the snapshot's values, and of the peer's.
+    pub snapshot_bytes: (u64, u64),
+    /// What changed here.
+    pub here: Tally,
+    /// What changed there, as the peer says.
+    pub there: Tally,
+    /// Values sent.
+    pub sent: CompressionStats,
+    /// Values received.
+    pub received: CompressionStats,
+    /// What the planner decided, in order.
+    pub plan: Vec<PlanStep>,
+}
+
+/// One decision of the planner.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PlanStep {
+    /// The phase chosen.
+    pub phase: Phase,
+    /// Why, for a person.
+    pub reason: String,
+    /// Bytes that it was expected to cost, both ways.
+    pub predicted_bytes: u64,
+}
+
+impl SyncStats {
+    /// Bytes sent and received.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        self.phases.values().fold((0, 0), |(sent, received), phase| {
+            (sent + phase.bytes_sent, received + phase.bytes_received)
+        })
+    }
+
+    /// Round trips: each turn is half of one, and so are hello and verification.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        let hello = self.phases.contains_key(&Phase::Hello);
+        let verify = self.phases.get(&Phase::Verification).is_some_and(|p| p.messages_sent > 0);
+        u64::from(hello) + self.turns.div_ceil(2) + u64::from(verify) * 2
+    }
+
+    pub(crate) fn phase(&mut self, phase: Phase) -> &mut PhaseStats {
+        self.phases.entry(phase).or_default()
+    }
+}

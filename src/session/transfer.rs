@@ -1,0 +1,756 @@
+//! Values: what is wanted and how, what is sent, what is ready to be applied.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::machine::{Flow, Session};
+use super::merge;
+use super::message::{Bulk, Bytes, FreeMessage, Message, ValueItem, Want};
+use super::outcome::Failure;
+use super::turn::{protocol, raw};
+use crate::delta::{
+    self, BaseId, BlockSignature, ChunkMatch, Encoded, Encoding, Expected, GapRequest, IdMargin,
+    Signature, SignatureKey,
+};
+use crate::dots::Dot;
+use crate::entry::Sibling;
+use crate::hash::{KeyHash, ValueHash};
+use crate::replica::{ApplyOutcome, CollectionView, IncomingSibling, KeyUpdate, RefusalReason};
+use crate::types::Key;
+
+/// Bases named for one wanted value.
+const BASES: usize = 4;
+/// Values looked through for a base that was named.
+const HISTORY: usize = 16;
+/// Shorter values travel whole even when a base exists but is not at hand.
+const SIGNATURE_FROM: u64 = 1 << 10;
+/// Values encoded to no more than this travel together in one frame.
+const GATHERED: usize = 256 << 10;
+/// Bytes of a large value in one frame.
+const CHUNK: usize = 256 << 10;
+/// Bytes of values that make a batch worth applying.
+const BATCH_BYTES: usize = 4 << 20;
+/// How often one value may be asked for: once, once more whole, and with a signature between.
+const REQUESTS_PER_VALUE: u8 = 4;
+
+/// A value on its way here.
+#[derive(Clone, Debug)]
+struct Awaited {
+    key: KeyHash,
+    sibling: Sibling,
+    bases: Vec<ValueHash>,
+    /// Whether it was asked for whole after an encoding that failed.
+    retried: bool,
+}
+
+/// A key of which not all values are here yet.
+#[derive(Clone, Debug, Default)]
+struct PendingKey {
+    key: Option<Key>,
+    adds: Vec<IncomingSibling>,
+    missing: usize,
+    removes: Vec<Dot>,
+}
+
+/// What is to come in and to be applied.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Incoming {
+    inline: BTreeMap<Dot, Arc<[u8]>>,
+    pending: BTreeMap<KeyHash, PendingKey>,
+    awaited: BTreeMap<Dot, Awaited>,
+    wanted: VecDeque<Want>,
+    outstanding_bytes: u64,
+    issued: BTreeSet<Dot>,
+    ready: VecDeque<KeyUpdate>,
+    ready_bytes: usize,
+    in_flight: Vec<KeyUpdate>,
+    /// Keys that would vanish: held back until the brake has seen them all.
+    vanishing: BTreeMap<KeyHash, KeyUpdate>,
+    assembling: Option<(Dot, Encoding, u64, Vec<u8>)>,
+}
+
+impl Incoming {
+    /// Whether everything that is to come has come and is applied, save what would vanish.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+            && self.awaited.is_empty()
+            && self.wanted.is_empty()
+            && self.ready.is_empty()
+            && self.in_flight.is_empty()
+    }
+
+    /// Number of keys that would vanish.
+    pub(super) fn vanishing(&self) -> u64 {
+        self.vanishing.len() as u64
+    }
+
+    /// Lets go of the keys that would vanish.
+    pub(super) fn release_vanishing(&mut self) {
+        let vanishing = std::mem::take(&mut self.vanishing);
+        self.ready.extend(vanishing.into_values());
+    }
+
+    /// Forgets the values that came along and were not news.
+    pub(super) fn forget_inline(&mut self) {
+        self.inline.clear();
+    }
+
+    /// Forgets a key that is left out.
+    pub(super) fn forget(&mut self, key: &KeyHash) {
+        self.pending.remove(key);
+        self.vanishing.remove(key);
+        self.awaited.retain(|_, awaited| awaited.key != *key);
+        let awaited = &self.awaited;
+        self.wanted.retain(|want| awaited.contains_key(&want.dot));
+        self.ready.retain(|update| update.key_hash != *key);
+    }
+
+    fn finish_key(&mut self, key: KeyHash) {
+        if let Some(done) = self.pending.remove(&key) {
+            let bytes = done.adds.iter().filter_map(|add| add.value.as_ref()).map(|v| v.len());
+            self.ready_bytes += bytes.sum::<usize>();
+            self.ready.push_back(KeyUpdate {
+                key: done.key,
+                key_hash: key,
+                add: done.adds,
+                remove: done.removes,
+            });
+        }
+    }
+
+    fn arrived(&mut self, key: KeyHash, dot: Dot, value: Option<Arc<[u8]>>) {
+        let Some(pending) = self.pending.get_mut(&key) else { return };
+        if let Some(add) = pending.adds.iter_mut().find(|add| add.sibling.dot == dot) {
+            add.value = value;
+            pending.missing = pending.missing.saturating_sub(1);
+        }
+        if pending.missing == 0 {
+            self.finish_key(key);
+        }
+    }
+}
+
+/// A value that the peer asked for.
+#[derive(Clone, Debug)]
+struct Asked {
+    dot: Dot,
+    bases: Vec<BaseId>,
+    signature: Option<Signature>,
+    matched: Option<(ChunkMatch, BlockSignature)>,
+    /// Whether a signature was asked for already.
+    signature_asked: bool,
+}
+
+/// What is to go out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outgoing {
+    asked: VecDeque<Asked>,
+    waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,
+    times: BTreeMap<Dot, u8>,
+    sending: Option<(Vec<u8>, usize)>,
+}
+
+impl Session {
+    fn signature_key(&self) -> SignatureKey {
+        SignatureKey(self.derive_key("selfsame v1 delta ids"))
+    }
+
+    pub(super) const fn takes(&self) -> bool {
+        matches!(self.flow, Flow::Both | Flow::Take)
+    }
+
+    const fn gives(&self) -> bool {
+        matches!(self.flow, Flow::Both | Flow::Give)
+    }
+
+    /// A small value that came along with the state of its key.
+    pub(super) fn inline_value(
+        &mut self,
+        sibling: &Sibling,
+        value: Vec<u8>,
+    ) -> Result<(), Failure> {
+        let fits = value.len() as u64 == sibling.size
+            && self.ours.spec.algorithm.value_hash(&value) == sibling.value_hash;
+        if !fits || !self.takes() {
+            return Err(protocol());
+        }
+        let encoded = raw(value);
+        self.stats.received.count(&encoded, sibling.size);
+        self.incoming.inline.insert(sibling.dot, encoded.bytes.into());
+        Ok(())
+    }
+
+    /// Works out what is to be added and removed of a key by what is known now.
+    pub(super) fn update(
+        &mut self,
+        key: KeyHash,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(known) = self.knowledge.get(&key) else { return Ok(()) };
+        if !self.takes() || known.excluded {
+            return Ok(());
+        }
+        let entry = view.entry(&key)?;
+        let mine = entry.as_ref().map(|entry| &entry.record);
+        let peer = self.peer_seen()?;
+        let theirs = known.theirs.record();
+        let adds = merge::news(mine, &self.ours.causality, theirs);
+        let mut removes: Vec<Dot> = known.gone.clone();
+        if known.theirs != super::knowledge::Theirs::Unknown {
+            removes.extend(merge::dead(mine, theirs, &peer.causality));
+        }
+        let vanishes = self.knowledge.merged(&key, mine, &self.ours.causality, peer).is_none();
+        let full_key = known.key.clone();
+        let incoming = &mut self.incoming;
+        removes.retain(|&dot| incoming.issued.insert(dot));
+        let adds: Vec<Sibling> =
+            adds.into_iter().filter(|sibling| incoming.issued.insert(sibling.dot)).collect();
+        if let Some(held_back) = incoming.vanishing.remove(&key) {
+            removes.extend(held_back.remove);
+        }
+        if adds.is_empty() {
+            if removes.is_empty() {
+                return Ok(());
+            }
+            let update = KeyUpdate { key: None, key_hash: key, add: Vec::new(), remove: removes };
+            if vanishes {
+                incoming.vanishing.insert(key, update);
+            } else {
+                incoming.ready.push_back(update);
+            }
+            return Ok(());
+        }
+        let pending = incoming.pending.entry(key).or_default();
+        pending.key = full_key;
+        pending.removes.extend(removes);
+        pending.missing += adds.len();
+        pending.adds.extend(adds.iter().map(|&sibling| IncomingSibling { sibling, value: None }));
+        let bases = self.bases_for(mine.map(crate::entry::Record::siblings).unwrap_or_default());
+        for sibling in adds {
+            self.obtain(key, sibling, &bases, view)?;
+        }
+        Ok(())
+    }
+
+    /// Own siblings as bases, the latest first.
+    fn bases_for(&self, mine: &[Sibling]) -> Vec<Sibling> {
+        let mut bases = mine.to_vec();
+        bases.sort_unstable_by_key(|sibling| std::cmp::Reverse((sibling.stamp, sibling.dot)));
+        bases.dedup_by_key(|sibling| sibling.value_hash);
+        bases.truncate(BASES);
+        bases
+    }
+
+    /// Gets hold of a value: it came along, is here already, or is asked for.
+    fn obtain(
+        &mut self,
+        key: KeyHash,
+        sibling: Sibling,
+        bases: &[Sibling],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if let Some(value) = self.incoming.inline.remove(&sibling.dot) {
+            self.incoming.arrived(key, sibling.dot, Some(value));
+            return Ok(());
+        }
+        if view.has_value(&key, &sibling.value_hash)? {
+            self.stats.received.count_by_hash(sibling.size);
+            self.incoming.arrived(key, sibling.dot, None);
+            return Ok(());
+        }
+        let mut want = Want { dot: sibling.dot, bases: Vec::new(), signature: None };
+        if self.setup.config.enable_binary_diff {
+            want.bases = bases.iter().map(|base| BaseId::of(&base.value_hash)).collect();
+            if let Some(first) = bases.first() {
+                if !self.peer_seen()?.has(first.dot) {
+                    // the sender cannot have it: the signature rides along
+                    want.signature = self.signature_of(&key, first, sibling.size, view)?;
+                }
+            }
+        }
+        let bases = bases.iter().map(|base| base.value_hash).collect();
+        let awaited = Awaited { key, sibling, bases, retried: false };
+        self.incoming.awaited.insert(sibling.dot, awaited);
+        self.incoming.wanted.push_back(want);
+        Ok(())
+    }
+
+    fn signature_of(
+        &mut self,
+        key: &KeyHash,
+        base: &Sibling,
+        target_len: u64,
+        view: &dyn CollectionView,
+    ) -> Result<Option<Signature>, Failure> {
+        let Some(value) = view.value(key, &base.value_hash)? else { return Ok(None) };
+        let signature = Signature::of(&value, target_len, &self.signature_key(), IdMargin::First);
+        if let Some(signature) = &signature {
+            self.stats.received.count_signature(signature.wire_len() as u64);
+        }
+        Ok(signature)
+    }
+
+    /// The next request, unless as much is outstanding as may be in memory.
+    pub(super) fn next_request(&mut self) -> Option<FreeMessage> {
+        let incoming = &mut self.incoming;
+        let mut wants = Vec::new();
+        let mut bytes = 0;
+        while wants.len() < self.setup.config.max_batch_size.max(1) && bytes < GATHERED {
+            let want = incoming.wanted.front()?.clone();
+            let size = incoming.awaited.get(&want.dot).map_or(0, |awaited| awaited.sibling.size);
+            let window = self.setup.limits.max_pending_bytes as u64;
+            if incoming.outstanding_bytes > 0 && incoming.outstanding_bytes + size > window {
+                break;
+            }
+            incoming.outstanding_bytes += size;
+            incoming.wanted.pop_front();
+            bytes += 16 + want.signature.as_ref().map_or(0, Signature::wire_len);
+            wants.push(want);
+            if incoming.wanted.is_empty() {
+                break;
+            }
+        }
+        (!wants.is_empty()).then_some(FreeMessage::Request(wants))
+    }
+
+    /// Takes in values.
+    pub(super) fn bulk_message(
+        &mut self,
+        bulk: Bulk,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if !self.takes() {
+            return Err(protocol());
+        }
+        match bulk {
+            Bulk::Values(items) => {
+                if self.incoming.assembling.is_some() {
+                    return Err(protocol());
+                }
+                items.into_iter().try_for_each(|item| self.value(item.dot, item.encoded, view))
+            }
+            Bulk::Header { dot, encoding, length } => {
+                let size = self.incoming.awaited.get(&dot).map(|awaited| awaited.sibling.size);
+                let longest = size.unwrap_or(self.setup.limits.max_value_bytes) + CHUNK as u64;
+                if self.incoming.assembling.is_some() || length == 0 || length > longest {
+                    return Err(protocol());
+                }
+                self.incoming.assembling = Some((dot, encoding, length, Vec::new()));
+                Ok(())
+            }
+            Bulk::Chunk(Bytes(chunk)) => {
+                let (dot, encoding, length, mut bytes) =
+                    self.incoming.assembling.take().ok_or_else(protocol)?;
+                if chunk.is_empty() || (bytes.len() + chunk.len()) as u64 > length {
+                    return Err(protocol());
+                }
+                bytes.extend_from_slice(&chunk);
+                if (bytes.len() as u64) < length {
+                    self.incoming.assembling = Some((dot, encoding, length, bytes));
+                    return Ok(());
+                }
+                self.value(dot, Encoded { encoding, bytes }, view)
+            }
+        }
+    }
+
+    /// A value arrived: decoded and held against its hash; asked for whole once if it fails.
+    fn value(
+        &mut self,
+        dot: Dot,
+        encoded: Encoded,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        // what is not awaited any more was left out meanwhile
+        let Some(awaited) = self.incoming.awaited.remove(&dot) else { return Ok(()) };
+        let size = awaited.sibling.size;
+        self.incoming.outstanding_bytes = self.incoming.outstanding_bytes.saturating_sub(size);
+        let base = match encoded.encoding.base() {
+            None => None,
+            Some(id) => match awaited.bases.iter().find(|hash| id.names(hash)) {
+                Some(hash) => view.value(&awaited.key, hash)?,
+                None => None,
+            },
+        };
+        let decoded = delta::decode(
+            &encoded,
+            base.as_deref(),
+            &Expected::from(&awaited.sibling),
+            self.ours.spec.algorithm,
+            &self.setup.limits,
+        );
+        match decoded {
+            Ok(value) => {
+                self.stats.received.count(&encoded, size);
+                self.incoming.arrived(awaited.key, dot, Some(value.into()));
+                Ok(())
+            }
+            Err(_) if !awaited.retried => {
+                self.ask_whole(dot, awaited);
+                Ok(())
+            }
+            Err(_) => self.refuse(awaited.key, &[(dot, RefusalReason::Unavailable)], view),
+        }
+    }
+
+    fn ask_whole(&mut self, dot: Dot, awaited: Awaited) {
+        self.incoming.wanted.push_back(Want { dot, bases: Vec::new(), signature: None });
+        let awaited = Awaited { retried: true, ..awaited };
+        self.incoming.awaited.insert(dot, awaited);
+    }
+
+    /// The peer cannot send values: they are left out as if refused.
+    pub(super) fn peer_cannot_send(
+        &mut self,
+        dots: &[Dot],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        for dot in dots {
+            if let Some(awaited) = self.incoming.awaited.remove(dot) {
+                let size = awaited.sibling.size;
+                let outstanding = self.incoming.outstanding_bytes.saturating_sub(size);
+                self.incoming.outstanding_bytes = outstanding;
+                self.refuse(awaited.key, &[(*dot, RefusalReason::Unavailable)], view)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_needs_signature(
+        &mut self,
+        dot: Dot,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let base = match awaited.bases.first() {
+            Some(hash) => view.value(&awaited.key, hash)?,
+            None => None,
+        };
+        let key = self.signature_key();
+        let signature =
+            base.and_then(|base| Signature::of(&base, awaited.sibling.size, &key, IdMargin::First));
+        match signature {
+            Some(signature) => {
+                self.stats.received.count_signature(signature.wire_len() as u64);
+                self.send_free(FreeMessage::Signature { dot, signature });
+            }
+            None => self.ask_whole(dot, awaited),
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_needs_blocks(
+        &mut self,
+        dot: Dot,
+        gaps: &GapRequest,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let base = match awaited.bases.first() {
+            Some(hash) => view.value(&awaited.key, hash)?,
+            None => None,
+        };
+        let key = self.signature_key();
+        let size = awaited.sibling.size;
+        let blocks = base.and_then(|base| {
+            BlockSignature::of_gaps(&base, size, gaps, &key, IdMargin::First).ok()
+        });
+        match blocks {
+            Some(signature) => self.send_free(FreeMessage::Blocks { dot, signature }),
+            None => self.ask_whole(dot, awaited),
+        }
+        Ok(())
+    }
+
+    /// The next batch to apply: all or nothing of it in as few commits as the store likes.
+    ///
+    /// With `flush`, whatever is ready; else only once it is worth a commit.
+    pub fn poll_apply(&mut self, flush: bool) -> Option<Vec<KeyUpdate>> {
+        let incoming = &mut self.incoming;
+        if !incoming.in_flight.is_empty() || incoming.ready.is_empty() || self.outcome.is_some() {
+            return None;
+        }
+        let batch = self.setup.config.max_batch_size.max(1);
+        if !flush && incoming.ready.len() < batch && incoming.ready_bytes < BATCH_BYTES {
+            return None;
+        }
+        let mut bytes = 0;
+        let mut updates = Vec::new();
+        while bytes < BATCH_BYTES {
+            let Some(update) = incoming.ready.pop_front() else { break };
+            let values = update.add.iter().filter_map(|add| add.value.as_ref());
+            bytes += values.map(|value| value.len()).sum::<usize>();
+            updates.push(update);
+        }
+        incoming.ready_bytes = incoming.ready_bytes.saturating_sub(bytes);
+        // the values themselves go with the updates; what stays is what an outcome is about
+        incoming.in_flight = updates
+            .iter()
+            .map(|update| KeyUpdate {
+                key: update.key.clone(),
+                key_hash: update.key_hash,
+                add: update
+                    .add
+                    .iter()
+                    .map(|add| IncomingSibling { sibling: add.sibling, value: None })
+                    .collect(),
+                remove: update.remove.clone(),
+            })
+            .collect();
+        Some(updates)
+    }
+
+    /// What became of the batch that was last polled, in its order.
+    pub fn applied(&mut self, outcomes: &[ApplyOutcome], view: &dyn CollectionView) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let done = self.take_outcomes(outcomes, view).and_then(|()| self.settle(view));
+        if let Err(failure) = done {
+            self.fail(failure);
+        }
+    }
+
+    fn take_outcomes(
+        &mut self,
+        outcomes: &[ApplyOutcome],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let updates = std::mem::take(&mut self.incoming.in_flight);
+        for (update, outcome) in updates.into_iter().zip(outcomes) {
+            if !outcome.missing_values.is_empty() {
+                self.again_with_values(update, outcome, view)?;
+            } else if !outcome.refused.is_empty() {
+                let refused: Vec<_> =
+                    outcome.refused.iter().map(|item| (item.dot, item.reason)).collect();
+                self.refuse(update.key_hash, &refused, view)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A value counted on as being here is gone from the live state: the snapshot still has it,
+    /// or it is asked for.
+    fn again_with_values(
+        &mut self,
+        update: KeyUpdate,
+        outcome: &ApplyOutcome,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let key = update.key_hash;
+        let missing = update.add.len();
+        let siblings: Vec<Sibling> = update.add.iter().map(|add| add.sibling).collect();
+        let pending =
+            PendingKey { key: update.key, adds: update.add, missing, removes: update.remove };
+        self.incoming.pending.insert(key, pending);
+        for sibling in siblings {
+            let lost = outcome.missing_values.contains(&sibling.dot);
+            match view.value(&key, &sibling.value_hash)? {
+                Some(value) => self.incoming.arrived(key, sibling.dot, Some(value)),
+                None if !lost => self.incoming.arrived(key, sibling.dot, None),
+                None => {
+                    let awaited = Awaited { key, sibling, bases: Vec::new(), retried: false };
+                    self.ask_whole(sibling.dot, awaited);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The peer wants values: each must be a sibling of this snapshot.
+    pub(super) fn peer_wants(
+        &mut self,
+        wants: Vec<Want>,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if !self.gives() {
+            return Err(protocol());
+        }
+        for want in wants {
+            let times = self.outgoing.times.entry(want.dot).or_insert(0);
+            *times += 1;
+            if *times > REQUESTS_PER_VALUE
+                || want.bases.len() > BASES
+                || view.key_of(want.dot)?.is_none()
+            {
+                return Err(protocol());
+            }
+            self.outgoing.asked.push_back(Asked {
+                dot: want.dot,
+                bases: want.bases,
+                signature: want.signature,
+                matched: None,
+                signature_asked: false,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_signature(&mut self, dot: Dot, signature: Signature) -> Result<(), Failure> {
+        let (mut asked, _) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
+        asked.signature = Some(signature);
+        self.outgoing.asked.push_back(asked);
+        Ok(())
+    }
+
+    pub(super) fn peer_blocks(
+        &mut self,
+        dot: Dot,
+        signature: BlockSignature,
+    ) -> Result<(), Failure> {
+        let (mut asked, matched) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
+        asked.matched = Some((matched.ok_or_else(protocol)?, signature));
+        self.outgoing.asked.push_back(asked);
+        Ok(())
+    }
+
+    /// The next frame of values.
+    pub(super) fn next_values(
+        &mut self,
+        view: &dyn CollectionView,
+    ) -> Result<Option<Bulk>, Failure> {
+        if let Some((bytes, sent)) = self.outgoing.sending.take() {
+            let end = (sent + CHUNK).min(bytes.len());
+            let chunk = bytes.get(sent..end).unwrap_or_default().to_vec();
+            if end < bytes.len() {
+                self.outgoing.sending = Some((bytes, end));
+            }
+            return Ok(Some(Bulk::Chunk(Bytes(chunk))));
+        }
+        let (mut items, mut gathered) = (Vec::new(), 0);
+        while items.len() < self.setup.config.max_batch_size.max(1) && gathered < GATHERED {
+            let Some(dot) = self.outgoing.asked.front().map(|asked| asked.dot) else { break };
+            let own = self.own_sibling(dot, view)?;
+            if !items.is_empty() && own.is_some_and(|(_, own)| own.size > GATHERED as u64) {
+                break; // a large value travels alone
+            }
+            let Some(asked) = self.outgoing.asked.pop_front() else { break };
+            // a retry replaces what a signature was awaited for
+            self.outgoing.waiting.remove(&dot);
+            let Some(encoded) = self.encode(asked, own, view)? else { continue };
+            if encoded.bytes.len() > GATHERED {
+                let length = encoded.bytes.len() as u64;
+                self.outgoing.sending = Some((encoded.bytes, 0));
+                return Ok(Some(Bulk::Header { dot, encoding: encoded.encoding, length }));
+            }
+            gathered += encoded.wire_len() + 16;
+            items.push(ValueItem { dot, encoded });
+        }
+        Ok((!items.is_empty()).then_some(Bulk::Values(items)))
+    }
+
+    /// Encodes a value; none when it has to wait for the peer or cannot be had.
+    fn encode(
+        &mut self,
+        asked: Asked,
+        own: Option<(KeyHash, Sibling)>,
+        view: &dyn CollectionView,
+    ) -> Result<Option<Encoded>, Failure> {
+        let dot = asked.dot;
+        let Some((key, sibling)) = own else {
+            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            return Ok(None);
+        };
+        let Some(value) = view.value(&key, &sibling.value_hash)? else {
+            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            return Ok(None);
+        };
+        let encoded = match self.delta(asked, &key, &value, view)? {
+            Delta::Waits => return Ok(None),
+            Delta::Made(encoded) => encoded,
+            Delta::None => delta::encode_whole(&value),
+        };
+        self.stats.sent.count(&encoded, sibling.size);
+        Ok(Some(encoded))
+    }
+
+    fn delta(
+        &mut self,
+        mut asked: Asked,
+        key: &KeyHash,
+        value: &[u8],
+        view: &dyn CollectionView,
+    ) -> Result<Delta, Failure> {
+        let Some(&first) = asked.bases.first() else { return Ok(Delta::None) };
+        if !self.setup.config.enable_binary_diff {
+            return Ok(Delta::None);
+        }
+        for hash in view.value_hashes(key, HISTORY)? {
+            let Some(&id) = asked.bases.iter().find(|id| id.names(&hash)) else { continue };
+            if let Some(base) = view.value(key, &hash)? {
+                return Ok(delta::encode_prefixed(&base, id, value).into());
+            }
+        }
+        let key = self.signature_key();
+        let limits = &self.setup.limits;
+        if let Some((matched, blocks)) = &asked.matched {
+            let patch = delta::diff(value, matched, Some(blocks), &key, limits).ok();
+            return Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into());
+        }
+        match &asked.signature {
+            Some(Signature::Blocks(blocks)) => {
+                let patch = delta::diff_blocks(value, blocks, &key, limits).ok();
+                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+            }
+            Some(Signature::Chunks(chunks)) => {
+                let Ok(matched) = delta::match_chunks(value, chunks, &key, limits) else {
+                    return Ok(Delta::None);
+                };
+                if let Some(gaps) = matched.gaps() {
+                    let dot = asked.dot;
+                    self.outgoing.waiting.insert(dot, (asked, Some(matched)));
+                    self.send_free(FreeMessage::NeedBlocks { dot, gaps });
+                    return Ok(Delta::Waits);
+                }
+                let patch = delta::diff(value, &matched, None, &key, limits).ok();
+                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+            }
+            None if (value.len() as u64) < SIGNATURE_FROM || asked.signature_asked => {
+                Ok(Delta::None)
+            }
+            None => {
+                asked.signature_asked = true;
+                let dot = asked.dot;
+                self.outgoing.waiting.insert(dot, (asked, None));
+                self.send_free(FreeMessage::NeedSignature(dot));
+                Ok(Delta::Waits)
+            }
+        }
+    }
+
+    fn own_sibling(
+        &self,
+        dot: Dot,
+        view: &dyn CollectionView,
+    ) -> Result<Option<(KeyHash, Sibling)>, Failure> {
+        let Some(key) = view.key_of(dot)? else { return Ok(None) };
+        let entry = view.entry(&key)?;
+        let sibling = entry.and_then(|entry| entry.record.sibling(dot).copied());
+        Ok(sibling.map(|sibling| (key, sibling)))
+    }
+
+    pub(super) fn send_free(&mut self, message: FreeMessage) {
+        self.control.push_back(Message::Free(message));
+    }
+
+    /// A key of this session for one purpose, known to both ends and to nobody else.
+    pub(super) fn derive_key(&self, purpose: &'static str) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_derive_key(purpose);
+        hasher.update(&self.setup.channel);
+        hasher.update(self.id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
+        hasher.finalize().into()
+    }
+}
+
+/// What came of trying a delta.
+enum Delta {
+    Made(Encoded),
+    Waits,
+    None,
+}
+
+impl From<Option<Encoded>> for Delta {
+    fn from(encoded: Option<Encoded>) -> Self {
+        encoded.map_or(Self::None, Self::Made)
+    }
+}

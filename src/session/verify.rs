@@ -1,0 +1,400 @@
+//! Refusals, verification, join and certificate: how a session ends well.
+
+use std::collections::BTreeMap;
+
+use super::machine::{Flow, Session, Turn};
+use super::merge;
+use super::message::{Bytes, FreeMessage, Ready};
+use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
+use super::turn::protocol;
+use crate::dots::{Causality, Dot, DotSet};
+use crate::entry::{Record, Totals};
+use crate::hash::KeyHash;
+use crate::merkle::{CertificateMessage, Envelope, NodeKey, Signature};
+use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
+
+/// How far the join has come.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+enum Joining {
+    #[default]
+    NotYet,
+    /// Roots agree; the request waits to be polled.
+    Wanted,
+    Polled,
+    Durable,
+}
+
+/// The end of a session.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Verification {
+    refused: BTreeMap<Dot, RefusedItem>,
+    refusals_sent: u64,
+    refusals_received: u64,
+    ready_sent: Option<Ready>,
+    ready_received: Option<Ready>,
+    joining: Joining,
+    merged: Option<Causality>,
+    message: Option<CertificateMessage>,
+    own_signature: Option<Signature>,
+    peer_joined: Option<Option<Vec<u8>>>,
+    remember: Option<JoinRecord>,
+}
+
+impl Verification {
+    /// Whether turns may still be taken.
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.joining, Joining::NotYet)
+    }
+}
+
+impl Session {
+    /// Holds what the peer has of a key against this side's limits (rule D8).
+    pub(super) fn judge(
+        &mut self,
+        key: KeyHash,
+        view: &dyn CollectionView,
+        now_ms: u64,
+    ) -> Result<(), Failure> {
+        if !self.takes() {
+            return Ok(());
+        }
+        let Some(known) = self.knowledge.get(&key) else { return Ok(()) };
+        let entry = view.entry(&key)?;
+        let mine = entry.as_ref().map(|entry| &entry.record);
+        let news = merge::news(mine, &self.ours.causality, known.theirs.record());
+        let limits = &self.setup.limits;
+        let peer = self.peer_seen()?;
+        let merged = self.knowledge.merged(&key, mine, &self.ours.causality, peer);
+        let crowded = merged.is_some_and(|merged| merged.siblings().len() > limits.max_siblings);
+        let refused: Vec<_> = news
+            .iter()
+            .filter_map(|sibling| {
+                let reason = if sibling.stamp.beyond_drift(now_ms, limits.max_clock_drift_ms) {
+                    RefusalReason::Drift
+                } else if sibling.size > limits.max_value_bytes {
+                    RefusalReason::ValueSize
+                } else if crowded {
+                    RefusalReason::Siblings
+                } else {
+                    return None;
+                };
+                Some((sibling.dot, reason))
+            })
+            .collect();
+        self.refuse(key, &refused, view)
+    }
+
+    /// Refuses items of a key: it is left out by both, and the peer is told.
+    pub(super) fn refuse(
+        &mut self,
+        key: KeyHash,
+        refused: &[(Dot, RefusalReason)],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        for &(dot, reason) in refused {
+            let item = RefusedItem { dot, reason, by_us: true };
+            self.verification.refused.insert(dot, item);
+        }
+        self.verification.refusals_sent += refused.len() as u64;
+        self.send_free(FreeMessage::Refused(refused.to_vec()));
+        self.leave_out(key, view)
+    }
+
+    /// The peer refuses items of this side.
+    pub(super) fn peer_refused(
+        &mut self,
+        refused: &[(Dot, RefusalReason)],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        for &(dot, reason) in refused {
+            let key = match view.key_of(dot)? {
+                Some(key) => key,
+                None => self.knowledge.learned_key(dot).ok_or_else(protocol)?,
+            };
+            let item = RefusedItem { dot, reason, by_us: false };
+            self.verification.refused.insert(dot, item);
+            self.leave_out(key, view)?;
+        }
+        self.verification.refusals_received += refused.len() as u64;
+        Ok(())
+    }
+
+    fn leave_out(&mut self, key: KeyHash, view: &dyn CollectionView) -> Result<(), Failure> {
+        let peer = self.peer_seen()?.clone();
+        self.knowledge.entry(key, self.phase).excluded = true;
+        self.incoming.forget(&key);
+        self.knowledge.refresh(&key, view, &peer)?;
+        Ok(())
+    }
+
+    pub(super) fn peer_ready(&mut self, ready: Ready) -> Result<(), Failure> {
+        self.stats.there = ready.tally;
+        self.verification.ready_received = Some(ready);
+        Ok(())
+    }
+
+    pub(super) fn peer_joined(&mut self, signature: Option<Vec<u8>>) -> Result<(), Failure> {
+        let early = self.verification.ready_sent.is_none();
+        if early || self.verification.peer_joined.replace(signature).is_some() {
+            return Err(protocol());
+        }
+        Ok(())
+    }
+
+    /// Goes on with verification as far as it can, after anything that happened.
+    pub(super) fn settle(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        if self.outcome.is_some() || !self.agreed || self.turn != Turn::Over {
+            return Ok(());
+        }
+        if self.flow == Flow::Compare {
+            let differences = self.differences(view)?;
+            self.outcome = Some(Outcome::Compared { differences });
+            return Ok(());
+        }
+        self.brake()?;
+        if !self.incoming.is_idle() {
+            return Ok(());
+        }
+        if self.verification.joining == Joining::NotYet {
+            self.get_ready(view)?;
+        }
+        self.conclude()
+    }
+
+    /// Stops before more keys vanish than may without being asked.
+    fn brake(&mut self) -> Result<(), Failure> {
+        let vanishing = self.incoming.vanishing();
+        let limits = &self.setup.limits;
+        let entries = self.ours.envelope.totals().entries;
+        let many = vanishing > limits.max_removals
+            && vanishing.saturating_mul(100) > entries.saturating_mul(limits.max_removals_percent);
+        if many && !self.setup.config.allow_removals {
+            return Err(Failure::Ours(AbortCode::Brake(vanishing)));
+        }
+        self.incoming.release_vanishing();
+        Ok(())
+    }
+
+    fn get_ready(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        let verification = &self.verification;
+        let (sent, received) = (verification.refusals_sent, verification.refusals_received);
+        let tree = self.knowledge.tree_hash();
+        let same = verification.ready_sent.as_ref().is_some_and(|ready| {
+            ready.tree == tree && ready.refusals_sent == sent && ready.refusals_received == received
+        });
+        if !same {
+            let tally = self.tally(view)?;
+            self.stats.here = tally;
+            let ready = Ready { tree, refusals_sent: sent, refusals_received: received, tally };
+            self.verification.ready_sent = Some(ready.clone());
+            self.send_free(FreeMessage::Ready(ready));
+        }
+        let Some(theirs) = &self.verification.ready_received else { return Ok(()) };
+        if theirs.refusals_received != sent || theirs.refusals_sent != received {
+            return Ok(()); // one of us has not heard of a refusal yet
+        }
+        if self.partial {
+            self.outcome = Some(Outcome::Partial);
+            return Ok(());
+        }
+        if theirs.tree != tree {
+            return Err(Failure::Ours(AbortCode::RootMismatch));
+        }
+        if self.flow == Flow::Both && self.verification.refused.is_empty() {
+            self.prepare_certificate(view)?;
+        }
+        self.verification.joining = Joining::Wanted;
+        if self.flow == Flow::Give {
+            self.verification.joining = Joining::Durable;
+        }
+        Ok(())
+    }
+
+    /// The merged context, canonical with the merged entries, and what both will sign.
+    fn prepare_certificate(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        let peer = self.peer_seen()?.causality.clone();
+        let mut merged = self.ours.causality.clone();
+        let failed = std::cell::RefCell::new(None);
+        merged.join(&peer, |dot| match self.merged_holds(dot, view) {
+            Ok(held) => held,
+            Err(error) => {
+                failed.replace(Some(error));
+                false
+            }
+        });
+        if let Some(error) = failed.into_inner() {
+            return Err(error);
+        }
+        let spec = &self.ours.spec;
+        let tree = self.knowledge.tree();
+        let envelope = Envelope::new(spec.clone(), tree.tree_hash(), tree.totals());
+        let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::RootMismatch))?;
+        let context = merged.hash(spec.algorithm).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        let message = CertificateMessage::new(
+            spec.name.clone(),
+            envelope.root(),
+            context,
+            [self.setup.me, self.setup.peer],
+            self.id.ok_or_else(protocol)?,
+            self.setup.clock.max(self.theirs.clock),
+        );
+        self.verification.message = Some(message.map_err(|_| protocol())?);
+        self.verification.merged = Some(merged);
+        Ok(())
+    }
+
+    fn merged_holds(&self, dot: Dot, view: &dyn CollectionView) -> Result<bool, Failure> {
+        let key = match view.key_of(dot)? {
+            Some(key) => key,
+            None => match self.knowledge.learned_key(dot) {
+                Some(key) => key,
+                None => return Ok(false),
+            },
+        };
+        let entry = view.entry(&key)?;
+        let mine = entry.as_ref().map(|entry| &entry.record);
+        let merged = self.knowledge.merged(&key, mine, &self.ours.causality, self.peer_seen()?);
+        Ok(merged.is_some_and(|merged| merged.holds(dot)))
+    }
+
+    /// What is to be joined, once both hold one root and all that was applied may be made
+    /// durable together with it.
+    pub fn poll_join(&mut self) -> Option<JoinRequest> {
+        if self.outcome.is_some() || self.verification.joining != Joining::Wanted {
+            return None;
+        }
+        self.verification.joining = Joining::Polled;
+        let peer = self.theirs.seen.as_ref()?.causality.clone();
+        Some(JoinRequest { epoch: self.ours.epoch, peer, refused: self.not_taken() })
+    }
+
+    /// All dots of left-out keys that the peer holds and this side may not have taken.
+    fn not_taken(&self) -> DotSet {
+        self.knowledge
+            .iter()
+            .filter(|(_, known)| known.excluded)
+            .filter_map(|(_, known)| known.theirs.record())
+            .flat_map(Record::siblings)
+            .map(|sibling| sibling.dot)
+            .filter(|&dot| !self.ours.causality.knows(dot))
+            .collect()
+    }
+
+    /// The join is durable, or was not possible. `key` is that of this node's id.
+    pub fn joined(&mut self, joined: Result<(), ViewError>, key: &NodeKey) {
+        if self.outcome.is_some() {
+            return;
+        }
+        if let Err(error) = joined {
+            self.fail(error.into());
+            return;
+        }
+        self.verification.joining = Joining::Durable;
+        let signature = self.verification.message.as_ref().map(|m| m.sign(key));
+        self.verification.own_signature = signature.clone();
+        let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
+        self.send_free(FreeMessage::Joined { signature });
+        if let Err(failure) = self.conclude() {
+            self.fail(failure);
+        }
+    }
+
+    /// The outcome, once there is one.
+    fn conclude(&mut self) -> Result<(), Failure> {
+        if self.outcome.is_some() || self.verification.joining != Joining::Durable {
+            return Ok(());
+        }
+        let refused: Vec<_> = self.verification.refused.values().copied().collect();
+        match self.flow {
+            Flow::Take => self.outcome = Some(Outcome::Pulled { refused }),
+            Flow::Give if self.verification.peer_joined.is_some() => {
+                if refused.is_empty() {
+                    self.verification.remember = Some(JoinRecord {
+                        log_position: self.ours.log_position,
+                        merged: self.ours.causality.clone(),
+                    });
+                }
+                self.outcome = Some(Outcome::Pushed { refused });
+            }
+            Flow::Both => return self.conclude_both(refused),
+            Flow::Give | Flow::Compare => {}
+        }
+        Ok(())
+    }
+
+    fn conclude_both(&mut self, refused: Vec<RefusedItem>) -> Result<(), Failure> {
+        let Some(signature) = self.verification.peer_joined.clone() else { return Ok(()) };
+        let Some(message) = self.verification.message.clone() else {
+            self.outcome = Some(Outcome::Incomplete { refused });
+            return Ok(());
+        };
+        let (Some(own), Some(theirs)) = (self.verification.own_signature.clone(), signature) else {
+            return Err(protocol());
+        };
+        let theirs = Signature::parse(&theirs).map_err(|_| protocol())?;
+        let certificate = message
+            .certify([(self.setup.me, own), (self.setup.peer, theirs)])
+            .map_err(|_| Failure::Ours(AbortCode::Lie))?;
+        self.verification.remember = self
+            .verification
+            .merged
+            .take()
+            .map(|merged| JoinRecord { log_position: self.ours.log_position, merged });
+        self.outcome = Some(Outcome::Complete { certificate: Some(Box::new(certificate)) });
+        Ok(())
+    }
+
+    /// What to remember of this session, now that the peer is known to have joined.
+    pub const fn poll_remember(&mut self) -> Option<JoinRecord> {
+        self.verification.remember.take()
+    }
+
+    fn tally(&self, view: &dyn CollectionView) -> Result<Tally, Failure> {
+        let mut tally = Tally::default();
+        if !self.takes() {
+            return Ok(tally);
+        }
+        let peer = self.peer_seen()?;
+        for (key, known) in self.knowledge.iter().filter(|(_, known)| !known.excluded) {
+            if !known.changes_something() {
+                continue;
+            }
+            let entry = view.entry(key)?;
+            let mine = entry.map(|entry| entry.record);
+            let merged = self.knowledge.merged(key, mine.as_ref(), &self.ours.causality, peer);
+            match (&mine, &merged) {
+                _ if mine == merged => continue,
+                (None, _) => tally.added += 1,
+                (_, None) => tally.removed += 1,
+                _ => tally.updated += 1,
+            }
+            tally.conflicts += u64::from(merged.is_some_and(|merged| merged.is_conflict()));
+        }
+        Ok(tally)
+    }
+
+    fn differences(&self, view: &dyn CollectionView) -> Result<Vec<Difference>, Failure> {
+        let peer = self.peer_seen()?;
+        let mut differences = Vec::new();
+        for (key_hash, known) in self.knowledge.iter() {
+            let entry = view.entry(key_hash)?;
+            let here = entry.as_ref().map(|entry| entry.record.clone());
+            let there = known.theirs.record().cloned();
+            let key = entry.map(|entry| entry.key).or_else(|| known.key.clone());
+            let Some(key) = key.filter(|_| here != there) else { continue };
+            let merged = self.knowledge.merged(key_hash, here.as_ref(), &self.ours.causality, peer);
+            differences.push(Difference { key, here, there, merged });
+        }
+        differences.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        Ok(differences)
+    }
+
+    /// Totals of the tree that both hold.
+    #[must_use]
+    pub fn merged_totals(&self) -> Totals {
+        self.knowledge.tree().totals()
+    }
+}
