@@ -562,6 +562,11 @@ impl Session {
         }
     }
 
+    /// The store could not apply what the session learned; what was applied before stays.
+    pub fn store_failed(&mut self, what: &str) {
+        self.fail(Failure::View(what.to_owned()));
+    }
+
     /// The connection is gone: this end cannot know how the session ended at the other.
     pub fn disconnected(&mut self) {
         if self.outcome.is_none() {
@@ -609,6 +614,18 @@ impl Session {
     #[must_use]
     pub const fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// The session's id, once both nonces are known.
+    #[must_use]
+    pub const fn id(&self) -> Option<SessionId> {
+        self.id
+    }
+
+    /// Whether anything waits to be sent on the control lane although the session is over.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.control.is_empty()
     }
 
     /// The collection's name, algorithm and policy.

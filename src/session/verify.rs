@@ -10,7 +10,7 @@ use super::turn::protocol;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Totals};
 use crate::hash::KeyHash;
-use crate::merkle::{CertificateMessage, Envelope, NodeKey, Signature};
+use crate::merkle::{CertificateMessage, Envelope, Signature};
 use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
 
 /// How far the join has come.
@@ -283,8 +283,8 @@ impl Session {
             .collect()
     }
 
-    /// The join is durable, or was not possible. `key` is that of this node's id.
-    pub fn joined(&mut self, joined: Result<(), ViewError>, key: &NodeKey) {
+    /// The join is durable, or was not possible. `sign` signs with the key of this node's id.
+    pub fn joined(&mut self, joined: Result<(), ViewError>, sign: &dyn Fn(&[u8]) -> [u8; 64]) {
         if self.outcome.is_some() {
             return;
         }
@@ -293,7 +293,10 @@ impl Session {
             return;
         }
         self.verification.joining = Joining::Durable;
-        let signature = self.verification.message.as_ref().map(|m| m.sign(key));
+        let signature = self.verification.message.as_ref().map(|message| {
+            // what is signed is durable by now
+            Signature::from_bytes(sign(&message.to_bytes()))
+        });
         self.verification.own_signature = signature.clone();
         let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
         self.send_free(FreeMessage::Joined { signature });

@@ -1,0 +1,267 @@
+//! A greeted connection: who the peer is, what it offers, and streams for sessions and queries.
+//!
+//! Every stream that is opened begins with one byte that says what it is. A session has one
+//! bidirectional stream for control; values travel on one more stream each way, named by the
+//! session's id, so that they never block control.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+
+use super::codes::{CloseCode, StreamCode};
+use super::connection::Connection;
+use super::error::NetError;
+use super::frame::{FrameError, FrameReader, FrameWriter};
+use super::stream::{RecvStream, SendStream};
+use crate::hash::SessionId;
+use crate::session::message::Greeting;
+use crate::session::wire::{self, MAX_FRAME_BYTES};
+use crate::types::NodeId;
+
+/// The protocol version that this library speaks.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+const TAG_BYTES: usize = 8;
+
+/// What a bidirectional stream is for: its first byte.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum StreamKind {
+    /// The greeting, once per connection.
+    Greeting,
+    /// A session's control stream.
+    Session,
+    /// A question and its answer.
+    Query,
+}
+
+impl StreamKind {
+    const fn to_wire(self) -> u8 {
+        match self {
+            Self::Greeting => 0,
+            Self::Session => 1,
+            Self::Query => 2,
+        }
+    }
+
+    const fn from_wire(byte: u8) -> Option<Self> {
+        match byte {
+            0 => Some(Self::Greeting),
+            1 => Some(Self::Session),
+            2 => Some(Self::Query),
+            _ => None,
+        }
+    }
+}
+
+/// A connection could not be greeted, or a stream not be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinkError {
+    /// The connection failed.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// A frame could not be read or written.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The peer speaks other versions of the protocol.
+    #[error(
+        "the peer speaks protocol versions {min} to {max}, this node {PROTOCOL_VERSION}: update \
+         the older one"
+    )]
+    Version {
+        /// Its lowest.
+        min: u16,
+        /// Its highest.
+        max: u16,
+    },
+    /// The peer said something else than a greeting.
+    #[error("the peer did not greet: {0}")]
+    NotAGreeting(String),
+    /// The peer took too long.
+    #[error("the peer did not greet within {0:?}: it may be overloaded, try again")]
+    Silent(Duration),
+}
+
+/// Streams of values that wait for their session, by the first bytes of its id.
+#[derive(Debug, Default)]
+struct Desk(Mutex<HashMap<[u8; TAG_BYTES], oneshot::Sender<RecvStream>>>);
+
+impl Desk {
+    fn expect(&self, tag: [u8; TAG_BYTES]) -> oneshot::Receiver<RecvStream> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(tag, sender);
+        receiver
+    }
+
+    fn take(&self, tag: [u8; TAG_BYTES]) -> Option<oneshot::Sender<RecvStream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&tag)
+    }
+}
+
+/// A greeted connection.
+#[derive(Debug)]
+pub struct Link {
+    connection: Connection,
+    theirs: Greeting,
+    desk: Arc<Desk>,
+    usher: AbortHandle,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.usher.abort();
+    }
+}
+
+impl Link {
+    /// Exchanges greetings: the dialler speaks first.
+    ///
+    /// # Errors
+    /// The connection ends, the peer is silent, or no version is spoken by both.
+    pub async fn greet(
+        connection: Connection,
+        ours: &Greeting,
+        patience: Duration,
+    ) -> Result<Self, LinkError> {
+        let theirs = timeout(patience, exchange(&connection, ours))
+            .await
+            .map_err(|_| LinkError::Silent(patience))??;
+        if theirs.version_min > PROTOCOL_VERSION || theirs.version_max < PROTOCOL_VERSION {
+            connection.close(CloseCode::Incompatible, "no common protocol version");
+            let (min, max) = (theirs.version_min, theirs.version_max);
+            return Err(LinkError::Version { min, max });
+        }
+        let desk = Arc::new(Desk::default());
+        let usher = tokio::spawn(usher(connection.clone(), Arc::clone(&desk))).abort_handle();
+        Ok(Self { connection, theirs, desk, usher })
+    }
+
+    /// The peer's id, as the handshake proved it.
+    #[must_use]
+    pub fn peer(&self) -> NodeId {
+        self.connection.peer()
+    }
+
+    /// What the peer said of itself.
+    #[must_use]
+    pub const fn peer_greeting(&self) -> &Greeting {
+        &self.theirs
+    }
+
+    /// The connection below.
+    #[must_use]
+    pub const fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn open(&self, kind: StreamKind) -> Result<(SendStream, RecvStream), LinkError> {
+        let (mut send, receive) = self.connection.open_bi().await?;
+        send.write_u8(kind.to_wire()).await.map_err(NetError::from)?;
+        Ok((send, receive))
+    }
+
+    /// The next stream that the peer opens.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn accept(&self) -> Result<(SendStream, RecvStream), LinkError> {
+        Ok(self.connection.accept_bi().await?)
+    }
+
+    /// What an accepted stream is for.
+    ///
+    /// # Errors
+    /// The stream ends first, or begins with a byte that says nothing.
+    pub async fn kind_of(receive: &mut RecvStream) -> Result<StreamKind, LinkError> {
+        let byte = receive.read_u8().await.map_err(NetError::from)?;
+        let kind = StreamKind::from_wire(byte);
+        if kind.is_none() {
+            receive.stop(StreamCode::Protocol);
+        }
+        kind.ok_or_else(|| LinkError::NotAGreeting(format!("unknown stream kind {byte}")))
+    }
+
+    /// Opens the stream on which this end's values of a session travel.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub async fn open_bulk(&self, session: &SessionId) -> Result<SendStream, LinkError> {
+        let mut send = self.connection.open_uni().await?;
+        send.write_all(&tag_of(session)).await.map_err(NetError::from)?;
+        send.prefer(-1);
+        Ok(send)
+    }
+
+    /// The stream on which the peer's values of a session will travel, once it opens it.
+    #[must_use]
+    pub fn expect_bulk(&self, session: &SessionId) -> oneshot::Receiver<RecvStream> {
+        self.desk.expect(tag_of(session))
+    }
+
+    /// Expects no values of a session any more.
+    pub fn forget_bulk(&self, session: &SessionId) {
+        drop(self.desk.take(tag_of(session)));
+    }
+
+    /// A secret that both ends of this connection share and nobody else knows.
+    ///
+    /// # Errors
+    /// The connection has ended.
+    pub fn channel_secret(&self) -> Result<[u8; 32], LinkError> {
+        Ok(self.connection.exporter("selfsame v1 channel")?)
+    }
+}
+
+fn tag_of(session: &SessionId) -> [u8; TAG_BYTES] {
+    let mut tag = [0; TAG_BYTES];
+    tag.copy_from_slice(&session.0[..TAG_BYTES]);
+    tag
+}
+
+async fn exchange(connection: &Connection, ours: &Greeting) -> Result<Greeting, LinkError> {
+    let frame = wire::encode(ours).map_err(|error| LinkError::NotAGreeting(error.to_string()))?;
+    let (send, receive) = if connection.is_dialled() {
+        let (mut send, receive) = connection.open_bi().await?;
+        send.write_u8(StreamKind::Greeting.to_wire()).await.map_err(NetError::from)?;
+        (send, receive)
+    } else {
+        let (send, mut receive) = connection.accept_bi().await?;
+        if Link::kind_of(&mut receive).await? != StreamKind::Greeting {
+            return Err(LinkError::NotAGreeting("another stream came first".to_owned()));
+        }
+        (send, receive)
+    };
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&frame).await?;
+    let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
+    let theirs = reader.next_frame().await?;
+    let theirs = theirs.ok_or_else(|| LinkError::NotAGreeting("it said nothing".to_owned()))?;
+    writer.finish().await?;
+    wire::decode(&theirs).map_err(|error| LinkError::NotAGreeting(error.to_string()))
+}
+
+/// Leads streams of values to the sessions that expect them.
+async fn usher(connection: Connection, desk: Arc<Desk>) {
+    while let Ok(mut stream) = connection.accept_uni().await {
+        let desk = Arc::clone(&desk);
+        tokio::spawn(async move {
+            let mut tag = [0; TAG_BYTES];
+            if stream.read_exact(&mut tag).await.is_err() {
+                return;
+            }
+            match desk.take(tag) {
+                Some(session) => drop(session.send(stream)),
+                None => stream.stop(StreamCode::NoSession),
+            }
+        });
+    }
+}
