@@ -8,4 +8,6 @@ pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "session")]
+pub mod store;
 pub mod types;
