@@ -1,0 +1,338 @@
+//! Changing the trie: one walk for all changes of a batch, then one hash for every node touched.
+//!
+//! Changes are sorted and looked up first. That tells at which bit each parts from the leaves
+//! that are there (its *fork*), whether it changes anything, and whether a sealed page is in the
+//! way, before anything is written. The walk then splits the changes as the trie splits its
+//! keys; a node joins what came back from both sides, and where one side is empty it vanishes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::batch::{Jobs, Target};
+use super::shape::{Prefix, Sealed};
+use super::slots::{InnerSlot, Kind, LeafSlot, MAX_SLOTS, NodeId, Sums, TreeNode, line};
+use super::tree::{Applied, Change, Leaf};
+use super::trie::{Place, Trie};
+use crate::hash::{KeyHash, TreeHash};
+
+const KEY_BITS: u16 = 256;
+
+/// Prefixes at which the row of a page may have changed, and whether there was one before.
+pub(super) type Touched = BTreeMap<Prefix, bool>;
+
+/// What can be set into an empty place of the trie.
+pub(super) trait Planted {
+    fn key(&self) -> &KeyHash;
+    // none when it turns out that nothing is to stand there
+    fn leaf(&self) -> Option<&Leaf>;
+}
+
+impl Planted for Leaf {
+    fn key(&self) -> &KeyHash {
+        &self.key
+    }
+
+    fn leaf(&self) -> Option<&Leaf> {
+        Some(self)
+    }
+}
+
+/// A change that does change something.
+#[derive(Clone, Copy)]
+struct Edit<'a> {
+    change: &'a Change,
+    // first bit in which the key differs from the nearest leaf, 256 when it is there
+    fork: u16,
+}
+
+impl Planted for Edit<'_> {
+    fn key(&self) -> &KeyHash {
+        self.change.key()
+    }
+
+    fn leaf(&self) -> Option<&Leaf> {
+        match self.change {
+            Change::Put(leaf) => Some(leaf),
+            Change::Remove(_) => None,
+        }
+    }
+}
+
+impl<'a> Edit<'a> {
+    fn of(trie: &Trie, change: &'a Change) -> Result<Option<Self>, Sealed> {
+        let fork = match (trie.find(change.key())?, change) {
+            (Place::Empty | Place::Apart(_), Change::Remove(_)) => return Ok(None),
+            (Place::Empty, Change::Put(_)) => 0,
+            (Place::Apart(bit), Change::Put(_)) => u16::from(bit),
+            (Place::Here(index), Change::Put(leaf)) if trie.leaves.slot(index).equals(leaf) => {
+                return Ok(None);
+            }
+            (Place::Here(_), _) => KEY_BITS,
+        };
+        Ok(Some(Self { change, fork }))
+    }
+
+    fn sorted(trie: &Trie, changes: &'a [Change]) -> Result<Vec<Self>, Sealed> {
+        let mut changes: Vec<&Change> = changes.iter().collect();
+        changes.sort_by_key(|change| change.key());
+        changes.dedup_by(|later, earlier| {
+            let same = later.key() == earlier.key();
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
+        changes.into_iter().filter_map(|change| Self::of(trie, change).transpose()).collect()
+    }
+}
+
+/// Fills an empty trie. Of several leaves with one key the last wins.
+pub(super) fn build(trie: &mut Trie, touched: &mut Touched, mut leaves: Vec<Leaf>) {
+    if !leaves.is_sorted_by(|earlier, later| earlier.key < later.key) {
+        leaves.sort_by_key(|leaf| leaf.key);
+        leaves.dedup_by(|later, earlier| {
+            let same = later.key == earlier.key;
+            if same {
+                *earlier = *later;
+            }
+            same
+        });
+    }
+    let mut editor = Editor::new(trie, touched);
+    let part = editor.grow(&leaves);
+    editor.finish(part);
+}
+
+/// Applies all changes or, if a page is in the way, none. Of several for one key the last wins.
+pub(super) fn apply(
+    trie: &mut Arc<Trie>,
+    touched: &mut Touched,
+    changes: &[Change],
+) -> Result<Applied, Sealed> {
+    let edits = Edit::sorted(trie, changes)?;
+    Ok(write(trie, touched, &edits))
+}
+
+/// Applies one change and hands back the leaf that was there.
+pub(super) fn apply_one(
+    trie: &mut Arc<Trie>,
+    touched: &mut Touched,
+    change: &Change,
+) -> Result<Option<Leaf>, Sealed> {
+    let old = match trie.find(change.key())? {
+        Place::Here(index) => Some(trie.leaves.slot(index).leaf()),
+        Place::Empty | Place::Apart(_) => None,
+    };
+    if let Some(edit) = Edit::of(trie, change)? {
+        write(trie, touched, &[edit]);
+    }
+    Ok(old)
+}
+
+fn write(trie: &mut Arc<Trie>, touched: &mut Touched, edits: &[Edit<'_>]) -> Applied {
+    if edits.is_empty() {
+        return Applied::default();
+    }
+    let mut editor = Editor::new(Arc::make_mut(trie), touched);
+    let part = match editor.trie.top {
+        Some(top) => editor.edit(top, 0, false, edits),
+        None => editor.grow(edits),
+    };
+    Applied { leaves: edits.len(), inner_hashes: editor.finish(part) }
+}
+
+/// A subtree between two places.
+pub(super) struct Part {
+    pub(super) id: NodeId,
+    // none when it is due
+    pub(super) hash: Option<TreeHash>,
+    // length of the prefix under which it had, and still has, the row of a page
+    pub(super) row: Option<u16>,
+}
+
+/// One change of the trie under way.
+pub(super) struct Editor<'a> {
+    pub(super) trie: &'a mut Trie,
+    touched: &'a mut Touched,
+    jobs: Jobs,
+}
+
+impl<'a> Editor<'a> {
+    pub(super) fn new(trie: &'a mut Trie, touched: &'a mut Touched) -> Self {
+        Self { trie, touched, jobs: Jobs::default() }
+    }
+
+    /// Sets the part at the top and hashes what is due; the number of inner nodes hashed.
+    pub(super) fn finish(mut self, part: Option<Part>) -> usize {
+        let Some(part) = part else {
+            self.trie.top = None;
+            return 0;
+        };
+        if self.trie.fits_page(part.id) {
+            self.settle(&part, 0);
+        }
+        if let Kind::Sealed(index) = part.id.kind() {
+            self.trie.sealed.slot_mut(index).prefix = Prefix::ALL;
+        }
+        let (count, hash) = self.hash(&part);
+        self.trie.top = Some(TreeNode { id: part.id, hash });
+        count
+    }
+
+    /// Hashes what is due under a part and the part itself, which is to stand nowhere yet.
+    pub(super) fn hash(&mut self, part: &Part) -> (usize, TreeHash) {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        if part.hash.is_none() {
+            jobs.push(part.id, Target::Top);
+        }
+        let count = jobs.inner_hashes();
+        let due = jobs.run(self.trie);
+        (count, part.hash.or(due).expect("the hash is known or due"))
+    }
+
+    /// The subtree of these items, ascending by key and no key twice.
+    pub(super) fn grow<T: Planted>(&mut self, items: &[T]) -> Option<Part> {
+        let (first, last) = (items.first()?, items.last()?);
+        let Some(bit) = first.key().first_difference(last.key()) else {
+            let slot = LeafSlot::new(first.leaf()?);
+            assert!(self.trie.leaves.used() < MAX_SLOTS, "a tree holds at most 2^30 leaves");
+            let index = self.trie.leaves.insert(slot);
+            return Some(Part { id: NodeId::leaf(index), hash: None, row: None });
+        };
+        let (zeros, ones) = split(items, bit);
+        let (left, right) = (self.grow(zeros), self.grow(ones));
+        self.join(bit, left, right, None)
+    }
+
+    /// The subtree `node`, which stands at `at` (within a page or not), with these changes.
+    fn edit(&mut self, node: TreeNode, at: u16, in_page: bool, edits: &[Edit<'_>]) -> Option<Part> {
+        let page = !in_page && self.trie.fits_page(node.id);
+        let Some(nearest) = edits.iter().min_by_key(|edit| edit.fork) else {
+            return Some(Part { id: node.id, hash: Some(node.hash), row: page.then_some(at) });
+        };
+        let split_bit = match node.id.kind() {
+            Kind::Leaf(_) => KEY_BITS,
+            Kind::Inner(index) => u16::from(self.trie.inners.slot(index).bit),
+            Kind::Sealed(index) => self.trie.sealed.slot(index).prefix.len(),
+        };
+        if nearest.fork < split_bit {
+            // something new stands beside the whole of this node
+            let bit = nearest.fork as u8;
+            let (zeros, ones) = split(edits, bit);
+            let (left, right) = if nearest.key().bit(bit) {
+                (self.edit(node, at, in_page, zeros), self.grow(ones))
+            } else {
+                (self.grow(zeros), self.edit(node, at, in_page, ones))
+            };
+            return self.join(bit, left, right, None);
+        }
+        if page {
+            self.vanish(Prefix::of(nearest.key(), at));
+        }
+        match node.id.kind() {
+            Kind::Leaf(index) => self.edit_leaf(index, nearest),
+            Kind::Inner(index) => {
+                let InnerSlot { bit, .. } = *self.trie.inners.slot(index);
+                let (left, right) = {
+                    let inner = self.trie.inners.slot(index);
+                    (inner.child(false), inner.child(true))
+                };
+                let (zeros, ones) = split(edits, bit);
+                let (at, in_page) = (u16::from(bit) + 1, in_page || page);
+                let left = self.edit(left, at, in_page, zeros);
+                let right = self.edit(right, at, in_page, ones);
+                self.join(bit, left, right, Some(index))
+            }
+            Kind::Sealed(_) => unreachable!("looking changes up stops at sealed pages"),
+        }
+    }
+
+    fn edit_leaf(&mut self, index: u32, edit: &Edit<'_>) -> Option<Part> {
+        if let Some(leaf) = edit.leaf() {
+            *self.trie.leaves.slot_mut(index) = LeafSlot::new(leaf);
+            Some(Part { id: NodeId::leaf(index), hash: None, row: None })
+        } else {
+            self.trie.leaves.remove(index);
+            None
+        }
+    }
+
+    /// The node over both sides, in `slot` if that is given; the only side that there is
+    /// otherwise.
+    pub(super) fn join(
+        &mut self,
+        bit: u8,
+        left: Option<Part>,
+        right: Option<Part>,
+        slot: Option<u32>,
+    ) -> Option<Part> {
+        let (left, right) = match (left, right) {
+            (Some(left), Some(right)) => (left, right),
+            (left, right) => {
+                if let Some(index) = slot {
+                    self.trie.inners.remove(index);
+                }
+                return left.or(right);
+            }
+        };
+        let sums = Sums::above(&self.trie.sums(left.id), &self.trie.sums(right.id));
+        let known = |part: &Part| part.hash.map_or([0; 32], |hash| hash.0);
+        let line = line(&known(&left), &known(&right));
+        let inner = InnerSlot::new(bit, left.id, right.id, line, &sums);
+        let index = match slot {
+            Some(index) => {
+                *self.trie.inners.slot_mut(index) = inner;
+                index
+            }
+            None => self.trie.inners.insert(inner),
+        };
+        let id = NodeId::inner(index);
+        let in_page = self.trie.fits_page(id);
+        for (part, side) in [(left, false), (right, true)] {
+            self.place(&part, u16::from(bit) + 1, in_page);
+            if part.hash.is_none() {
+                self.jobs.push(part.id, Target::Child(index, side));
+            }
+        }
+        Some(Part { id, hash: None, row: None })
+    }
+
+    /// The part now stands at `at`: rows of pages follow, and the name of what is sealed.
+    fn place(&mut self, part: &Part, at: u16, in_page: bool) {
+        if in_page {
+            if let Some(old) = part.row {
+                self.vanish(Prefix::of(&self.trie.sample(part.id), old));
+            }
+        } else if self.trie.fits_page(part.id) {
+            self.settle(part, at);
+        }
+        if let Kind::Sealed(index) = part.id.kind() {
+            let sealed = self.trie.sealed.slot(index);
+            if sealed.prefix.len() != at {
+                let prefix = Prefix::of(&sealed.prefix.first_key(), at);
+                self.trie.sealed.slot_mut(index).prefix = prefix;
+            }
+        }
+    }
+
+    /// The part is a page, and stands at `at`.
+    fn settle(&mut self, part: &Part, at: u16) {
+        if part.row == Some(at) {
+            return;
+        }
+        let key = self.trie.sample(part.id);
+        if let Some(old) = part.row {
+            self.vanish(Prefix::of(&key, old));
+        }
+        self.touched.entry(Prefix::of(&key, at)).or_insert(false);
+    }
+
+    fn vanish(&mut self, row: Prefix) {
+        self.touched.entry(row).or_insert(true);
+    }
+}
+
+/// Items whose bit is 0 and items whose bit is 1; all have the bits before it in common.
+fn split<T: Planted>(items: &[T], bit: u8) -> (&[T], &[T]) {
+    items.split_at(items.partition_point(|item| !item.key().bit(bit)))
+}

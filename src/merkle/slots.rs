@@ -1,0 +1,222 @@
+//! The three kinds of slots of which a tree consists, and the ids that name them.
+//!
+//! A node's hash stands in the line of its parent: the two hashes of an inner node's children
+//! are then its preimage in place, as key hash and record digest are that of a leaf.
+
+use super::arena::Slot;
+use super::shape::Prefix;
+use super::tree::Leaf;
+use crate::clock::Stamp;
+use crate::entry::Totals;
+use crate::hash::{HASH_LEN, KeyHash, RecordDigest, TreeHash};
+
+/// Most slots of a kind that an id can name.
+pub(super) const MAX_SLOTS: u32 = 1 << 30;
+
+/// A slot and its kind, which is in the two highest bits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct NodeId(u32);
+
+/// What a node id names.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Leaf(u32),
+    Inner(u32),
+    Sealed(u32),
+}
+
+impl NodeId {
+    pub(super) const fn leaf(index: u32) -> Self {
+        Self(index)
+    }
+
+    pub(super) const fn inner(index: u32) -> Self {
+        Self(index | MAX_SLOTS)
+    }
+
+    pub(super) const fn sealed(index: u32) -> Self {
+        Self(index | 2 * MAX_SLOTS)
+    }
+
+    pub(super) const fn kind(self) -> Kind {
+        let index = self.0 & (MAX_SLOTS - 1);
+        match self.0 / MAX_SLOTS {
+            0 => Kind::Leaf(index),
+            1 => Kind::Inner(index),
+            _ => Kind::Sealed(index),
+        }
+    }
+}
+
+/// A node of a tree with its hash, as [`Shape`](super::Shape) walks it. It belongs to the state
+/// of the tree that gave it out: after a change it may name another node, or none (which
+/// panics).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct TreeNode {
+    pub(super) id: NodeId,
+    pub(super) hash: TreeHash,
+}
+
+/// What is kept of a subtree beside its hash.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Sums {
+    pub(super) totals: Totals,
+    pub(super) depth: u16,
+}
+
+impl Sums {
+    /// Those of an inner node over both of its children.
+    pub(super) fn above(left: &Self, right: &Self) -> Self {
+        Self {
+            totals: left.totals.plus(right.totals),
+            depth: left.depth.max(right.depth).saturating_add(1),
+        }
+    }
+}
+
+/// Two hashes one after the other: the preimage of a leaf or an inner node.
+pub(super) type Line = [u8; 2 * HASH_LEN];
+
+pub(super) fn line(first: &[u8; HASH_LEN], second: &[u8; HASH_LEN]) -> Line {
+    let mut line = [0; 2 * HASH_LEN];
+    line[..HASH_LEN].copy_from_slice(first);
+    line[HASH_LEN..].copy_from_slice(second);
+    line
+}
+
+pub(super) fn half(line: &Line, second: bool) -> [u8; HASH_LEN] {
+    let mut half = [0; HASH_LEN];
+    let start = if second { HASH_LEN } else { 0 };
+    half.copy_from_slice(&line[start..start + HASH_LEN]);
+    half
+}
+
+/// A leaf: 88 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct LeafSlot {
+    // key hash, record digest
+    pub(super) line: Line,
+    siblings: u64,
+    bytes: u64,
+    latest: Stamp,
+}
+
+impl LeafSlot {
+    pub(super) fn new(leaf: &Leaf) -> Self {
+        Self {
+            line: line(&leaf.key.0, &leaf.record.0),
+            siblings: leaf.totals.siblings.max(1),
+            bytes: leaf.totals.bytes,
+            latest: leaf.totals.latest,
+        }
+    }
+
+    pub(super) fn key(&self) -> KeyHash {
+        KeyHash(half(&self.line, false))
+    }
+
+    pub(super) fn record(&self) -> RecordDigest {
+        RecordDigest(half(&self.line, true))
+    }
+
+    pub(super) fn leaf(&self) -> Leaf {
+        Leaf { key: self.key(), record: self.record(), totals: self.sums().totals }
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        let Self { siblings, bytes, latest, .. } = *self;
+        Sums { totals: Totals { entries: 1, siblings, bytes, latest }, depth: 0 }
+    }
+
+    /// Whether the leaf says just this.
+    pub(super) fn equals(&self, leaf: &Leaf) -> bool {
+        let other = Self::new(leaf);
+        self.line == other.line && self.sums() == other.sums()
+    }
+}
+
+impl Slot for LeafSlot {
+    fn vacant(next: u32) -> Self {
+        Self { line: [0; 64], siblings: u64::from(next), bytes: 0, latest: Stamp(0) }
+    }
+
+    fn next_vacant(&self) -> u32 {
+        self.siblings as u32
+    }
+}
+
+/// An inner node: 104 bytes.
+#[derive(Clone, Copy)]
+pub(super) struct InnerSlot {
+    pub(super) left: NodeId,
+    pub(super) right: NodeId,
+    pub(super) entries: u32,
+    depth: u16,
+    pub(super) bit: u8,
+    // hashes of the left and of the right child
+    pub(super) line: Line,
+    siblings: u64,
+    bytes: u64,
+    latest: Stamp,
+}
+
+impl InnerSlot {
+    pub(super) fn new(bit: u8, left: NodeId, right: NodeId, line: Line, sums: &Sums) -> Self {
+        Self {
+            left,
+            right,
+            entries: u32::try_from(sums.totals.entries).unwrap_or(u32::MAX),
+            depth: sums.depth,
+            bit,
+            line,
+            siblings: sums.totals.siblings,
+            bytes: sums.totals.bytes,
+            latest: sums.totals.latest,
+        }
+    }
+
+    pub(super) fn child(&self, right: bool) -> TreeNode {
+        let id = if right { self.right } else { self.left };
+        TreeNode { id, hash: TreeHash(half(&self.line, right)) }
+    }
+
+    pub(super) fn set_child_hash(&mut self, right: bool, hash: &TreeHash) {
+        let start = if right { HASH_LEN } else { 0 };
+        self.line[start..start + HASH_LEN].copy_from_slice(&hash.0);
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        let Self { siblings, bytes, latest, depth, .. } = *self;
+        let entries = u64::from(self.entries);
+        Sums { totals: Totals { entries, siblings, bytes, latest }, depth }
+    }
+}
+
+impl Slot for InnerSlot {
+    fn vacant(next: u32) -> Self {
+        let none = NodeId::leaf(0);
+        Self { entries: next, ..Self::new(0, none, none, [0; 64], &Sums::default()) }
+    }
+
+    fn next_vacant(&self) -> u32 {
+        self.entries
+    }
+}
+
+/// A subtree that is not in memory.
+#[derive(Clone, Copy)]
+pub(super) struct SealedSlot {
+    pub(super) prefix: Prefix,
+    pub(super) sums: Sums,
+}
+
+impl Slot for SealedSlot {
+    fn vacant(next: u32) -> Self {
+        let totals = Totals { entries: u64::from(next), ..Totals::default() };
+        Self { prefix: Prefix::ALL, sums: Sums { totals, depth: 0 } }
+    }
+
+    fn next_vacant(&self) -> u32 {
+        self.sums.totals.entries as u32
+    }
+}
