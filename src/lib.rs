@@ -9,5 +9,7 @@ pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
 #[cfg(feature = "session")]
+pub mod replica;
+#[cfg(feature = "session")]
 pub mod store;
 pub mod types;

@@ -172,6 +172,21 @@ pub trait Read: Send + Sync {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError>;
+
+    /// The keys that [`scan`](Self::scan) would find, without the values where the store can.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        let rows = self.scan(table, prefix, start, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
+    }
 }
 
 /// A writer that is on its way to [`Store::apply`]: a sync that is about to start may wait for it
@@ -257,6 +272,16 @@ impl<S: Read + ?Sized> Read for Arc<S> {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
         (**self).scan(table, prefix, start, limit)
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        (**self).scan_keys(table, prefix, start, limit)
     }
 }
 

@@ -6,19 +6,20 @@ use std::sync::Arc;
 
 use crate::dots::Causality;
 use crate::entry::Record;
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, LogHead};
 use crate::limits::Limits;
-use crate::merkle::{Change, Envelope};
+use crate::merkle::Change;
+use crate::merkle::log::first_item;
 use crate::store::{Batch, CommitNumber, Read, Store, Table};
 
+use super::ReplicaError;
 use super::collection::{Collection, Live, PresentWriter};
-use super::draft::{Draft, Drafted, Ground, Held};
+use super::draft::{Draft, Drafted, Ground, Held, KeyChange};
 use super::log::OpenLog;
 use super::pages::{ReadError, with_pages};
 use super::rows::{
     CollectionId, ContextSum, Head, HistoryRow, LogRow, context_sum, counter_row, write_page,
 };
-use super::ReplicaError;
 
 /// Most rows of evidence that a collection keeps; the oldest are written over.
 const EVIDENCE_ROWS: u64 = 1_024;
@@ -51,10 +52,7 @@ impl<S: Store> Collection<S> {
     pub(super) fn change<R>(
         &self,
         now_ms: u64,
-        draft: impl FnOnce(
-            &mut Draft<'_, S>,
-            &mut Option<PresentWriter>,
-        ) -> Result<R, ReplicaError>,
+        draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
     ) -> Result<R, ReplicaError> {
         let announced = self.store.announce();
         let (answer, number) = {
@@ -80,7 +78,8 @@ impl<S: Store> Collection<S> {
             id: self.id,
             name: &self.spec.name,
             algorithm: self.spec.algorithm,
-            store: &self.store,
+            epoch: live.head.epoch,
+            store: &*self.store,
             causality: &live.causality,
             tree: &mut live.tree,
         }
@@ -110,10 +109,10 @@ impl<S: Store> Collection<S> {
         writer: Option<PresentWriter>,
         now_ms: u64,
     ) -> Result<(), ReplicaError> {
-        let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf.clone()).collect();
+        let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
         let name = &self.spec.name;
         with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&changes))?;
-        let undo: Vec<Change> = drafted.keys.iter().map(|key| key.undo.clone()).collect();
+        let undo: Vec<Change> = drafted.keys.iter().map(|key| key.undo).collect();
         match self.write(live, drafted, seen, now_ms) {
             Ok((number, head, log)) => {
                 Arc::make_mut(&mut live.causality).put_back(&seen.after);
@@ -126,8 +125,9 @@ impl<S: Store> Collection<S> {
             }
             Err(error) => {
                 // the pages it needs were loaded for the change itself
-                let undone =
-                    with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&undo));
+                let undone = with_pages(&*self.store, self.id, name, &mut live.tree, |tree| {
+                    tree.apply(&undo)
+                });
                 live.tree.take_page_changes();
                 live.writer = None; // nobody can say whether the dot reached the disk
                 undone.and(Err(error))
@@ -172,14 +172,14 @@ impl<S: Store> Collection<S> {
         }
         let mut log = live.log.clone();
         if !drafted.keys.is_empty() {
+            let stored = log.as_ref().map(OpenLog::peaks).unwrap_or_default();
             let log = match &mut log {
                 Some(log) => log,
                 none => none.insert(self.open_log(&mut writing)?),
             };
-            let stored = log.peaks();
             let changes = drafted.keys.len() as u64;
             for change in drafted.keys {
-                writing.log(log, change)?;
+                writing.log(log, change).map_err(damaged)?;
             }
             log.write_peaks(&stored, self.id, &mut writing.batch);
             writing.prune(totals.bytes, changes).map_err(damaged)?;
@@ -204,8 +204,9 @@ impl<S: Store> Collection<S> {
         let id = self.node.random_nonzero();
         writing.head.position += 1;
         let position = writing.head.position;
+        let previous = LogHead(first_item(previous));
         let row = LogRow::Opening { at_ms: writing.now_ms, id, previous };
-        let mut log = OpenLog::new(self.spec.algorithm, id);
+        let mut log = OpenLog::new(self.spec.algorithm, &self.spec.name, id);
         log.append(&row.item());
         writing.head.log_id = id;
         writing.head.log_first = position;
@@ -241,8 +242,21 @@ impl<S: Read> Writing<'_, S> {
         self.head.context_sum = self.head.context_sum.wrapping_sub(sum);
     }
 
-    fn log(&mut self, log: &mut OpenLog, change: super::draft::KeyChange) -> Result<(), ReplicaError> {
-        todo!()
+    fn log(&mut self, log: &mut OpenLog, change: KeyChange) -> Result<(), ReadError> {
+        let KeyChange { key_hash, after, leaf, removed, replaced, .. } = change;
+        self.head.position += 1;
+        let position = self.head.position;
+        self.records.insert(key_hash, after);
+        self.replace_values(&key_hash, &replaced, position)?;
+        let record = match leaf {
+            Change::Put(leaf) => Some(leaf.record),
+            Change::Remove(_) => None,
+        };
+        let replaced = replaced.into_iter().map(|(hash, _)| hash).collect();
+        let row = LogRow::Change { at_ms: self.now_ms, key: key_hash, record, removed, replaced };
+        log.append(&row.item());
+        self.batch.put(Table::Log, &self.id.log(position), &row.to_row());
+        Ok(())
     }
 }
 

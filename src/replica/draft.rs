@@ -4,9 +4,11 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::dots::{Causality, Dot};
+use crate::codec::{CodecError, Reader};
+use crate::dots::{Causality, Dot, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, KeyHash, ValueHash};
 use crate::merkle::{Change, Leaf, PagedTree};
@@ -21,6 +23,7 @@ pub(super) struct Ground<'a, S> {
     pub(super) id: CollectionId,
     pub(super) name: &'a CollectionName,
     pub(super) algorithm: HashAlgorithm,
+    pub(super) epoch: u64,
     pub(super) store: &'a S,
     pub(super) causality: &'a Causality,
     pub(super) tree: &'a mut PagedTree,
@@ -40,6 +43,23 @@ pub struct Evidence {
     pub key_hash: KeyHash,
     /// The loser.
     pub sibling: Sibling,
+}
+
+impl Evidence {
+    pub(super) fn parse(row: &[u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(row);
+        let key_hash = KeyHash(reader.array()?);
+        let record = [&[1, 1, 0][..], reader.bytes(reader.remaining())?].concat();
+        let record = Record::parse(&record)
+            .map_err(|_| CodecError::Invalid("the sibling does not parse"))?;
+        Ok(Self { key_hash, sibling: record.siblings()[0] })
+    }
+}
+
+impl Drafted {
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.dots.is_empty() && self.evidence.is_empty()
+    }
 }
 
 pub(super) struct Draft<'a, S> {
@@ -80,6 +100,22 @@ impl<'a, S: Read> Draft<'a, S> {
             values: BTreeMap::new(),
             evidence: Vec::new(),
         }
+    }
+
+    /// Counts recoveries.
+    pub(super) const fn epoch(&self) -> u64 {
+        self.ground.epoch
+    }
+
+    /// Whether anything was ever seen of a writer, as far as this replica remembers.
+    pub(super) fn knows_writer(&self, writer: Writer) -> Result<bool, ReplicaError> {
+        let Ground { id, store, causality, .. } = &self.ground;
+        Ok(causality.counter(writer) > 0
+            || causality.exceptions().runs_of(writer).next().is_some()
+            || self.dots.keys().any(|dot| dot.writer() == writer)
+            || !store
+                .scan_keys(Table::Dots, &id.writer_dots(writer), Bound::Unbounded, 1)?
+                .is_empty())
     }
 
     /// The siblings of a key as they stand in this draft.
@@ -205,7 +241,8 @@ impl Touched {
         let after = match siblings.len() {
             0 => None,
             found => Some(
-                Record::new(siblings).map_err(|_| ReplicaError::Siblings { found, limit: 65_535 })?,
+                Record::new(siblings)
+                    .map_err(|_| ReplicaError::Siblings { found, limit: 65_535 })?,
             ),
         };
         if after == before {

@@ -62,7 +62,8 @@ impl<S: Read> Writing<'_, S> {
             return Ok(Some(*row));
         }
         let Some(row) = self.store.get(Table::History, key)? else { return Ok(None) };
-        let row = HistoryRow::parse(&row).map_err(|error| ReadError::row("a history row", &error))?;
+        let row =
+            HistoryRow::parse(&row).map_err(|error| ReadError::row("a history row", &error))?;
         Ok(Some(row))
     }
 

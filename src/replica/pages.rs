@@ -67,8 +67,8 @@ pub(super) fn with_pages<S: Read, R>(
             Ok(answer) => return Ok(answer),
             Err(sealed) => sealed,
         };
-        let leaves =
-            read_page_leaves(store, id, tree.algorithm(), &prefix).map_err(|error| error.of(name))?;
+        let leaves = read_page_leaves(store, id, tree.algorithm(), &prefix)
+            .map_err(|error| error.of(name))?;
         tree.unseal(&prefix, leaves)
             .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
     }
@@ -82,12 +82,8 @@ pub(super) fn read_page_leaves(
     prefix: &Prefix,
 ) -> Result<Vec<Leaf>, ReadError> {
     let from = id.entry(&prefix.first_key());
-    let rows = store.scan(
-        Table::Entries,
-        &id.prefix(),
-        Bound::Included(&from),
-        MAX_PAGE_LEAVES + 1,
-    )?;
+    let rows =
+        store.scan(Table::Entries, &id.prefix(), Bound::Included(&from), MAX_PAGE_LEAVES + 1)?;
     let mut leaves = Vec::new();
     for row in rows {
         let key = entry_key(&row.key)?;
@@ -121,7 +117,9 @@ pub(super) fn read_checked(
     let row = store.get(Table::Entries, &id.entry(key_hash))?;
     match (row, leaf) {
         (None, None) => Ok(None),
-        (Some(_), None) => Err(ReadError::damaged(format!("the tree lacks the entry at {key_hash}"))),
+        (Some(_), None) => {
+            Err(ReadError::damaged(format!("the tree lacks the entry at {key_hash}")))
+        }
         (None, Some(_)) => Err(ReadError::damaged(format!("the entry at {key_hash} is missing"))),
         (Some(row), Some(leaf)) => {
             let entry = read_entry(&row)

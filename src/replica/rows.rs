@@ -146,6 +146,8 @@ fn collection_name(bytes: &[u8]) -> Result<CollectionName, CodecError> {
 pub(super) struct Head {
     /// Most leaves of a page on disk.
     pub(super) page_leaves: u16,
+    /// Whether a recovery has begun and not ended: then only entries can be used.
+    pub(super) recovering: bool,
     /// Root of entries: must follow from the page rows.
     pub(super) root: Root,
     /// Sum over the context rows.
@@ -174,6 +176,7 @@ impl Head {
         let mut row = Vec::with_capacity(160);
         row.put_u8(ROW_VERSION);
         row.put_u16(self.page_leaves);
+        row.put_u8(u8::from(self.recovering));
         row.put_bytes(&self.root.0);
         row.put_bytes(&self.context_sum.to_le_bytes());
         for number in [
@@ -196,6 +199,7 @@ impl Head {
         let mut reader = Reader::new(checked(row)?);
         let head = Self {
             page_leaves: reader.u16()?,
+            recovering: reader.u8()? != 0,
             root: Root(reader.array()?),
             context_sum: ContextSum::from_le_bytes(reader.array()?),
             epoch: reader.u64()?,
@@ -222,8 +226,7 @@ fn with_check(mut row: Vec<u8>) -> Vec<u8> {
 
 /// What stands between version and checksum.
 fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
-    let (body, check) =
-        row.split_last_chunk::<CHECK_BYTES>().ok_or(CodecError::Truncated)?;
+    let (body, check) = row.split_last_chunk::<CHECK_BYTES>().ok_or(CodecError::Truncated)?;
     if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
         return Err(CodecError::Invalid("the checksum does not match"));
     }
@@ -364,7 +367,8 @@ impl LogRow {
         let kind = reader.u8()?;
         let at_ms = reader.u64()?;
         if kind == 0 {
-            let opening = Self::Opening { at_ms, id: reader.u64()?, previous: LogHead(reader.array()?) };
+            let opening =
+                Self::Opening { at_ms, id: reader.u64()?, previous: LogHead(reader.array()?) };
             reader.finish()?;
             return Ok(opening);
         }
@@ -407,8 +411,7 @@ impl HistoryRow {
 
     pub(super) fn parse(row: &[u8]) -> Result<Self, CodecError> {
         let mut reader = Reader::new(row);
-        let row =
-            Self { position: reader.u64()?, at_ms: reader.u64()?, size: reader.u64()? };
+        let row = Self { position: reader.u64()?, at_ms: reader.u64()?, size: reader.u64()? };
         reader.finish()?;
         Ok(row)
     }
