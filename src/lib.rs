@@ -18,4 +18,6 @@ pub mod replica;
 pub mod session;
 #[cfg(feature = "session")]
 pub mod sketch;
+#[cfg(feature = "session")]
+pub mod store;
 pub mod types;

@@ -1,9 +1,125 @@
 //! A replica: collections of entries over a store, with the rules of puts, deletes, applies and
 //! joins.
+//!
+//! Absence alone never means deletion, and yet nothing is kept of what was deleted. A put
+//! removes the siblings that its node holds and gets a fresh dot; a delete removes them and
+//! leaves nothing but the context, which says that they were seen. What was seen and is not held
+//! is dead, so a peer that still has it can be told, and nobody brings it back.
+//!
+//! Time and randomness are arguments: a replica reads no clock and has no generator of its own.
+//!
+//! ```
+//! use selfsame::replica::{Replica, ReplicaOptions};
+//! use selfsame::store::MemoryStore;
+//! use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
+//!
+//! let mut number = 1;
+//! let random = Box::new(move || { number += 1; number }); // the system's, in earnest
+//! let replica = Replica::open(MemoryStore::default(), ReplicaOptions::default(), random)?;
+//! let players = replica.create_collection(CollectionSpec {
+//!     name: CollectionName::new("players")?,
+//!     algorithm: Default::default(),
+//!     policy: Policy::Lww,
+//! })?;
+//! let key = Key::new(b"player:17".to_vec())?;
+//! players.put(&key, b"level 3", 1_000)?;
+//! players.put(&key, b"level 4", 1_001)?;
+//! let reading = players.read(&key)?.expect("it was put");
+//! assert_eq!(reading.versions[0].value.as_deref(), Some(&b"level 4"[..]));
+//! players.delete(&key, 1_002)?;
+//! assert!(players.get(&key)?.is_none());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+pub mod apply;
+pub mod collection;
+mod commit;
+pub mod draft;
+mod history;
+pub mod join;
+mod log;
+pub mod open;
+mod pages;
+pub mod put;
+pub mod recovery;
+mod rows;
+pub mod snapshot;
 pub mod view;
 
+pub use collection::{Collection, PresentWriter, Reading, Version};
+pub use draft::Evidence;
+pub use open::{Random, Replica, ReplicaOptions};
+pub use put::Imported;
+pub use recovery::{CheckReport, Recovered};
+pub use snapshot::Snapshot;
 pub use view::{
     ApplyOutcome, CollectionView, Entry, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate,
     RefusalReason, Refused, RemovalLog, ViewError,
 };
+
+use crate::dots::ContextError;
+use crate::store::StoreError;
+
+/// A replica could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplicaError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is on disk does not verify (rule D10).
+    #[error(
+        "collection {collection} is damaged ({what}): recover it; what survives stays, and peers \
+         give back the rest"
+    )]
+    Damaged {
+        /// Name of the collection.
+        collection: String,
+        /// What did not verify.
+        what: String,
+    },
+    /// A snapshot could not be read.
+    #[error("collection {0}: {1}")]
+    View(String, ViewError),
+    /// The value is larger than a value may be.
+    #[error("a value of {size} bytes is more than the {limit} that max_value_bytes allows")]
+    ValueSize {
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The entry would have too many siblings.
+    #[error(
+        "the entry would have {found} concurrent siblings, more than the {limit} that \
+         max_siblings allows: put once more, naming the versions that were read"
+    )]
+    Siblings {
+        /// How many it would have.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// There is no collection of this name.
+    #[error("there is no collection {0}: create it first")]
+    UnknownCollection(String),
+    /// The collection exists and behaves otherwise.
+    #[error(
+        "collection {name} exists with {found}, not with {asked}: choose another name, or the \
+         same settings"
+    )]
+    OtherSpec {
+        /// Its name.
+        name: String,
+        /// What it has.
+        found: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// The session read the collection before it was recovered (rule D10).
+    #[error("collection {0} was recovered since this session began: start the session again")]
+    OtherEpoch(String),
+    /// The context has more exceptions than can be listed.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+}

@@ -190,11 +190,8 @@ fn writes_in_every_phase_are_neither_lost_nor_undone() {
                 drift(&mut shared.borrow_mut(), nodes[at], &mut writing, 1, 20);
             }
         };
-        let around = Around {
-            cut_after: None,
-            before_step: &mut before_step,
-            tamper: &mut |_, _, _| {},
-        };
+        let around =
+            Around { cut_after: None, before_step: &mut before_step, tamper: &mut |_, _, _| {} };
         let config = SyncConfig { max_batch_size: 3, ..SyncConfig::default() };
         let run_of = run_around(&mut a, &mut b, &config, seed, around);
         complete(&run_of);
@@ -277,8 +274,12 @@ fn pull_takes_and_gives_nothing_push_the_other_way_round() {
             let before = [a.root(), b.root()];
             let config = SyncConfig { mode, strategy, ..SyncConfig::default() };
             let run_of = run(&mut a, &mut b, &config, seed);
-            assert!(matches!(&run_of.outcomes[taker], Outcome::Pulled { refused } if refused.is_empty()));
-            assert!(matches!(&run_of.outcomes[1 - taker], Outcome::Pushed { refused } if refused.is_empty()));
+            assert!(
+                matches!(&run_of.outcomes[taker], Outcome::Pulled { refused } if refused.is_empty())
+            );
+            assert!(
+                matches!(&run_of.outcomes[1 - taker], Outcome::Pushed { refused } if refused.is_empty())
+            );
             let after = [a.root(), b.root()];
             assert_eq!(before[1 - taker], after[1 - taker], "the giver changes nothing");
             let giver = if taker == 0 { &b } else { &a };
@@ -430,11 +431,7 @@ fn flipped_bits_never_end_in_a_false_complete() {
                 frame[at] ^= 1 << rng.random_range(0..8);
             }
         };
-        let around = Around {
-            cut_after: None,
-            before_step: &mut |_, _| {},
-            tamper: &mut tamper,
-        };
+        let around = Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut tamper };
         let Ok(run) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             run_around(&mut a, &mut b, &config, seed, around)
         })) else {

@@ -1,5 +1,7 @@
 //! Context and exceptions of a collection, kept canonical.
 
+mod slice;
+
 use std::collections::BTreeMap;
 
 use super::{Dot, DotRun, DotSet, Writer};

@@ -204,9 +204,7 @@ pub async fn drive<S: Store>(
     SessionReport { outcome, stats, totals, elapsed: started.elapsed() }
 }
 
-async fn reserve(
-    outgoing: Option<&mpsc::Sender<Vec<u8>>>,
-) -> Option<mpsc::Permit<'_, Vec<u8>>> {
+async fn reserve(outgoing: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permit<'_, Vec<u8>>> {
     outgoing?.reserve().await.ok()
 }
 

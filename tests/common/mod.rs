@@ -66,7 +66,9 @@ impl Node {
         let view = self.collection.snapshot().unwrap();
         let mut held = BTreeSet::new();
         for writer in view.writers().unwrap() {
-            held.extend(view.dots_after(writer, 0, usize::MAX).unwrap().iter().map(|(dot, _)| *dot));
+            held.extend(
+                view.dots_after(writer, 0, usize::MAX).unwrap().iter().map(|(dot, _)| *dot),
+            );
         }
         held
     }
@@ -179,11 +181,7 @@ pub struct Around<'a> {
 }
 
 pub fn run(a: &mut Node, b: &mut Node, config: &SyncConfig, seed: u64) -> Run {
-    let around = Around {
-        cut_after: None,
-        before_step: &mut |_, _| {},
-        tamper: &mut |_, _, _| {},
-    };
+    let around = Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut |_, _, _| {} };
     run_around(a, b, config, seed, around)
 }
 

@@ -1,0 +1,200 @@
+//! Applying what a peer sent to the live state (rule D7).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::dots::Dot;
+use crate::entry::Sibling;
+use crate::hash::{KeyHash, ValueHash};
+use crate::store::Store;
+
+use super::ReplicaError;
+use super::collection::Collection;
+use super::draft::Draft;
+use super::view::{ApplyOutcome, IncomingSibling, KeyUpdate, RefusalReason, Refused};
+
+/// What is to be done about the items of one key.
+#[derive(Default)]
+struct Verdict {
+    outcome: ApplyOutcome,
+    /// Siblings to add, with the one held under the same dot that makes way.
+    add: Vec<(IncomingSibling, Option<(KeyHash, Sibling)>)>,
+    /// Siblings that lost against a held one with the same dot.
+    lost: Vec<Sibling>,
+}
+
+impl<S: Store> Collection<S> {
+    /// Applies what was said of some keys to the live state, all in one commit: whatever was
+    /// said, only unseen siblings are added and only named dots removed (rule D7). Outcomes
+    /// stand in the order of the updates.
+    ///
+    /// `epoch` is that of the snapshot on which the session works.
+    ///
+    /// # Errors
+    /// The collection was recovered since that snapshot, the store failed, or what is held is
+    /// damaged; nothing was applied.
+    pub fn apply(
+        &self,
+        updates: Vec<KeyUpdate>,
+        epoch: u64,
+        now_ms: u64,
+    ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
+        self.change(now_ms, |draft, _| {
+            self.check_epoch(draft.epoch(), epoch)?;
+            updates.into_iter().map(|update| self.apply_one(draft, update, now_ms)).collect()
+        })
+    }
+
+    pub(super) fn check_epoch(&self, live: u64, asked: u64) -> Result<(), ReplicaError> {
+        if live == asked {
+            Ok(())
+        } else {
+            Err(ReplicaError::OtherEpoch(self.spec.name.to_string()))
+        }
+    }
+
+    fn apply_one(
+        &self,
+        draft: &mut Draft<'_, S>,
+        update: KeyUpdate,
+        now_ms: u64,
+    ) -> Result<ApplyOutcome, ReplicaError> {
+        let KeyUpdate { key, key_hash, add, remove } = update;
+        let mut verdict = self.judge(draft, &key_hash, add, now_ms)?;
+        if !verdict.outcome.missing_values.is_empty() {
+            return Ok(verdict.outcome);
+        }
+        let remove: BTreeSet<Dot> = remove.into_iter().collect();
+        self.judge_count(draft, &key_hash, &remove, &mut verdict)?;
+        let Verdict { mut outcome, add, lost } = verdict;
+        if outcome.refused.is_empty() {
+            for dot in remove {
+                if let Some(holder) = draft.holder(dot)? {
+                    outcome.removed += u64::from(draft.remove(&holder, dot)?);
+                }
+            }
+        }
+        for sibling in lost {
+            draft.keep_evidence(key_hash, sibling);
+        }
+        let Some(key) = key.filter(|key| self.key_hash(key) == key_hash) else {
+            return Ok(outcome);
+        };
+        for (incoming, loser) in add {
+            if let Some((holder, sibling)) = loser {
+                draft.remove(&holder, sibling.dot)?;
+                draft.keep_evidence(holder, sibling);
+            }
+            let sibling = incoming.sibling;
+            // refused above if it is beyond the drift that the clock allows
+            let drift = self.node.limits.max_clock_drift_ms;
+            let _ = self.node.clock().observe(sibling.stamp, now_ms, drift);
+            draft.add(&key, &key_hash, sibling, incoming.value)?;
+            outcome.added += 1;
+        }
+        Ok(outcome)
+    }
+
+    /// Which siblings are to be added, refused, or asked for again with their value.
+    fn judge(
+        &self,
+        draft: &mut Draft<'_, S>,
+        key_hash: &KeyHash,
+        add: Vec<IncomingSibling>,
+        now_ms: u64,
+    ) -> Result<Verdict, ReplicaError> {
+        let mut verdict = Verdict::default();
+        // a value that several siblings share is sent once
+        let given: BTreeMap<ValueHash, Arc<[u8]>> = add
+            .iter()
+            .filter_map(|item| Some((item.sibling.value_hash, Arc::clone(item.value.as_ref()?))))
+            .collect();
+        let mut taken = BTreeSet::new();
+        for mut incoming in add {
+            let sibling = incoming.sibling;
+            let dot = sibling.dot;
+            let loser = match draft.holder(dot)? {
+                Some(holder) => {
+                    let held = held_sibling(draft, &holder, dot)?;
+                    if holder == *key_hash && held == Some(sibling) {
+                        continue;
+                    }
+                    held.map(|held| (holder, held))
+                }
+                None if draft.seen(dot)? => continue,
+                None => None,
+            };
+            if !taken.insert(dot) {
+                continue;
+            }
+            if let Some((holder, held)) = &loser {
+                if (holder, held.to_bytes()) > (key_hash, sibling.to_bytes()) {
+                    verdict.lost.push(sibling);
+                    verdict.refuse(dot, RefusalReason::SameDot);
+                    continue;
+                }
+            }
+            incoming.value = given.get(&sibling.value_hash).cloned();
+            let size = match &incoming.value {
+                Some(value) => Some(value.len() as u64),
+                None => draft.value_size(key_hash, &sibling.value_hash)?,
+            };
+            let limits = &self.node.limits;
+            if sibling.stamp.beyond_drift(now_ms, limits.max_clock_drift_ms) {
+                verdict.refuse(dot, RefusalReason::Drift);
+            } else if sibling.size > limits.max_value_bytes {
+                verdict.refuse(dot, RefusalReason::ValueSize);
+            } else {
+                match size {
+                    None => verdict.outcome.missing_values.push(dot),
+                    Some(size) if size != sibling.size => {
+                        verdict.refuse(dot, RefusalReason::Unavailable);
+                    }
+                    Some(_) => verdict.add.push((incoming, loser)),
+                }
+            }
+        }
+        Ok(verdict)
+    }
+
+    /// Refuses what would make an entry of too many siblings.
+    fn judge_count(
+        &self,
+        draft: &mut Draft<'_, S>,
+        key_hash: &KeyHash,
+        remove: &BTreeSet<Dot>,
+        verdict: &mut Verdict,
+    ) -> Result<(), ReplicaError> {
+        let removes = verdict.outcome.refused.is_empty();
+        let makes_way = |sibling: &Sibling| {
+            verdict.add.iter().any(|(_, loser)| *loser == Some((*key_hash, *sibling)))
+        };
+        let stay = draft
+            .siblings(key_hash)?
+            .iter()
+            .filter(|sibling| !(removes && remove.contains(&sibling.dot)) && !makes_way(sibling))
+            .count();
+        if !verdict.add.is_empty()
+            && stay + verdict.add.len() > self.node.limits.max_siblings.max(1)
+        {
+            for (incoming, _) in std::mem::take(&mut verdict.add) {
+                verdict.refuse(incoming.sibling.dot, RefusalReason::Siblings);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Verdict {
+    fn refuse(&mut self, dot: Dot, reason: RefusalReason) {
+        self.outcome.refused.push(Refused { dot, reason });
+    }
+}
+
+fn held_sibling<S: Store>(
+    draft: &mut Draft<'_, S>,
+    holder: &KeyHash,
+    dot: Dot,
+) -> Result<Option<Sibling>, ReplicaError> {
+    Ok(draft.siblings(holder)?.iter().find(|sibling| sibling.dot == dot).copied())
+}

@@ -1,0 +1,445 @@
+//! One collection: its live state behind one lock, and what can be asked of it.
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::clock::{HybridClock, Stamp};
+use crate::dots::{Causality, Dot, Writer};
+use crate::entry::{Sibling, Totals};
+use crate::hash::{ContextHash, KeyHash, LogHead, Root, StateHash, ValueHash};
+use crate::limits::Limits;
+use crate::merkle::{Digest, Envelope, PagedTree};
+use crate::store::{CommitNumber, Durability, Read, Store, Table};
+use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
+
+use super::draft::Evidence;
+use super::log::OpenLog;
+use super::pages::{self, ReadError, with_pages};
+use super::rows::{CollectionId, Head};
+use super::snapshot::Snapshot;
+use super::view::{CollectionView, Entry, JoinRecord};
+use super::{Random, ReplicaError};
+
+/// What the collections of a replica share.
+pub(super) struct Node {
+    pub(super) limits: Limits,
+    pub(super) durability: Durability,
+    clock: Mutex<HybridClock>,
+    random: Mutex<Random>,
+}
+
+impl Node {
+    pub(super) const fn new(limits: Limits, durability: Durability, random: Random) -> Self {
+        let clock = Mutex::new(HybridClock::resume(Stamp(0)));
+        Self { limits, durability, clock, random: Mutex::new(random) }
+    }
+
+    pub(super) fn clock(&self) -> MutexGuard<'_, HybridClock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn resume_clock(&self, seen: Stamp) {
+        let mut clock = self.clock();
+        *clock = HybridClock::resume(clock.seen().max(seen));
+    }
+
+    /// A random number that is not zero.
+    pub(super) fn random_nonzero(&self) -> u64 {
+        let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match random() {
+                0 => {}
+                number => return number,
+            }
+        }
+    }
+}
+
+/// The writer of this opening.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct PresentWriter {
+    /// Its id.
+    pub writer: Writer,
+    /// Counter of its last put.
+    pub counter: u64,
+    /// Running hash of its puts: two who claim one writer and one counter and differ in this
+    /// are a clone and its origin.
+    pub puts: [u8; 32],
+}
+
+/// The live state.
+pub(super) struct Live {
+    pub(super) tree: PagedTree,
+    pub(super) causality: Arc<Causality>,
+    pub(super) writer: Option<PresentWriter>,
+    pub(super) head: Head,
+    pub(super) log: Option<OpenLog>,
+    /// The last batch that changed this collection.
+    pub(super) number: CommitNumber,
+    pub(super) context_hash: Option<ContextHash>,
+}
+
+/// Live, or what is damaged.
+pub(super) enum State {
+    Live(Box<Live>),
+    Damaged {
+        what: String,
+        /// Epoch as far as it is known.
+        epoch: u64,
+    },
+}
+
+impl State {
+    pub(super) fn live(&mut self, name: &CollectionName) -> Result<&mut Live, ReplicaError> {
+        match self {
+            Self::Live(live) => Ok(live),
+            Self::Damaged { what, .. } => {
+                Err(ReplicaError::Damaged { collection: name.to_string(), what: what.clone() })
+            }
+        }
+    }
+}
+
+/// A collection of a replica: entries under one tree, one context, one policy.
+///
+/// Every change is one commit of the store, and shows here only when the store has taken it. An
+/// answer is given when the change is as durable as the replica was asked to make it; if the disk
+/// fails in between, the change may show and yet be lost in a crash, and the error says so.
+pub struct Collection<S: Store> {
+    pub(super) id: CollectionId,
+    pub(super) spec: CollectionSpec,
+    pub(super) store: Arc<S>,
+    pub(super) node: Arc<Node>,
+    pub(super) state: Mutex<State>,
+}
+
+/// A value as a policy reads it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Version {
+    /// Its sibling.
+    pub sibling: Sibling,
+    /// The value; none if its bytes are lost here, until they are fetched again.
+    pub value: Option<Arc<[u8]>>,
+}
+
+/// What a read shows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Reading {
+    /// One version under policy `lww`; all that differ, the latest first, under any other.
+    pub versions: Vec<Version>,
+    /// Every dot held: a client names them in the put that replaces what it has read.
+    pub dots: Vec<Dot>,
+    /// Whether concurrent siblings with different values are held.
+    pub conflict: bool,
+}
+
+impl<S: Store> Collection<S> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // a poisoned lock: what is live changes only in the last, infallible steps of a commit
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn with_live<R>(
+        &self,
+        ask: impl FnOnce(&mut Live) -> Result<R, ReplicaError>,
+    ) -> Result<R, ReplicaError> {
+        ask(self.lock().live(&self.spec.name)?)
+    }
+
+    /// Name, algorithm and policy.
+    pub const fn spec(&self) -> &CollectionSpec {
+        &self.spec
+    }
+
+    /// Its name.
+    pub const fn name(&self) -> &CollectionName {
+        &self.spec.name
+    }
+
+    /// Hash of a key here.
+    pub fn key_hash(&self, key: &Key) -> KeyHash {
+        self.spec.algorithm.key_hash(key)
+    }
+
+    /// What is damaged, if the collection cannot be used before it is recovered.
+    pub fn damage(&self) -> Option<String> {
+        match &*self.lock() {
+            State::Live(_) => None,
+            State::Damaged { what, .. } => Some(what.clone()),
+        }
+    }
+
+    pub(super) fn envelope_of(&self, tree: &PagedTree) -> Result<Envelope, ReplicaError> {
+        Envelope::new(self.spec.clone(), tree.tree_hash(), tree.totals()).map_err(|error| {
+            ReadError::damaged(format!("the tree has impossible totals: {error}"))
+                .of(&self.spec.name)
+        })
+    }
+
+    /// One atomic moment: entries, tree, context and exceptions (rule D5). Copies nothing; later
+    /// changes leave it alone.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn snapshot(&self) -> Result<Snapshot<S>, ReplicaError> {
+        self.with_live(|live| {
+            Ok(Snapshot::new(
+                self.id,
+                self.envelope_of(&live.tree)?,
+                Arc::clone(&live.causality),
+                live.tree.clone(),
+                live.head.clone(),
+                self.store.snapshot()?,
+            ))
+        })
+    }
+
+    /// The root of what is held now.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn root(&self) -> Result<Root, ReplicaError> {
+        self.with_live(|live| Ok(live.head.root))
+    }
+
+    /// Entries, siblings, bytes and latest stamp.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn totals(&self) -> Result<Totals, ReplicaError> {
+        self.with_live(|live| Ok(live.tree.totals()))
+    }
+
+    /// Root and context in one hash: equal state hashes leave nothing to do.
+    ///
+    /// # Errors
+    /// The collection is damaged, or has more exceptions than a context can list.
+    pub fn state_hash(&self) -> Result<StateHash, ReplicaError> {
+        self.with_live(|live| {
+            let context = match live.context_hash {
+                Some(hash) => hash,
+                None => live.causality.hash(self.spec.algorithm)?,
+            };
+            live.context_hash = Some(context);
+            Ok(self.spec.algorithm.state(&live.head.root, &context))
+        })
+    }
+
+    /// Root fields, clock and the hashes of the 256 buckets.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn digest(&self) -> Result<Digest, ReplicaError> {
+        let clock = self.node.clock().seen();
+        self.with_live(|live| {
+            let name = &self.spec.name;
+            let buckets = with_pages(&*self.store, self.id, name, &mut live.tree, |tree| {
+                tree.bucket_hashes()
+            })?;
+            Digest::new(self.envelope_of(&live.tree)?, Box::new(buckets), clock)
+                .map_err(|error| ReadError::damaged(error.to_string()).of(name))
+        })
+    }
+
+    /// The entry under a key.
+    ///
+    /// # Errors
+    /// The store failed, or the entry is damaged.
+    pub fn get(&self, key: &Key) -> Result<Option<Entry>, ReplicaError> {
+        self.with_live(|live| self.entry_of(live, &self.key_hash(key)))
+    }
+
+    /// The entry with this key hash.
+    ///
+    /// # Errors
+    /// The store failed, or the entry is damaged.
+    pub fn entry(&self, key_hash: &KeyHash) -> Result<Option<Entry>, ReplicaError> {
+        self.with_live(|live| self.entry_of(live, key_hash))
+    }
+
+    fn entry_of(&self, live: &mut Live, key_hash: &KeyHash) -> Result<Option<Entry>, ReplicaError> {
+        let name = &self.spec.name;
+        let tree = &mut live.tree;
+        let leaf = with_pages(&*self.store, self.id, name, tree, |tree| tree.get(key_hash))?;
+        pages::read_checked(&*self.store, self.id, self.spec.algorithm, key_hash, leaf.as_ref())
+            .map_err(|error| error.of(name))
+    }
+
+    /// What the collection's policy shows of a key; none when nothing is held.
+    ///
+    /// # Errors
+    /// The store failed, or the entry is damaged.
+    pub fn read(&self, key: &Key) -> Result<Option<Reading>, ReplicaError> {
+        let key_hash = self.key_hash(key);
+        self.with_live(|live| {
+            let Some(entry) = self.entry_of(live, &key_hash)? else { return Ok(None) };
+            let shown = match self.spec.policy {
+                Policy::Lww => vec![entry.record.latest()],
+                Policy::Siblings | Policy::Custom { .. } => entry.record.versions(),
+            };
+            let versions = shown
+                .into_iter()
+                .map(|&sibling| {
+                    let value = self.stored_value(&key_hash, &sibling.value_hash)?;
+                    Ok(Version { sibling, value })
+                })
+                .collect::<Result<_, ReplicaError>>()?;
+            let dots = entry.record.siblings().iter().map(|sibling| sibling.dot).collect();
+            Ok(Some(Reading { versions, dots, conflict: entry.record.is_conflict() }))
+        })
+    }
+
+    /// The value with this hash, held for this key now or in its history. A value whose bytes do
+    /// not match reads as absent.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn value(
+        &self,
+        key_hash: &KeyHash,
+        hash: &ValueHash,
+    ) -> Result<Option<Arc<[u8]>>, ReplicaError> {
+        self.stored_value(key_hash, hash)
+    }
+
+    fn stored_value(
+        &self,
+        key_hash: &KeyHash,
+        hash: &ValueHash,
+    ) -> Result<Option<Arc<[u8]>>, ReplicaError> {
+        let row = self.store.get(Table::Values, &self.id.value(key_hash, hash))?;
+        Ok(row.filter(|value| self.spec.algorithm.value_hash(value) == *hash))
+    }
+
+    /// Entries in the order of their key hashes, after the one given, whose keys begin with
+    /// `prefix`; at most `limit`. Keys are not stored in their own order: a narrow prefix walks
+    /// over all entries.
+    ///
+    /// # Errors
+    /// The store failed, or an entry is damaged.
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        after: Option<&KeyHash>,
+        limit: usize,
+    ) -> Result<Vec<Entry>, ReplicaError> {
+        self.snapshot()?
+            .entries_after(after, limit, |entry| entry.key.as_bytes().starts_with(prefix))
+            .map_err(|error| ReplicaError::View(self.spec.name.to_string(), error))
+    }
+
+    /// Values of a key that were replaced or deleted and can still be read: when, and which; the
+    /// latest first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn history(&self, key: &Key, limit: usize) -> Result<Vec<(u64, ValueHash)>, ReplicaError> {
+        let snapshot = self.snapshot()?;
+        snapshot
+            .history(&self.key_hash(key), limit)
+            .map_err(|error| ReplicaError::View(self.spec.name.to_string(), error))
+    }
+
+    /// What this opening has seen of its own puts; none before the first.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn present_writer(&self) -> Result<Option<PresentWriter>, ReplicaError> {
+        self.with_live(|live| Ok(live.writer))
+    }
+
+    /// Lets the present writer go, for the case that a clone of this store uses it too: the next
+    /// put draws a fresh one.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn abandon_writer(&self) -> Result<Option<PresentWriter>, ReplicaError> {
+        self.with_live(|live| Ok(live.writer.take()))
+    }
+
+    /// Context and exceptions as they are now.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn causality(&self) -> Result<Arc<Causality>, ReplicaError> {
+        self.with_live(|live| Ok(Arc::clone(&live.causality)))
+    }
+
+    /// Head of this opening's change log, with its size; none before the first change.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn log_head(&self) -> Result<Option<(u64, LogHead)>, ReplicaError> {
+        self.with_live(|live| {
+            let fields = live.log.as_ref().map(OpenLog::head_fields);
+            Ok(fields.map(|fields| (fields.size(), fields.head())))
+        })
+    }
+
+    /// Siblings that lost against another with the same dot: what a lying or cloned writer left.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn evidence(&self, limit: usize) -> Result<Vec<Evidence>, ReplicaError> {
+        let rows = self.store.scan(Table::Evidence, &self.id.prefix(), Bound::Unbounded, limit)?;
+        rows.iter()
+            .map(|row| {
+                Evidence::parse(&row.value)
+                    .map_err(|error| ReadError::row("evidence", &error).of(&self.spec.name))
+            })
+            .collect()
+    }
+
+    /// Remembers the last session that both this node and the peer joined.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn remember_join(&self, peer: &NodeId, record: &JoinRecord) -> Result<(), ReplicaError> {
+        self.with_live(|live| {
+            let row = super::join::write_join(live.head.epoch, record)?;
+            let mut batch = crate::store::Batch::default();
+            batch.put(Table::Joins, &self.id.join(peer), &row);
+            live.number = self.store.apply(batch)?;
+            Ok(())
+        })
+    }
+
+    /// What is remembered of the last joined session with this peer.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ReplicaError> {
+        self.snapshot()?
+            .join_record(peer)
+            .map_err(|error| ReplicaError::View(self.spec.name.to_string(), error))
+    }
+
+    /// Installs the bytes of a value that a sibling here names and whose bytes are lost or
+    /// damaged. No causality in that. Whether they were wanted.
+    ///
+    /// # Errors
+    /// The store failed, or the entry is damaged.
+    pub fn install_value(&self, key_hash: &KeyHash, value: &[u8]) -> Result<bool, ReplicaError> {
+        let hash = self.spec.algorithm.value_hash(value);
+        let number = {
+            let mut state = self.lock();
+            let live = state.live(&self.spec.name)?;
+            let entry = self.entry_of(live, key_hash)?;
+            let wanted =
+                entry.is_some_and(|entry| {
+                    entry.record.siblings().iter().any(|sibling| {
+                        sibling.value_hash == hash && sibling.size == value.len() as u64
+                    })
+                });
+            if !wanted || self.stored_value(key_hash, &hash)?.is_some() {
+                return Ok(false);
+            }
+            let mut batch = crate::store::Batch::default();
+            batch.put(Table::Values, &self.id.value(key_hash, &hash), value);
+            live.number = self.store.apply(batch)?;
+            live.number
+        };
+        self.store.settle(number, self.node.durability)?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,268 @@
+//! One change, one commit: entries, values, dots, pages, context, log, history and head leave in
+//! one batch, and what is live changes only when the store has taken it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::dots::Causality;
+use crate::entry::Record;
+use crate::hash::{KeyHash, LogHead};
+use crate::limits::Limits;
+use crate::merkle::Change;
+use crate::merkle::log::first_item;
+use crate::store::{Batch, CommitNumber, Read, Store, Table};
+
+use super::ReplicaError;
+use super::collection::{Collection, Live, PresentWriter};
+use super::draft::{Draft, Drafted, Ground, Held, KeyChange};
+use super::log::OpenLog;
+use super::pages::{ReadError, with_pages};
+use super::rows::{
+    CollectionId, ContextSum, Head, HistoryRow, LogRow, context_sum, counter_row, write_page,
+};
+
+/// Most rows of evidence that a collection keeps; the oldest are written over.
+const EVIDENCE_ROWS: u64 = 1_024;
+
+/// Rows of a commit in the making.
+pub(super) struct Writing<'a, S> {
+    pub(super) id: CollectionId,
+    pub(super) store: &'a S,
+    pub(super) limits: &'a Limits,
+    pub(super) now_ms: u64,
+    pub(super) head: Head,
+    /// Position of the first log row that this commit adds.
+    pub(super) first_new: u64,
+    pub(super) batch: Batch,
+    /// Records as this commit leaves them.
+    pub(super) records: BTreeMap<KeyHash, Option<Record>>,
+    /// History rows that this commit writes, by key.
+    pub(super) history: BTreeMap<Vec<u8>, HistoryRow>,
+}
+
+/// What was seen of some writers, before and after.
+pub(super) struct Seen {
+    pub(super) before: Causality,
+    pub(super) after: Causality,
+}
+
+impl<S: Store> Collection<S> {
+    /// Drafts a change on the live state and commits it. Durable afterwards as the node's
+    /// durability says.
+    pub(super) fn change<R>(
+        &self,
+        now_ms: u64,
+        draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
+    ) -> Result<R, ReplicaError> {
+        let announced = self.store.announce();
+        let (answer, number) = {
+            let mut state = self.lock();
+            let live = state.live(&self.spec.name)?;
+            let mut writer = live.writer;
+            let mut drafting = Draft::new(self.ground(live));
+            let answer = draft(&mut drafting, &mut writer)?;
+            let drafted = drafting.finish()?;
+            if !drafted.is_empty() {
+                let seen = self.see(live, &drafted)?;
+                self.commit(live, drafted, &seen, writer, now_ms)?;
+            }
+            (answer, live.number)
+        };
+        drop(announced);
+        self.store.settle(number, self.node.durability)?;
+        Ok(answer)
+    }
+
+    pub(super) fn ground<'a>(&'a self, live: &'a mut Live) -> Ground<'a, S> {
+        Ground {
+            id: self.id,
+            name: &self.spec.name,
+            algorithm: self.spec.algorithm,
+            epoch: live.head.epoch,
+            store: &*self.store,
+            causality: &live.causality,
+            tree: &mut live.tree,
+        }
+    }
+
+    /// The context after the dots of a draft came and went; canonical.
+    fn see(&self, live: &Live, drafted: &Drafted) -> Result<Seen, ReplicaError> {
+        let before = live.causality.slice(drafted.dots.keys().map(|dot| dot.writer()));
+        let mut after = before.clone();
+        let held = Held::new(&*self.store, self.id, &drafted.dots);
+        for (&dot, holder) in &drafted.dots {
+            match holder {
+                Some(_) => after.observe(dot, |dot| held.contains(dot)),
+                None => after.mark_dead(dot, |dot| held.contains(dot)),
+            }
+        }
+        held.finish()?;
+        Ok(Seen { before, after })
+    }
+
+    /// Writes a draft. When this fails, the live state is as it was.
+    pub(super) fn commit(
+        &self,
+        live: &mut Live,
+        drafted: Drafted,
+        seen: &Seen,
+        writer: Option<PresentWriter>,
+        now_ms: u64,
+    ) -> Result<(), ReplicaError> {
+        let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
+        let name = &self.spec.name;
+        with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&changes))?;
+        let undo: Vec<Change> = drafted.keys.iter().map(|key| key.undo).collect();
+        match self.write(live, drafted, seen, now_ms) {
+            Ok((number, head, log)) => {
+                Arc::make_mut(&mut live.causality).put_back(&seen.after);
+                live.head = head;
+                live.log = log;
+                live.writer = writer;
+                live.number = number;
+                live.context_hash = None;
+                Ok(())
+            }
+            Err(error) => {
+                // the pages it needs were loaded for the change itself
+                let undone = with_pages(&*self.store, self.id, name, &mut live.tree, |tree| {
+                    tree.apply(&undo)
+                });
+                live.tree.take_page_changes();
+                live.writer = None; // nobody can say whether the dot reached the disk
+                undone.and(Err(error))
+            }
+        }
+    }
+
+    fn write(
+        &self,
+        live: &mut Live,
+        drafted: Drafted,
+        seen: &Seen,
+        now_ms: u64,
+    ) -> Result<(CommitNumber, Head, Option<OpenLog>), ReplicaError> {
+        let damaged = |error: ReadError| error.of(&self.spec.name);
+        let totals = live.tree.totals();
+        let mut writing = Writing {
+            id: self.id,
+            store: &*self.store,
+            limits: &self.node.limits,
+            now_ms,
+            head: live.head.clone(),
+            first_new: live.head.position + 1,
+            batch: drafted.batch,
+            records: BTreeMap::new(),
+            history: BTreeMap::new(),
+        };
+        writing.context(seen);
+        let pages = live.tree.take_page_changes();
+        for prefix in &pages.removed {
+            writing.batch.remove(Table::Pages, &self.id.page(prefix));
+        }
+        for row in &pages.written {
+            writing.batch.put(Table::Pages, &self.id.page(&row.prefix), &write_page(row));
+        }
+        for evidence in &drafted.evidence {
+            let number = writing.head.evidence;
+            let mut row = evidence.key_hash.0.to_vec();
+            row.extend_from_slice(&evidence.sibling.to_bytes());
+            writing.batch.put(Table::Evidence, &self.id.evidence(number % EVIDENCE_ROWS), &row);
+            writing.head.evidence += 1;
+        }
+        let mut log = live.log.clone();
+        if !drafted.keys.is_empty() {
+            let stored = log.as_ref().map(OpenLog::peaks).unwrap_or_default();
+            let log = match &mut log {
+                Some(log) => log,
+                none => none.insert(self.open_log(&mut writing)?),
+            };
+            let changes = drafted.keys.len() as u64;
+            for change in drafted.keys {
+                writing.log(log, change).map_err(damaged)?;
+            }
+            log.write_peaks(&stored, self.id, &mut writing.batch);
+            writing.prune(totals.bytes, changes).map_err(damaged)?;
+        }
+        let envelope = self.envelope_of(&live.tree)?;
+        writing.head.root = envelope.root();
+        writing.head.clock = self.node.clock().seen();
+        let Writing { head, mut batch, .. } = writing;
+        batch.put(Table::Heads, &self.id.head(), &head.to_row());
+        Ok((self.store.apply(batch)?, head, log))
+    }
+
+    fn open_log(&self, writing: &mut Writing<'_, S>) -> Result<OpenLog, ReplicaError> {
+        let previous = OpenLog::previous_head(
+            &*self.store,
+            self.id,
+            self.spec.algorithm,
+            &self.spec.name,
+            &writing.head,
+        )
+        .map_err(|error| error.of(&self.spec.name))?;
+        let id = self.node.random_nonzero();
+        writing.head.position += 1;
+        let position = writing.head.position;
+        let previous = LogHead(first_item(previous));
+        let row = LogRow::Opening { at_ms: writing.now_ms, id, previous };
+        let mut log = OpenLog::new(self.spec.algorithm, &self.spec.name, id);
+        log.append(&row.item());
+        writing.head.log_id = id;
+        writing.head.log_first = position;
+        writing.batch.put(Table::Log, &self.id.log(position), &row.to_row());
+        Ok(log)
+    }
+}
+
+impl<S: Read> Writing<'_, S> {
+    /// The context rows that differ.
+    pub(super) fn context(&mut self, seen: &Seen) {
+        let (mut before, after) = (rows_of(self.id, &seen.before), rows_of(self.id, &seen.after));
+        for (key, value) in after {
+            let old = before.remove(&key);
+            if old == Some(value) {
+                continue;
+            }
+            let row = counter_row(value);
+            if let Some(old) = old {
+                self.subtract(&key, old);
+            }
+            self.head.context_sum = self.head.context_sum.wrapping_add(context_sum(&key, &row));
+            self.batch.put_shared(Table::Context, &key, row);
+        }
+        for (key, old) in before {
+            self.subtract(&key, old);
+            self.batch.remove(Table::Context, &key);
+        }
+    }
+
+    fn subtract(&mut self, key: &[u8], old: u64) {
+        let sum: ContextSum = context_sum(key, &counter_row(old));
+        self.head.context_sum = self.head.context_sum.wrapping_sub(sum);
+    }
+
+    fn log(&mut self, log: &mut OpenLog, change: KeyChange) -> Result<(), ReadError> {
+        let KeyChange { key_hash, after, leaf, removed, replaced, .. } = change;
+        self.head.position += 1;
+        let position = self.head.position;
+        self.records.insert(key_hash, after);
+        self.replace_values(&key_hash, &replaced, position)?;
+        let record = match leaf {
+            Change::Put(leaf) => Some(leaf.record),
+            Change::Remove(_) => None,
+        };
+        let replaced = replaced.into_iter().map(|(hash, _)| hash).collect();
+        let row = LogRow::Change { at_ms: self.now_ms, key: key_hash, record, removed, replaced };
+        log.append(&row.item());
+        self.batch.put(Table::Log, &self.id.log(position), &row.to_row());
+        Ok(())
+    }
+}
+
+/// The rows of a context: counters, and exceptions as runs.
+pub(super) fn rows_of(id: CollectionId, causality: &Causality) -> BTreeMap<Vec<u8>, u64> {
+    let counters = causality.pairs().map(|(writer, counter)| (id.context(writer), counter));
+    let runs = causality.exceptions().runs().map(|run| (id.exceptions(run), run.last));
+    counters.chain(runs).collect()
+}

@@ -1,0 +1,318 @@
+//! Opening a replica over a store, and its collections.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::clock::Stamp;
+use crate::dots::{Causality, DotRun, DotSet, Writer};
+use crate::limits::Limits;
+use crate::merkle::{Envelope, PagedTree};
+use crate::store::{Batch, CommitNumber, Durability, Read, Row, Store, StoreError, Table};
+use crate::types::{CollectionName, CollectionSpec};
+
+use super::ReplicaError;
+use super::collection::{Collection, Live, Node, State};
+use super::pages::ReadError;
+use super::rows::{
+    CollectionId, ContextSum, Head, context_sum, key_tail, read_collection, read_counter,
+    read_page, write_collection,
+};
+
+/// Rows read at once.
+const CHUNK: usize = 4_096;
+
+/// Source of random numbers: the operating system's in earnest, a seeded one in simulations.
+/// Writers are drawn from it, so two replicas must never have the same.
+pub type Random = Box<dyn FnMut() -> u64 + Send>;
+
+/// How a replica is opened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ReplicaOptions {
+    /// Its limits.
+    pub limits: Limits,
+    /// How durable a change is before it is answered for. Joins are always synced.
+    pub durability: Durability,
+    /// Most leaves of a page on disk, 1 to 4,096, for collections created from now on.
+    pub page_leaves: u16,
+}
+
+impl Default for ReplicaOptions {
+    fn default() -> Self {
+        Self { limits: Limits::default(), durability: Durability::Always, page_leaves: 64 }
+    }
+}
+
+/// Collections over one store, and the clock they share.
+///
+/// Opening reads page rows and contexts, never entries: what does not fit together is damage of
+/// that collection, which can be recovered (rule D10), while the others go on.
+pub struct Replica<S: Store> {
+    store: Arc<S>,
+    node: Arc<Node>,
+    page_leaves: u16,
+    collections: RwLock<BTreeMap<CollectionName, Arc<Collection<S>>>>,
+    creating: Mutex<()>,
+}
+
+impl<S: Store> Replica<S> {
+    /// Opens all collections of a store. No writer is drawn before the first put (rule D1).
+    ///
+    /// # Errors
+    /// The store failed. A collection that is damaged is no error here: it says so when asked.
+    pub fn open(store: S, options: ReplicaOptions, random: Random) -> Result<Self, ReplicaError> {
+        let store = Arc::new(store);
+        let node = Arc::new(Node::new(options.limits, options.durability, random));
+        let mut collections = BTreeMap::new();
+        for row in store.scan(Table::Collections, &[], Bound::Unbounded, usize::MAX)? {
+            let (id, spec) =
+                read_collection(&row.key, &row.value).map_err(|error| ReplicaError::Damaged {
+                    collection: String::from_utf8_lossy(&row.key).into_owned(),
+                    what: format!("its row in the list of collections: {error}"),
+                })?;
+            let name = spec.name.clone();
+            let collection = Collection::load(&store, &node, id, spec)?;
+            collections.insert(name, Arc::new(collection));
+        }
+        let page_leaves = options.page_leaves.clamp(1, 4_096);
+        let collections = RwLock::new(collections);
+        Ok(Self { store, node, page_leaves, collections, creating: Mutex::new(()) })
+    }
+
+    /// Creates a collection, or returns the one that exists with just these settings.
+    ///
+    /// # Errors
+    /// One of this name exists with other settings, or the store failed.
+    pub fn create_collection(
+        &self,
+        spec: CollectionSpec,
+    ) -> Result<Arc<Collection<S>>, ReplicaError> {
+        let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Ok(existing) = self.collection(&spec.name) {
+            if *existing.spec() == spec {
+                return Ok(existing);
+            }
+            let behaviour =
+                |spec: &CollectionSpec| format!("{} and {}", spec.algorithm, spec.policy);
+            return Err(ReplicaError::OtherSpec {
+                name: spec.name.to_string(),
+                found: behaviour(existing.spec()),
+                asked: behaviour(&spec),
+            });
+        }
+        let id = self.collections().iter().map(|collection| collection.id.0).max().unwrap_or(0);
+        let id = CollectionId(id.saturating_add(1));
+        let head = Head::first(&spec, self.page_leaves)?;
+        let mut batch = Batch::default();
+        batch.put(Table::Collections, spec.name.as_bytes(), &write_collection(id, &spec));
+        batch.put(Table::Heads, &id.head(), &head.to_row());
+        self.store.commit(batch, Durability::Always)?;
+        let name = spec.name.clone();
+        let collection = Arc::new(Collection::load(&self.store, &self.node, id, spec)?);
+        self.collections
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name, Arc::clone(&collection));
+        Ok(collection)
+    }
+
+    /// All collections, by name.
+    #[must_use]
+    pub fn collections(&self) -> Vec<Arc<Collection<S>>> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections.values().cloned().collect()
+    }
+
+    /// The collection of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn collection(&self, name: &CollectionName) -> Result<Arc<Collection<S>>, ReplicaError> {
+        let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
+        collections
+            .get(name)
+            .cloned()
+            .ok_or_else(|| ReplicaError::UnknownCollection(name.to_string()))
+    }
+
+    /// The store.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<S> {
+        &self.store
+    }
+
+    /// The greatest stamp that the node's clock has seen or given.
+    #[must_use]
+    pub fn clock(&self) -> Stamp {
+        self.node.clock().seen()
+    }
+
+    /// Limits of this replica.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.node.limits
+    }
+}
+
+impl<S: Store> Collection<S> {
+    fn load(
+        store: &Arc<S>,
+        node: &Arc<Node>,
+        id: CollectionId,
+        spec: CollectionSpec,
+    ) -> Result<Self, StoreError> {
+        let state = load_state(&**store, node, id, &spec)?;
+        let (store, node) = (Arc::clone(store), Arc::clone(node));
+        Ok(Self { id, spec, store, node, state: Mutex::new(state) })
+    }
+}
+
+/// The live state from the rows, or what is damaged in them.
+pub(super) fn load_state(
+    store: &impl Read,
+    node: &Node,
+    id: CollectionId,
+    spec: &CollectionSpec,
+) -> Result<State, StoreError> {
+    let head = match read_head(store, id) {
+        Ok(head) => head,
+        Err(ReadError::Store(error)) => return Err(error),
+        // no session of an earlier process is in flight: any epoch will do that no join record has
+        Err(ReadError::Damaged(what)) => {
+            return Ok(State::Damaged { what, epoch: node.random_nonzero() >> 1 });
+        }
+    };
+    node.resume_clock(head.clock);
+    let epoch = head.epoch;
+    match load_live(store, id, spec, head) {
+        Ok(live) => Ok(State::Live(Box::new(live))),
+        Err(ReadError::Store(error)) => Err(error),
+        Err(ReadError::Damaged(what)) => Ok(State::Damaged { what, epoch }),
+    }
+}
+
+fn load_live(
+    store: &impl Read,
+    id: CollectionId,
+    spec: &CollectionSpec,
+    head: Head,
+) -> Result<Live, ReadError> {
+    if head.recovering {
+        return Err(ReadError::damaged("an earlier recovery was cut short"));
+    }
+    let tree = load_tree(store, id, spec, head.page_leaves)?;
+    let envelope = Envelope::new(spec.clone(), tree.tree_hash(), tree.totals());
+    if envelope.map(|envelope| envelope.root()).ok() != Some(head.root) {
+        return Err(ReadError::damaged("its page rows do not have its root"));
+    }
+    let (causality, sum) = load_causality(store, id)?;
+    if sum != head.context_sum {
+        return Err(ReadError::damaged("its context rows do not have their checksum"));
+    }
+    Ok(Live {
+        tree,
+        causality: Arc::new(causality),
+        writer: None,
+        head,
+        log: None,
+        number: CommitNumber::default(),
+        context_hash: None,
+    })
+}
+
+pub(super) fn read_head(store: &impl Read, id: CollectionId) -> Result<Head, ReadError> {
+    let row = store.get(Table::Heads, &id.head())?;
+    let row = row.ok_or_else(|| ReadError::damaged("its head is missing"))?;
+    Head::parse(&row).map_err(|error| ReadError::row("its head", &error))
+}
+
+fn load_tree(
+    store: &impl Read,
+    id: CollectionId,
+    spec: &CollectionSpec,
+    page_leaves: u16,
+) -> Result<PagedTree, ReadError> {
+    let mut pages = Vec::new();
+    for_each_row(store, Table::Pages, &id.prefix(), |row| {
+        let page = read_page(&row.key, &row.value);
+        pages.push(page.map_err(|error| ReadError::row("a page row", &error))?);
+        Ok(())
+    })?;
+    PagedTree::from_rows(spec.algorithm, usize::from(page_leaves), pages)
+        .map_err(|error| ReadError::damaged(error.to_string()))
+}
+
+/// The context as its rows say, and their sum.
+pub(super) fn load_causality(
+    store: &impl Read,
+    id: CollectionId,
+) -> Result<(Causality, ContextSum), ReadError> {
+    let mut sum: ContextSum = 0;
+    let mut context = BTreeMap::new();
+    let mut exceptions = DotSet::default();
+    for_each_row(store, Table::Context, &id.prefix(), |row| {
+        let broken = || ReadError::damaged("a context row does not parse");
+        sum = sum.wrapping_add(context_sum(&row.key, &row.value));
+        let last = read_counter(&row.value).map_err(|_| broken())?;
+        let number = |tail: [u8; 8]| Writer::new(u64::from_be_bytes(tail)).ok_or_else(broken);
+        match row.key.get(4..).unwrap_or_default() {
+            [0, writer @ ..] => {
+                let writer = number(key_tail(writer).map_err(|_| broken())?)?;
+                context.insert(writer, last);
+            }
+            [1, run @ ..] => {
+                let run = u128::from_be_bytes(key_tail(run).map_err(|_| broken())?);
+                let writer = Writer::new((run >> 64) as u64).ok_or_else(broken)?;
+                exceptions.insert_run(DotRun::new(writer, run as u64, last).ok_or_else(broken)?);
+            }
+            _ => return Err(broken()),
+        }
+        Ok(())
+    })?;
+    let causality = Causality::from_parts(context, exceptions)
+        .map_err(|error| ReadError::damaged(error.to_string()))?;
+    Ok((causality, sum))
+}
+
+/// Walks over the rows of a prefix, some at a time.
+pub(super) fn for_each_row(
+    store: &impl Read,
+    table: Table,
+    prefix: &[u8],
+    mut visit: impl FnMut(Row) -> Result<(), ReadError>,
+) -> Result<(), ReadError> {
+    let mut last: Option<Box<[u8]>> = None;
+    loop {
+        let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = store.scan(table, prefix, start, CHUNK)?;
+        let Some(row) = rows.last() else { return Ok(()) };
+        last = Some(row.key.clone());
+        for row in rows {
+            visit(row)?;
+        }
+    }
+}
+
+impl Head {
+    /// The head of a collection that holds nothing.
+    fn first(spec: &CollectionSpec, page_leaves: u16) -> Result<Self, ReplicaError> {
+        let empty = PagedTree::new(spec.algorithm, usize::from(page_leaves));
+        let envelope = Envelope::new(spec.clone(), empty.tree_hash(), empty.totals())
+            .map_err(|error| ReadError::damaged(error.to_string()).of(&spec.name))?;
+        Ok(Self {
+            page_leaves,
+            recovering: false,
+            root: envelope.root(),
+            context_sum: 0,
+            epoch: 0,
+            clock: Stamp(0),
+            position: 0,
+            log_floor: 1,
+            log_id: 0,
+            log_first: 0,
+            history_floor: 1,
+            history_bytes: 0,
+            evidence: 0,
+        })
+    }
+}

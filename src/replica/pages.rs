@@ -1,0 +1,137 @@
+//! Entries and pages read from a store, each checked against the tree.
+
+use std::ops::Bound;
+
+use crate::codec::CodecError;
+use crate::hash::{HashAlgorithm, KeyHash};
+use crate::merkle::{Leaf, PagedTree, Prefix, Sealed};
+use crate::store::{Read, StoreError, Table};
+use crate::types::CollectionName;
+
+use super::ReplicaError;
+use super::rows::{CollectionId, key_tail, read_entry};
+use super::view::{Entry, ViewError};
+
+/// A page can have this many leaves and no more.
+const MAX_PAGE_LEAVES: usize = 4_096;
+
+/// A read that failed, before it is known which collection it was about.
+pub(super) enum ReadError {
+    Store(StoreError),
+    Damaged(String),
+}
+
+impl ReadError {
+    pub(super) fn damaged(what: impl Into<String>) -> Self {
+        Self::Damaged(what.into())
+    }
+
+    pub(super) fn row(what: &str, error: &CodecError) -> Self {
+        Self::Damaged(format!("{what}: {error}"))
+    }
+
+    pub(super) fn of(self, collection: &CollectionName) -> ReplicaError {
+        match self {
+            Self::Store(error) => ReplicaError::Store(error),
+            Self::Damaged(what) => {
+                ReplicaError::Damaged { collection: collection.to_string(), what }
+            }
+        }
+    }
+
+    pub(super) fn in_view(self, collection: &CollectionName) -> ViewError {
+        match self {
+            Self::Store(error) => ViewError::Store(error.to_string()),
+            Self::Damaged(what) => ViewError::Damaged { collection: collection.to_string(), what },
+        }
+    }
+}
+
+impl From<StoreError> for ReadError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Does something with the tree, loading the pages that it needs. Their content is checked
+/// against their rows, so loading changes nothing.
+pub(super) fn with_pages<S: Read, R>(
+    store: &S,
+    id: CollectionId,
+    name: &CollectionName,
+    tree: &mut PagedTree,
+    mut ask: impl FnMut(&mut PagedTree) -> Result<R, Sealed>,
+) -> Result<R, ReplicaError> {
+    loop {
+        let Sealed(prefix) = match ask(tree) {
+            Ok(answer) => return Ok(answer),
+            Err(sealed) => sealed,
+        };
+        let leaves = read_page_leaves(store, id, tree.algorithm(), &prefix)
+            .map_err(|error| error.of(name))?;
+        tree.unseal(&prefix, leaves)
+            .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
+    }
+}
+
+/// The leaves of the entries under a prefix, as the store has them.
+pub(super) fn read_page_leaves(
+    store: &impl Read,
+    id: CollectionId,
+    algorithm: HashAlgorithm,
+    prefix: &Prefix,
+) -> Result<Vec<Leaf>, ReadError> {
+    let from = id.entry(&prefix.first_key());
+    let rows =
+        store.scan(Table::Entries, &id.prefix(), Bound::Included(&from), MAX_PAGE_LEAVES + 1)?;
+    let mut leaves = Vec::new();
+    for row in rows {
+        let key = entry_key(&row.key)?;
+        if !prefix.contains(&key) {
+            break;
+        }
+        let entry = read_entry(&row.value)
+            .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
+        leaves.push(leaf_of(algorithm, key, &entry));
+    }
+    Ok(leaves)
+}
+
+/// The key hash in the key of an entry's row.
+pub(super) fn entry_key(key: &[u8]) -> Result<KeyHash, ReadError> {
+    key_tail(key).map(KeyHash).map_err(|error| ReadError::row("the key of an entry", &error))
+}
+
+pub(super) fn leaf_of(algorithm: HashAlgorithm, key: KeyHash, entry: &Entry) -> Leaf {
+    Leaf { key, record: entry.record.digest(algorithm), totals: entry.record.totals() }
+}
+
+/// The entry at a key hash: what the tree says it is, or damage.
+pub(super) fn read_checked(
+    store: &impl Read,
+    id: CollectionId,
+    algorithm: HashAlgorithm,
+    key_hash: &KeyHash,
+    leaf: Option<&Leaf>,
+) -> Result<Option<Entry>, ReadError> {
+    let row = store.get(Table::Entries, &id.entry(key_hash))?;
+    match (row, leaf) {
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            Err(ReadError::damaged(format!("the tree lacks the entry at {key_hash}")))
+        }
+        (None, Some(_)) => Err(ReadError::damaged(format!("the entry at {key_hash} is missing"))),
+        (Some(row), Some(leaf)) => {
+            let entry = read_entry(&row)
+                .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
+            if algorithm.key_hash(&entry.key) != *key_hash
+                || entry.record.digest(algorithm) != leaf.record
+            {
+                return Err(ReadError::damaged(format!(
+                    "the entry at {key_hash} does not match its leaf"
+                )));
+            }
+            Ok(Some(entry))
+        }
+    }
+}

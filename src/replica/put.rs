@@ -1,0 +1,203 @@
+//! Puts, deletes and imports (rules D1 to D4).
+
+use std::sync::Arc;
+
+use crate::clock::Stamp;
+use crate::codec::Writing as _;
+use crate::dots::{Dot, Writer};
+use crate::entry::Sibling;
+use crate::hash::{KeyHash, ValueHash};
+use crate::store::Store;
+use crate::types::Key;
+
+use super::ReplicaError;
+use super::collection::{Collection, PresentWriter};
+use super::draft::Draft;
+
+/// What an import did.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Imported {
+    /// Entries written.
+    pub written: u64,
+    /// Entries that already had just this value, for which nothing was written.
+    pub unchanged: u64,
+}
+
+/// A put, hashed before the lock is taken.
+struct Put<'a> {
+    key: &'a Key,
+    key_hash: KeyHash,
+    value: Arc<[u8]>,
+    value_hash: ValueHash,
+}
+
+impl<S: Store> Collection<S> {
+    /// Writes a value in place of all siblings held here (rule D2).
+    ///
+    /// # Errors
+    /// The value is too large, the store failed, or what was held is damaged.
+    pub fn put(
+        &self,
+        key: &Key,
+        value: impl Into<Arc<[u8]>>,
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
+        let put = self.hashed(key, value.into())?;
+        self.change(now_ms, |draft, writer| {
+            let held: Vec<Dot> = dots(draft.siblings(&put.key_hash)?);
+            self.draft_put(draft, writer, &put, &held, now_ms)
+        })
+    }
+
+    /// Writes a value in place of the siblings that the client has read; what it had not seen
+    /// stays beside it (rule D2).
+    ///
+    /// # Errors
+    /// The value is too large, too many siblings would stay, the store failed, or what was held
+    /// is damaged.
+    pub fn put_over(
+        &self,
+        key: &Key,
+        value: impl Into<Arc<[u8]>>,
+        read: &[Dot],
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
+        let put = self.hashed(key, value.into())?;
+        self.change(now_ms, |draft, writer| self.draft_put(draft, writer, &put, read, now_ms))
+    }
+
+    /// Removes all siblings held here (rule D3); how many there were. Nothing is left of them.
+    ///
+    /// # Errors
+    /// The store failed, or what was held is damaged.
+    pub fn delete(&self, key: &Key, now_ms: u64) -> Result<u64, ReplicaError> {
+        let key_hash = self.key_hash(key);
+        self.change(now_ms, |draft, _| {
+            let held = dots(draft.siblings(&key_hash)?);
+            remove_all(draft, &key_hash, &held)
+        })
+    }
+
+    /// Removes the siblings that the client has read (rule D3); how many of them were held.
+    ///
+    /// # Errors
+    /// The store failed, or what was held is damaged.
+    pub fn delete_dots(&self, key: &Key, read: &[Dot], now_ms: u64) -> Result<u64, ReplicaError> {
+        let key_hash = self.key_hash(key);
+        self.change(now_ms, |draft, _| remove_all(draft, &key_hash, read))
+    }
+
+    /// Puts many entries in one commit. An entry all of whose siblings already have the value is
+    /// left as it is: importing a folder twice writes nothing.
+    ///
+    /// # Errors
+    /// A value is too large, the store failed, or what was held is damaged; nothing was written.
+    pub fn import(
+        &self,
+        entries: impl IntoIterator<Item = (Key, Arc<[u8]>)>,
+        now_ms: u64,
+    ) -> Result<Imported, ReplicaError> {
+        let entries: Vec<(Key, Arc<[u8]>)> = entries.into_iter().collect();
+        let puts = entries
+            .iter()
+            .map(|(key, value)| self.hashed(key, Arc::clone(value)))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.change(now_ms, |draft, writer| {
+            let mut imported = Imported::default();
+            for put in &puts {
+                let held = draft.siblings(&put.key_hash)?;
+                let same = |sibling: &Sibling| sibling.value_hash == put.value_hash;
+                if !held.is_empty() && held.iter().all(same) {
+                    imported.unchanged += 1;
+                    continue;
+                }
+                let held = dots(held);
+                self.draft_put(draft, writer, put, &held, now_ms)?;
+                imported.written += 1;
+            }
+            Ok(imported)
+        })
+    }
+
+    fn hashed<'a>(&self, key: &'a Key, value: Arc<[u8]>) -> Result<Put<'a>, ReplicaError> {
+        let (size, limit) = (value.len() as u64, self.node.limits.max_value_bytes);
+        if size > limit {
+            return Err(ReplicaError::ValueSize { size, limit });
+        }
+        let value_hash = self.spec.algorithm.value_hash(&value);
+        Ok(Put { key, key_hash: self.key_hash(key), value, value_hash })
+    }
+
+    fn draft_put(
+        &self,
+        draft: &mut Draft<'_, S>,
+        writer: &mut Option<PresentWriter>,
+        put: &Put<'_>,
+        over: &[Dot],
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
+        remove_all(draft, &put.key_hash, over)?;
+        let (found, limit) =
+            (draft.siblings(&put.key_hash)?.len() + 1, self.node.limits.max_siblings);
+        if found > limit.max(1) {
+            return Err(ReplicaError::Siblings { found, limit });
+        }
+        let (mut present, dot) = self.next_dot(draft, *writer)?;
+        let stamp: Stamp = self.node.clock().tick(now_ms);
+        let size = put.value.len() as u64;
+        let sibling = Sibling { dot, stamp, size, value_hash: put.value_hash };
+        draft.add(put.key, &put.key_hash, sibling, Some(Arc::clone(&put.value)))?;
+        let mut hashed = Vec::with_capacity(128);
+        hashed.put_bytes(&present.puts);
+        hashed.put_bytes(&put.key_hash.0);
+        hashed.put_bytes(&sibling.to_bytes());
+        present.counter = dot.counter();
+        present.puts = blake3::hash(&hashed).into();
+        *writer = Some(present);
+        Ok(sibling)
+    }
+
+    /// The next dot of the present writer; of a fresh one before the first put of an opening
+    /// (rule D1), and when somebody else was seen to use the present one.
+    fn next_dot(
+        &self,
+        draft: &Draft<'_, S>,
+        present: Option<PresentWriter>,
+    ) -> Result<(PresentWriter, Dot), ReplicaError> {
+        if let Some(present) = present {
+            let next = Dot::of(present.writer, present.counter).and_then(Dot::next);
+            if let Some(next) = next.filter(|next| next.counter() < u64::MAX) {
+                if !draft.seen(next)? {
+                    return Ok((present, next));
+                }
+            }
+        }
+        loop {
+            let drawn = Writer::new(self.node.random_nonzero());
+            let Some((writer, first)) =
+                drawn.and_then(|writer| Some((writer, Dot::of(writer, 1)?)))
+            else {
+                continue;
+            };
+            if !draft.knows_writer(writer)? {
+                return Ok((PresentWriter { writer, counter: 0, puts: [0; 32] }, first));
+            }
+        }
+    }
+}
+
+fn dots(siblings: &[Sibling]) -> Vec<Dot> {
+    siblings.iter().map(|sibling| sibling.dot).collect()
+}
+
+fn remove_all<S: Store>(
+    draft: &mut Draft<'_, S>,
+    key_hash: &KeyHash,
+    dots: &[Dot],
+) -> Result<u64, ReplicaError> {
+    let mut removed = 0;
+    for &dot in dots {
+        removed += u64::from(draft.remove(key_hash, dot)?);
+    }
+    Ok(removed)
+}

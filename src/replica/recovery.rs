@@ -1,0 +1,388 @@
+//! Checking a collection against itself, and recovering one that is damaged (rule D10).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::clock::Stamp;
+use crate::dots::{Causality, Dot, DotSet};
+use crate::entry::{Record, Sibling};
+use crate::hash::{KeyHash, ValueHash};
+use crate::merkle::{Envelope, Leaf, PagedTree};
+use crate::store::{Batch, Durability, Read, Store, Table};
+
+use super::ReplicaError;
+use super::collection::{Collection, State};
+use super::commit::rows_of;
+use super::join::all_held;
+use super::log::OpenLog;
+use super::open::{for_each_row, load_causality, load_state, read_head};
+use super::pages::{self, ReadError};
+use super::rows::{
+    CollectionId, Head, context_sum, counter_row, key_tail, read_entry, write_entry, write_page,
+};
+
+/// Rows written at once, and how many problems a report lists.
+const CHUNK: usize = 4_096;
+const LISTED: usize = 100;
+
+/// What a check found.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CheckReport {
+    /// Entries read and hashed.
+    pub entries: u64,
+    /// Bytes of values read and hashed.
+    pub bytes: u64,
+    /// What does not fit together, as sentences; the first hundred.
+    pub problems: Vec<String>,
+    /// Values whose bytes are missing or do not match: to be fetched from a peer and
+    /// [installed](Collection::install_value). No causality is lost with them.
+    pub missing_values: Vec<(KeyHash, ValueHash)>,
+}
+
+impl CheckReport {
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems.is_empty() && self.missing_values.is_empty()
+    }
+
+    fn note(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds && self.problems.len() < LISTED {
+            self.problems.push(what());
+        }
+    }
+}
+
+/// What a recovery kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Recovered {
+    /// Entries that survived.
+    pub entries: u64,
+    /// Entries whose rows could not be read.
+    pub lost: u64,
+    /// The new epoch.
+    pub epoch: u64,
+}
+
+impl<S: Store> Collection<S> {
+    /// Reads everything and says what does not fit together: values and records against their
+    /// hashes, tree and page rows, index of dots and context against the entries. Works on a
+    /// snapshot; O(entries).
+    ///
+    /// # Errors
+    /// The store failed, or the collection is already known to be damaged.
+    pub fn check(&self) -> Result<CheckReport, ReplicaError> {
+        let (rows, tree, causality, head) = self.with_live(|live| {
+            let rows = self.store.snapshot()?;
+            Ok((rows, live.tree.clone(), live.causality.clone(), live.head.clone()))
+        })?;
+        let mut report = CheckReport::default();
+        self.check_rows(&rows, &tree, &causality, &head, &mut report)
+            .map_err(|error| error.of(&self.spec.name))?;
+        Ok(report)
+    }
+
+    fn check_rows(
+        &self,
+        rows: &S::Snapshot,
+        tree: &PagedTree,
+        causality: &Causality,
+        head: &Head,
+        report: &mut CheckReport,
+    ) -> Result<(), ReadError> {
+        let (leaves, dots) = self.check_entries(rows, report)?;
+        let built = PagedTree::build(self.spec.algorithm, tree.page_leaves(), leaves)
+            .map_err(|error| ReadError::damaged(error.to_string()))?;
+        report
+            .note(built.tree_hash() == tree.tree_hash() && built.totals() == tree.totals(), || {
+                "the entries do not have the hash and totals of the tree".into()
+            });
+        report.note(built.rows().eq(tree.rows()), || {
+            "the page rows are not those of the tree".into()
+        });
+        let mut stored = Vec::new();
+        for_each_row(rows, Table::Pages, &self.id.prefix(), |row| {
+            let page = super::rows::read_page(&row.key, &row.value);
+            stored.push(page.map_err(|error| ReadError::row("a page row", &error))?);
+            Ok(())
+        })?;
+        report.note(built.rows().eq(stored), || {
+            "the stored page rows are not those of the entries".into()
+        });
+        let root = Envelope::new(self.spec.clone(), built.tree_hash(), built.totals());
+        report.note(root.map(|envelope| envelope.root()).ok() == Some(head.root), || {
+            "the entries do not have the root of the head".into()
+        });
+        let mut indexed = 0;
+        for_each_row(rows, Table::Dots, &self.id.prefix(), |row| {
+            let (dot, key) = super::join::parse_dot_row(&row.key, &row.value)?;
+            indexed += 1;
+            report.note(dots.get(&dot) == Some(&key), || format!("the index has dot {dot} wrong"));
+            Ok(())
+        })?;
+        report.note(indexed == dots.len(), || "the index of dots lacks some".into());
+        let (stored, sum) = load_causality(rows, self.id)?;
+        report.note(stored == *causality && sum == head.context_sum, || {
+            "the context rows are not those of the context".into()
+        });
+        check_context(causality, &dots, report);
+        Ok(())
+    }
+
+    fn check_entries(
+        &self,
+        rows: &S::Snapshot,
+        report: &mut CheckReport,
+    ) -> Result<(Vec<Leaf>, BTreeMap<Dot, KeyHash>), ReadError> {
+        let algorithm = self.spec.algorithm;
+        let mut leaves = Vec::new();
+        let mut dots = BTreeMap::new();
+        for_each_row(rows, Table::Entries, &self.id.prefix(), |row| {
+            let key = pages::entry_key(&row.key)?;
+            let Ok(entry) = read_entry(&row.value) else {
+                report.note(false, || format!("the entry at {key} does not parse"));
+                return Ok(());
+            };
+            report.note(algorithm.key_hash(&entry.key) == key, || {
+                format!("the entry at {key} has a key of another hash")
+            });
+            report.entries += 1;
+            leaves.push(pages::leaf_of(algorithm, key, &entry));
+            for sibling in entry.record.siblings() {
+                report.note(dots.insert(sibling.dot, key).is_none(), || {
+                    format!("dot {} is held twice", sibling.dot)
+                });
+                let value = rows.get(Table::Values, &self.id.value(&key, &sibling.value_hash))?;
+                report.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
+                let whole = value.is_some_and(|value| {
+                    value.len() as u64 == sibling.size
+                        && algorithm.value_hash(&value) == sibling.value_hash
+                });
+                if !whole && report.missing_values.len() < LISTED {
+                    report.missing_values.push((key, sibling.value_hash));
+                }
+            }
+            Ok(())
+        })?;
+        Ok((leaves, dots))
+    }
+
+    /// Recovers a collection whose tree, index or context does not verify (rule D10): surviving
+    /// entries stay; what was seen becomes what they alone make canonical; the next put draws a
+    /// fresh writer; sessions in flight can neither apply nor join any more; history, logs and
+    /// what was remembered of joins are dropped. Peers give back the rest.
+    ///
+    /// Other callers wait meanwhile. Cut short, it is simply done again.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn recover(&self) -> Result<Recovered, ReplicaError> {
+        let mut state = self.lock();
+        let known = match &*state {
+            State::Live(live) => live.head.epoch,
+            State::Damaged { epoch, .. } => *epoch,
+        };
+        let epoch = known.saturating_add(1);
+        *state = State::Damaged { what: "it is being recovered".into(), epoch };
+        let recovered = self.rebuild(epoch).map_err(|error| error.of(&self.spec.name));
+        let loaded = load_state(&*self.store, &self.node, self.id, &self.spec);
+        if let Ok(loaded) = loaded {
+            *state = loaded;
+        }
+        recovered
+    }
+
+    fn rebuild(&self, epoch: u64) -> Result<Recovered, ReadError> {
+        let mut head = self.head_of_survivors(epoch)?;
+        let mut batch = Batch::default();
+        batch.put(Table::Heads, &self.id.head(), &head.to_row());
+        self.store.apply(batch)?;
+        for table in
+            [Table::Dots, Table::Pages, Table::Context, Table::Log, Table::History, Table::Joins]
+        {
+            self.wipe(table)?;
+        }
+        let mut recovered = Recovered { epoch, ..Recovered::default() };
+        let leaves = self.keep_entries(&mut head, &mut recovered)?;
+        self.drop_orphans()?;
+        let tree = PagedTree::build(self.spec.algorithm, usize::from(head.page_leaves), leaves)
+            .map_err(|error| ReadError::damaged(error.to_string()))?;
+        let mut rows = Rows { store: &*self.store, batch: Batch::default() };
+        for page in tree.rows() {
+            rows.put(Table::Pages, &self.id.page(&page.prefix), &write_page(&page))?;
+        }
+        let causality = Causality::of_survivors(&all_held(&*self.store, self.id)?);
+        for (key, counter) in rows_of(self.id, &causality) {
+            let row = counter_row(counter);
+            head.context_sum = head.context_sum.wrapping_add(context_sum(&key, &row));
+            rows.put(Table::Context, &key, &row)?;
+        }
+        let envelope = Envelope::new(self.spec.clone(), tree.tree_hash(), tree.totals())
+            .map_err(|error| ReadError::damaged(error.to_string()))?;
+        head.root = envelope.root();
+        head.recovering = false;
+        rows.batch.put(Table::Heads, &self.id.head(), &head.to_row());
+        let number = self.store.apply(rows.batch)?;
+        self.store.settle(number, Durability::Always)?;
+        Ok(recovered)
+    }
+
+    /// The head while entries are gathered: says that the rest cannot be used.
+    fn head_of_survivors(&self, epoch: u64) -> Result<Head, ReadError> {
+        let store = &*self.store;
+        let old = match read_head(store, self.id) {
+            Ok(head) => Some(head),
+            Err(ReadError::Damaged(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let mut last = 0;
+        for_each_row(store, Table::Log, &self.id.prefix(), |row| {
+            last = u64::from_be_bytes(key_tail(&row.key).unwrap_or_default());
+            Ok(())
+        })?;
+        let (algorithm, name) = (self.spec.algorithm, &self.spec.name);
+        let chained = old
+            .as_ref()
+            .filter(|head| OpenLog::previous_head(store, self.id, algorithm, name, head).is_ok());
+        let position = old.as_ref().map_or(0, |head| head.position).max(last);
+        Ok(Head {
+            page_leaves: old.as_ref().map_or(64, |head| head.page_leaves).clamp(1, 4_096),
+            recovering: true,
+            root: crate::hash::Root([0; 32]),
+            context_sum: 0,
+            epoch,
+            clock: old.as_ref().map_or(Stamp(0), |head| head.clock),
+            position,
+            log_floor: position + 1,
+            log_id: chained.map_or(0, |head| head.log_id),
+            log_first: chained.map_or(0, |head| head.log_first),
+            history_floor: position + 1,
+            history_bytes: 0,
+            evidence: old.as_ref().map_or(0, |head| head.evidence),
+        })
+    }
+
+    fn wipe(&self, table: Table) -> Result<(), ReadError> {
+        loop {
+            let keys = self.store.scan_keys(table, &self.id.prefix(), Bound::Unbounded, CHUNK)?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::default();
+            for key in &keys {
+                batch.remove(table, key);
+            }
+            self.store.apply(batch)?;
+        }
+    }
+
+    /// Indexes the entries that can be read, and removes the others.
+    fn keep_entries(
+        &self,
+        head: &mut Head,
+        recovered: &mut Recovered,
+    ) -> Result<Vec<Leaf>, ReadError> {
+        let algorithm = self.spec.algorithm;
+        let mut leaves = Vec::new();
+        let mut rows = Rows { store: &*self.store, batch: Batch::default() };
+        let mut held = DotSet::default();
+        for_each_row(&*self.store, Table::Entries, &self.id.prefix(), |row| {
+            let key = pages::entry_key(&row.key)?;
+            let entry =
+                read_entry(&row.value).ok().filter(|entry| algorithm.key_hash(&entry.key) == key);
+            // a dot held twice: the first one stays, and sessions settle it by rule D7
+            let siblings: Vec<Sibling> = entry
+                .iter()
+                .flat_map(|entry| entry.record.siblings())
+                .filter(|sibling| held.insert(sibling.dot))
+                .copied()
+                .collect();
+            let (Some(entry), Ok(record)) = (entry, Record::new(siblings)) else {
+                recovered.lost += 1;
+                return rows.remove(Table::Entries, &row.key);
+            };
+            if record != entry.record {
+                rows.put(Table::Entries, &row.key, &write_entry(&entry.key, &record))?;
+            }
+            for sibling in record.siblings() {
+                head.clock = head.clock.max(sibling.stamp);
+                rows.put(Table::Dots, &self.id.dot(sibling.dot), &key.0)?;
+            }
+            recovered.entries += 1;
+            leaves.push(Leaf { key, record: record.digest(algorithm), totals: record.totals() });
+            Ok(())
+        })?;
+        self.store.apply(rows.batch)?;
+        Ok(leaves)
+    }
+
+    /// Removes values that no entry names: those of lost entries and of the history.
+    fn drop_orphans(&self) -> Result<(), ReadError> {
+        let mut rows = Rows { store: &*self.store, batch: Batch::default() };
+        let mut last: Option<Box<[u8]>> = None;
+        loop {
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let keys = self.store.scan_keys(Table::Values, &self.id.prefix(), start, CHUNK)?;
+            let Some(key) = keys.last() else { break };
+            last = Some(key.clone());
+            for key in &keys {
+                let named =
+                    key_tail::<64>(key).ok().map(|tail| named_by(&*self.store, self.id, &tail));
+                if !named.transpose()?.unwrap_or(false) {
+                    rows.remove(Table::Values, key)?;
+                }
+            }
+        }
+        self.store.apply(rows.batch)?;
+        Ok(())
+    }
+}
+
+/// Whether the entry at a key hash has a sibling with this value; both stand in `tail`.
+fn named_by(store: &impl Read, id: CollectionId, tail: &[u8; 64]) -> Result<bool, ReadError> {
+    let (mut key, mut hash) = ([0; 32], [0; 32]);
+    key.copy_from_slice(&tail[..32]);
+    hash.copy_from_slice(&tail[32..]);
+    let Some(row) = store.get(Table::Entries, &id.entry(&KeyHash(key)))? else { return Ok(false) };
+    Ok(read_entry(&row).is_ok_and(|entry| {
+        entry.record.siblings().iter().any(|sibling| sibling.value_hash == ValueHash(hash))
+    }))
+}
+
+/// What the rules say of a context and the dots held beside it.
+fn check_context(causality: &Causality, dots: &BTreeMap<Dot, KeyHash>, report: &mut CheckReport) {
+    for &dot in dots.keys() {
+        report.note(!causality.exceptions().contains(dot), || {
+            format!("dot {dot} is held and an exception")
+        });
+        let next = causality.counter(dot.writer()).checked_add(1);
+        report.note(next != Some(dot.counter()), || {
+            format!("dot {dot} stands right above the context, which should cover it")
+        });
+    }
+}
+
+/// Rows that are written some at a time.
+struct Rows<'a, S> {
+    store: &'a S,
+    batch: Batch,
+}
+
+impl<S: Store> Rows<'_, S> {
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<(), ReadError> {
+        self.batch.put(table, key, value);
+        self.flush()
+    }
+
+    fn remove(&mut self, table: Table, key: &[u8]) -> Result<(), ReadError> {
+        self.batch.remove(table, key);
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<(), ReadError> {
+        if self.batch.len() >= CHUNK {
+            self.store.apply(std::mem::take(&mut self.batch))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,288 @@
+//! One atomic moment of a collection, as a session reads it (rule D5).
+
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::dots::{Causality, Dot, DotSet, Writer};
+use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
+use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
+use crate::store::{Read, Store, Table};
+use crate::types::{CollectionSpec, NodeId};
+
+use super::join::{parse_dot_row, read_join};
+use super::pages::{self, ReadError};
+use super::rows::{CollectionId, Head, HistoryRow, LogRow, key_tail, read_entry};
+use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
+
+/// Rows read at once where a walk has no end of its own.
+const CHUNK: usize = 512;
+/// History rows of one key that are looked at to find the newest.
+const HISTORY_SCAN: usize = 4_096;
+
+/// A collection at one moment: entries, tree, context and exceptions belong together, whatever
+/// is written meanwhile.
+pub struct Snapshot<S: Store> {
+    id: CollectionId,
+    envelope: Envelope,
+    causality: Arc<Causality>,
+    tree: PagedTree,
+    // the same tree, in which pages are loaded to check entries against
+    checked: Mutex<PagedTree>,
+    head: Head,
+    rows: S::Snapshot,
+}
+
+impl<S: Store> Snapshot<S> {
+    pub(super) fn new(
+        id: CollectionId,
+        envelope: Envelope,
+        causality: Arc<Causality>,
+        tree: PagedTree,
+        head: Head,
+        rows: S::Snapshot,
+    ) -> Self {
+        let checked = Mutex::new(tree.clone());
+        Self { id, envelope, causality, tree, checked, head, rows }
+    }
+
+    /// Hash of context and exceptions.
+    ///
+    /// # Errors
+    /// More exceptions than a context can list.
+    pub fn context_hash(&self) -> Result<ContextHash, crate::dots::ContextError> {
+        self.causality.hash(self.envelope.algorithm())
+    }
+
+    /// Root and context in one hash.
+    ///
+    /// # Errors
+    /// More exceptions than a context can list.
+    pub fn state_hash(&self) -> Result<StateHash, crate::dots::ContextError> {
+        let context = self.context_hash()?;
+        Ok(self.envelope.algorithm().state(&self.envelope.root(), &context))
+    }
+
+    /// Entries in the order of their key hashes, after the one given, that are wanted; at most
+    /// `limit`.
+    ///
+    /// # Errors
+    /// The store failed, or an entry is damaged.
+    pub fn entries_after(
+        &self,
+        after: Option<&KeyHash>,
+        limit: usize,
+        wanted: impl Fn(&Entry) -> bool,
+    ) -> Result<Vec<Entry>, ViewError> {
+        let mut found = Vec::new();
+        let mut last = after.map(|key| self.id.entry(key));
+        while found.len() < limit {
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.scan(Table::Entries, &self.id.prefix(), start, CHUNK)?;
+            let Some(row) = rows.last() else { break };
+            last = Some(row.key.to_vec());
+            for row in &rows {
+                let entry = self.parsed(read_entry(&row.value), "an entry")?;
+                let key = self.checked(pages::entry_key(&row.key))?;
+                self.check(&key, &entry)?;
+                if found.len() < limit && wanted(&entry) {
+                    found.push(entry);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Values of a key that were replaced and can still be read: when, and which; the latest
+    /// first.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn history(&self, key: &KeyHash, limit: usize) -> Result<Vec<(u64, ValueHash)>, ViewError> {
+        let rows =
+            self.scan(Table::History, &self.id.entry(key), Bound::Unbounded, HISTORY_SCAN)?;
+        let mut found = Vec::with_capacity(rows.len());
+        for row in rows {
+            let hash = ValueHash(self.parsed(key_tail(&row.key), "the key of a history row")?);
+            let history = self.parsed(HistoryRow::parse(&row.value), "a history row")?;
+            found.push((history.position, history.at_ms, hash));
+        }
+        found.sort_unstable_by_key(|(position, ..)| std::cmp::Reverse(*position));
+        found.truncate(limit);
+        Ok(found.into_iter().map(|(_, at_ms, hash)| (at_ms, hash)).collect())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<crate::store::Row>, ViewError> {
+        self.checked(self.rows.scan(table, prefix, start, limit).map_err(ReadError::from))
+    }
+
+    fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ViewError> {
+        result.map_err(|error| error.in_view(self.envelope.name()))
+    }
+
+    fn parsed<T>(
+        &self,
+        result: Result<T, crate::codec::CodecError>,
+        what: &str,
+    ) -> Result<T, ViewError> {
+        self.checked(result.map_err(|error| ReadError::row(what, &error)))
+    }
+
+    /// The leaf of a key; loads its page where it must.
+    fn leaf(&self, key: &KeyHash) -> Result<Option<Leaf>, ViewError> {
+        if let Ok(leaf) = self.tree.get(key) {
+            return Ok(leaf);
+        }
+        let mut tree = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        pages::with_pages(&self.rows, self.id, self.envelope.name(), &mut tree, |tree| {
+            tree.get(key)
+        })
+        .map_err(|error| match error {
+            super::ReplicaError::Damaged { collection, what } => {
+                ViewError::Damaged { collection, what }
+            }
+            other => ViewError::Store(other.to_string()),
+        })
+    }
+
+    fn check(&self, key: &KeyHash, entry: &Entry) -> Result<(), ViewError> {
+        let algorithm = self.envelope.algorithm();
+        let leaf = self.leaf(key)?;
+        let holds = algorithm.key_hash(&entry.key) == *key
+            && leaf.is_some_and(|leaf| leaf.record == entry.record.digest(algorithm));
+        if holds {
+            return Ok(());
+        }
+        self.checked(Err(ReadError::damaged(format!("the entry at {key} does not match its leaf"))))
+    }
+}
+
+impl<S: Store> CollectionView for Snapshot<S> {
+    fn spec(&self) -> &CollectionSpec {
+        self.envelope.spec()
+    }
+
+    fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    fn causality(&self) -> &Causality {
+        &self.causality
+    }
+
+    fn epoch(&self) -> u64 {
+        self.head.epoch
+    }
+
+    fn log_position(&self) -> u64 {
+        self.head.position
+    }
+
+    fn tree(&self) -> &PagedTree {
+        &self.tree
+    }
+
+    fn page(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
+        let algorithm = self.envelope.algorithm();
+        self.checked(pages::read_page_leaves(&self.rows, self.id, algorithm, prefix))
+    }
+
+    fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {
+        let leaf = self.leaf(key)?;
+        let algorithm = self.envelope.algorithm();
+        self.checked(pages::read_checked(&self.rows, self.id, algorithm, key, leaf.as_ref()))
+    }
+
+    fn value(&self, key: &KeyHash, hash: &ValueHash) -> Result<Option<Arc<[u8]>>, ViewError> {
+        let row = self.rows.get(Table::Values, &self.id.value(key, hash));
+        let row = self.checked(row.map_err(ReadError::from))?;
+        Ok(row.filter(|value| self.envelope.algorithm().value_hash(value) == *hash))
+    }
+
+    fn has_value(&self, key: &KeyHash, hash: &ValueHash) -> Result<bool, ViewError> {
+        let size = self.rows.size_of(Table::Values, &self.id.value(key, hash));
+        Ok(self.checked(size.map_err(ReadError::from))?.is_some())
+    }
+
+    fn value_hashes(&self, key: &KeyHash, limit: usize) -> Result<Vec<ValueHash>, ViewError> {
+        let mut hashes = Vec::new();
+        if let Some(entry) = self.entry(key)? {
+            hashes.extend(entry.record.versions().iter().map(|sibling| sibling.value_hash));
+        }
+        for (_, hash) in self.history(key, limit)? {
+            if !hashes.contains(&hash) {
+                hashes.push(hash);
+            }
+        }
+        hashes.truncate(limit);
+        Ok(hashes)
+    }
+
+    fn key_of(&self, dot: Dot) -> Result<Option<KeyHash>, ViewError> {
+        self.checked(super::draft::stored_holder(&self.rows, self.id, dot))
+    }
+
+    fn writers(&self) -> Result<Vec<Writer>, ViewError> {
+        let mut writers = Vec::new();
+        let mut last: Option<Vec<u8>> = None;
+        loop {
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.scan(Table::Dots, &self.id.prefix(), start, 1)?;
+            let Some(row) = rows.first() else { return Ok(writers) };
+            let (dot, _) = self.checked(parse_dot_row(&row.key, &row.value))?;
+            writers.push(dot.writer());
+            // the next row is of the next writer
+            last = Dot::of(dot.writer(), u64::MAX).map(|greatest| self.id.dot(greatest));
+        }
+    }
+
+    fn dots_after(
+        &self,
+        writer: Writer,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<(Dot, KeyHash)>, ViewError> {
+        let after = Dot::of(writer, after).map(|dot| self.id.dot(dot));
+        let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let rows = self.scan(Table::Dots, &self.id.writer_dots(writer), start, limit)?;
+        rows.iter().map(|row| self.checked(parse_dot_row(&row.key, &row.value))).collect()
+    }
+
+    fn removals_after(&self, position: u64, limit: usize) -> Result<RemovalLog, ViewError> {
+        let mut dots = DotSet::default();
+        let mut found = 0;
+        let reaches =
+            position.saturating_add(1) >= self.head.log_floor && position <= self.head.position;
+        let mut last = self.id.log(position);
+        loop {
+            let rows = self.scan(Table::Log, &self.id.prefix(), Bound::Excluded(&last), CHUNK)?;
+            let Some(row) = rows.last() else { return Ok(RemovalLog { dots, complete: reaches }) };
+            last = row.key.to_vec();
+            for row in &rows {
+                let LogRow::Change { removed, .. } =
+                    self.parsed(LogRow::parse(&row.value), "a log row")?
+                else {
+                    continue;
+                };
+                for dot in removed {
+                    if found == limit {
+                        return Ok(RemovalLog { dots, complete: false });
+                    }
+                    found += 1;
+                    dots.insert(dot);
+                }
+            }
+        }
+    }
+
+    fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ViewError> {
+        let row = self.rows.get(Table::Joins, &self.id.join(peer));
+        let Some(row) = self.checked(row.map_err(ReadError::from))? else { return Ok(None) };
+        self.parsed(read_join(self.head.epoch, &row), "what is remembered of a join")
+    }
+}

@@ -1,0 +1,318 @@
+//! Stores: ordered tables with atomic batches, consistent snapshots and a choice of durability.
+//!
+//! A store knows nothing of entries, trees or contexts: it keeps rows in [`Table`]s. What a
+//! change of a collection writes goes into one [`Batch`], of which a reader and a crash see all
+//! or nothing (rule D10: entries, tree and context are committed together).
+//!
+//! Writing has two steps, so that many writers can share one sync: [`Store::apply`] makes a batch
+//! visible and orders it, [`Store::settle`] waits until it is as durable as asked.
+//! [`Store::commit`] is both.
+//!
+//! ```
+//! use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+//!
+//! let store = MemoryStore::default();
+//! let before = store.snapshot()?;
+//! let mut batch = Batch::default();
+//! batch.put(Table::Meta, b"name", b"value");
+//! store.commit(batch, Durability::Never)?;
+//! assert_eq!(store.get(Table::Meta, b"name")?.as_deref(), Some(&b"value"[..]));
+//! assert_eq!(before.get(Table::Meta, b"name")?, None); // a snapshot stays as it was
+//! # Ok::<(), selfsame::store::StoreError>(())
+//! ```
+
+pub mod batch;
+#[cfg(feature = "node")]
+pub mod committer;
+#[cfg(feature = "node")]
+pub mod embedded;
+pub mod memory;
+pub mod table;
+
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+pub use batch::Batch;
+#[cfg(feature = "node")]
+pub use embedded::{EmbeddedOptions, EmbeddedStore};
+pub use memory::{MemorySnapshot, MemoryStore};
+pub use table::Table;
+
+/// A store could not do what was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another process has the store open.
+    #[error(
+        "the store in {} is in use by another process: stop that one, or choose another folder",
+        folder.display()
+    )]
+    Held {
+        /// Folder of the store.
+        folder: PathBuf,
+    },
+    /// The folder holds a store of another format.
+    #[error(
+        "{} holds a store of format {found:?}, and this version reads {expected:?}: open it with \
+         the version that wrote it, or point this one at an empty folder and let it sync",
+        folder.display()
+    )]
+    Format {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What its marker says.
+        found: String,
+        /// What this version writes.
+        expected: &'static str,
+    },
+    /// The folder holds other things than a store.
+    #[error(
+        "{} is not empty and holds no store: choose an empty folder",
+        folder.display()
+    )]
+    NotAStore {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// What is on disk cannot be read as a store.
+    #[error(
+        "the store in {} is damaged ({what}): restore a backup, or move the folder away and start \
+         with an empty one, which peers will fill",
+        folder.display()
+    )]
+    Damaged {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// What could not be read.
+        what: String,
+    },
+    /// The disk is full.
+    #[error(
+        "the disk is full: nothing was written, what was acknowledged is kept; make room and open \
+         the store again"
+    )]
+    Full,
+    /// The disk failed.
+    #[error("the disk failed ({0}): what was acknowledged is kept; check the disk")]
+    Io(String),
+    /// An earlier write failed, so that nothing more is taken.
+    #[error("the store takes no writes since an earlier one failed ({0}): open it again")]
+    Refusing(String),
+    /// More than a store can hold in one row.
+    #[error("a row of {0} bytes is more than a store can hold")]
+    TooLarge(usize),
+}
+
+/// How much of what was acknowledged a crash may take back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Durability {
+    /// Synced to disk before the answer: neither the death of the process nor a loss of power
+    /// takes back what was acknowledged. All writers that wait share one sync.
+    #[default]
+    Always,
+    /// Synced every few milliseconds ([`Capabilities::sync_interval_ms`]): the death of the
+    /// process takes back nothing, a loss of power or a crash of the system at most what was
+    /// acknowledged within that time. What remains is always a prefix of what was written.
+    Periodic,
+    /// Synced when the system likes: the death of the process takes back nothing, a loss of power
+    /// or a crash of the system perhaps everything since the last sync, which may be minutes.
+    /// What remains is always a prefix of what was written.
+    Never,
+}
+
+/// What an implementation can do.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Capabilities {
+    /// Whether anything outlives the process.
+    pub persistent: bool,
+    /// Time between two syncs under [`Durability::Periodic`], in milliseconds.
+    pub sync_interval_ms: u64,
+}
+
+/// Position of a batch in the order in which batches became visible.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct CommitNumber(pub u64);
+
+/// A row as a scan returns it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Row {
+    /// The whole key.
+    pub key: Box<[u8]>,
+    /// The value.
+    pub value: Arc<[u8]>,
+}
+
+/// Reading of rows: of a store as it is, or of a snapshot.
+pub trait Read: Send + Sync {
+    /// The row's value.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError>;
+
+    /// Size of the row's value in bytes, without reading it where the store can.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        Ok(self.get(table, key)?.map(|value| value.len() as u64))
+    }
+
+    /// Rows whose keys begin with `prefix` and stand at or after `start` (a whole key), ascending
+    /// by key as unsigned bytes, at most `limit`.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError>;
+
+    /// The keys that [`scan`](Self::scan) would find, without the values where the store can.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        let rows = self.scan(table, prefix, start, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
+    }
+}
+
+/// A writer that is on its way to [`Store::apply`]: a sync that is about to start may wait for it
+/// a moment, so that both share it. Dropped when the batch is applied or given up.
+#[derive(Debug, Default)]
+pub struct Announced(Option<Arc<AtomicUsize>>);
+
+impl Announced {
+    /// Counts one writer more until this is dropped.
+    #[must_use]
+    pub fn counted(by: &Arc<AtomicUsize>) -> Self {
+        by.fetch_add(1, Ordering::Relaxed);
+        Self(Some(Arc::clone(by)))
+    }
+}
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        if let Some(count) = &self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// An ordered key-value store with named tables. As a [`Read`] it shows what was applied last.
+pub trait Store: Read + 'static {
+    /// Its snapshots.
+    type Snapshot: Read + Clone + 'static;
+
+    /// All tables at one moment between two batches; stays as it is whatever is written later.
+    /// Takes no copy of the rows.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn snapshot(&self) -> Result<Self::Snapshot, StoreError>;
+
+    /// Announces a writer; see [`Announced`].
+    fn announce(&self) -> Announced {
+        Announced::default()
+    }
+
+    /// Makes a batch visible, all of it or nothing. It is durable only after
+    /// [`settle`](Self::settle), and never before a batch with a lower number.
+    ///
+    /// # Errors
+    /// Nothing of the batch was applied. After a failure of the disk no further batch is taken.
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError>;
+
+    /// Waits until the batch, and so each with a lower number, is as durable as asked.
+    ///
+    /// # Errors
+    /// The disk failed: the batch is visible, but a crash may take it back.
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError>;
+
+    /// Applies and settles.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply) and [`settle`](Self::settle).
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<CommitNumber, StoreError> {
+        let number = self.apply(batch)?;
+        self.settle(number, durability)?;
+        Ok(number)
+    }
+
+    /// What this implementation can do.
+    fn capabilities(&self) -> Capabilities;
+}
+
+impl<S: Read + ?Sized> Read for Arc<S> {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        (**self).get(table, key)
+    }
+
+    fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        (**self).size_of(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        (**self).scan(table, prefix, start, limit)
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        (**self).scan_keys(table, prefix, start, limit)
+    }
+}
+
+impl<S: Store> Store for Arc<S> {
+    type Snapshot = S::Snapshot;
+
+    fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
+        (**self).snapshot()
+    }
+
+    fn announce(&self) -> Announced {
+        (**self).announce()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
+        (**self).apply(batch)
+    }
+
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
+        (**self).settle(number, durability)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+}
+
+/// Where a scan of keys with this prefix begins, and whether the first key is taken.
+fn scan_start<'a>(prefix: &'a [u8], start: Bound<&'a [u8]>) -> Bound<&'a [u8]> {
+    match start {
+        Bound::Included(key) | Bound::Excluded(key) if key >= prefix => start,
+        _ => Bound::Included(prefix),
+    }
+}

@@ -1,0 +1,57 @@
+//! Changes that become visible together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Table;
+
+/// Rows to write and to remove, all or none. The last word on a row counts.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Batch {
+    rows: BTreeMap<(Table, Box<[u8]>), Option<Arc<[u8]>>>,
+}
+
+impl Batch {
+    /// Writes a row.
+    pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
+        self.put_shared(table, key, value.into());
+    }
+
+    /// Writes a row whose value is shared, not copied.
+    pub fn put_shared(&mut self, table: Table, key: &[u8], value: Arc<[u8]>) {
+        self.rows.insert((table, key.into()), Some(value));
+    }
+
+    /// Removes a row; nothing happens if there is none.
+    pub fn remove(&mut self, table: Table, key: &[u8]) {
+        self.rows.insert((table, key.into()), None);
+    }
+
+    /// Number of rows touched.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether no row is touched.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Bytes of keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.iter().map(|(_, key, value)| key.len() + value.map_or(0, |value| value.len())).sum()
+    }
+
+    /// The rows, ascending by table and key; no value: removed.
+    pub fn iter(&self) -> impl Iterator<Item = (Table, &[u8], Option<&Arc<[u8]>>)> {
+        self.rows.iter().map(|((table, key), value)| (*table, &**key, value.as_ref()))
+    }
+
+    /// The rows by value, ascending by table and key.
+    pub fn into_rows(self) -> impl Iterator<Item = (Table, Box<[u8]>, Option<Arc<[u8]>>)> {
+        self.rows.into_iter().map(|((table, key), value)| (table, key, value))
+    }
+}
