@@ -115,7 +115,7 @@ fn three_nodes_with_relays_lost_contexts_and_no_resurrection() {
                 drift(&mut oracle, node, &mut rng, 6, 25);
             }
             if rng.random_range(0..4) == 0 {
-                nodes[rng.random_range(0..3)].collection.recover().unwrap();
+                oracle.recover(rng.random_range(0..3), &nodes);
             }
             let first = rng.random_range(0..3);
             let second = (first + rng.random_range(1..3)) % 3;

@@ -1,5 +1,5 @@
 //! Nodes in memory, and sessions between two of them in an order that a seed decides.
-#![allow(dead_code, clippy::unwrap_used, clippy::panic)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -125,6 +125,20 @@ impl Oracle {
         node.now_ms += 1;
         self.dead.extend(node.dots(key));
         node.collection.delete(key, node.now_ms).unwrap();
+    }
+
+    /// The context of one node is lost (rule D10). Deletions that only it had seen are lost with
+    /// it, where another node still holds what was deleted: nothing else is.
+    pub fn recover(&mut self, lost: usize, nodes: &[Node]) {
+        nodes[lost].collection.recover().unwrap();
+        let views: Vec<_> =
+            nodes.iter().map(|node| node.collection.snapshot().unwrap()).collect();
+        self.dead.retain(|&dot| {
+            let holds = |view: &Snapshot<MemoryStore>| view.key_of(dot).unwrap().is_some();
+            let held = views.iter().any(holds);
+            let known = views.iter().any(|view| view.causality().knows(dot) && !holds(view));
+            known || !held
+        });
     }
 
     /// The dots that live once everybody knows everything.
