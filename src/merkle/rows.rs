@@ -181,15 +181,15 @@ impl Editor<'_> {
             if prefix.len() != at {
                 return Err(RowsError::Misplaced(prefix));
             }
-            let slot = SealedSlot { prefix, sums: Sums { totals, depth } };
-            let id = NodeId::sealed(self.trie.sealed.insert(slot));
-            return Ok(Some(Part { id, hash: Some(hash), row: Some(at) }));
+            let sums = Sums { totals, depth };
+            let id = NodeId::sealed(self.trie.sealed.insert(SealedSlot { prefix, sums }));
+            return Ok(Some(Part::sealed(id, hash, sums, at)));
         };
         let middle = rows.partition_point(|row| !row.prefix.first_key().bit(bit));
         let (zeros, ones) = rows.split_at(middle);
         let left = self.seal_rows(zeros, u16::from(bit) + 1)?;
         let right = self.seal_rows(ones, u16::from(bit) + 1)?;
-        Ok(self.join(bit, left, right, None))
+        Ok(self.join(bit, left, right))
     }
 }
 

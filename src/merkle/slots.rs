@@ -65,6 +65,34 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// Those of an inner node one child of which is another now; none when they cannot be told
+    /// without the other child.
+    pub(super) fn with_child(&self, old: &Self, new: &Self) -> Option<Self> {
+        let latest = match (old.totals.latest, new.totals.latest) {
+            (_, new) if new >= self.totals.latest => new,
+            (old, _) if old < self.totals.latest => self.totals.latest,
+            _ => return None,
+        };
+        let depth = match (old.depth + 1, new.depth + 1) {
+            (_, new) if new >= self.depth => new,
+            (old, _) if old < self.depth => self.depth,
+            _ => return None,
+        };
+        let changed = |all: u64, old: u64, new: u64| {
+            // a sum that was cut off does not tell what the other child has
+            let other = (all < u64::MAX).then(|| all.checked_sub(old))??;
+            Some(other.saturating_add(new))
+        };
+        let (all, old, new) = (&self.totals, &old.totals, &new.totals);
+        let totals = Totals {
+            entries: changed(all.entries, old.entries, new.entries)?,
+            siblings: changed(all.siblings, old.siblings, new.siblings)?,
+            bytes: changed(all.bytes, old.bytes, new.bytes)?,
+            latest,
+        };
+        Some(Self { totals, depth })
+    }
+
     /// Those of an inner node over both of its children.
     pub(super) fn above(left: &Self, right: &Self) -> Self {
         Self {

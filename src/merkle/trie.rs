@@ -64,10 +64,10 @@ impl Trie {
 
     /// Whether a node has few enough leaves to be a page or a part of one.
     pub(super) fn fits_page(&self, id: NodeId) -> bool {
-        self.entries(id) <= u64::from(self.page_leaves)
+        self.page_leaves > 0 && self.entries(id) <= u64::from(self.page_leaves)
     }
 
-    pub(super) fn entries(&self, id: NodeId) -> u64 {
+    fn entries(&self, id: NodeId) -> u64 {
         match id.kind() {
             Kind::Leaf(_) => 1,
             Kind::Inner(index) => u64::from(self.inners.slot(index).entries),
