@@ -106,7 +106,7 @@ impl Jobs {
 
 fn level(trie: &Trie, node: NodeId) -> u16 {
     match node.kind() {
-        Kind::Inner(index) => u16::from(trie.inners.slot(index).bit),
+        Kind::Inner(index) => u16::from(trie.inners.split(index).bit),
         Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL as u16,
     }
 }
@@ -119,7 +119,7 @@ fn level_key(level: usize) -> &'static [u8; HASH_LEN] {
 fn preimage(trie: &Trie, node: NodeId) -> &Line {
     match node.kind() {
         Kind::Leaf(index) => &trie.leaves.slot(index).line,
-        Kind::Inner(index) => &trie.inners.slot(index).line,
+        Kind::Inner(index) => trie.inners.line(index),
         Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
     }
 }
@@ -161,9 +161,8 @@ fn hash_one(trie: &Trie, platform: Platform, node: NodeId) -> TreeHash {
 fn hash_plainly(trie: &Trie, node: NodeId) -> TreeHash {
     match node.kind() {
         Kind::Inner(index) => {
-            let inner = trie.inners.slot(index);
-            let (left, right) = (inner.child(false).hash, inner.child(true).hash);
-            trie.algorithm.inner(inner.bit, &left, &right)
+            let [left, right] = [false, true].map(|side| trie.inners.child(index, side).hash);
+            trie.algorithm.inner(trie.inners.split(index).bit, &left, &right)
         }
         Kind::Leaf(index) => {
             let leaf = trie.leaves.slot(index);
@@ -175,7 +174,7 @@ fn hash_plainly(trie: &Trie, node: NodeId) -> TreeHash {
 
 fn deliver(trie: &mut Trie, target: Target, hash: TreeHash, top: &mut Option<TreeHash>) {
     match target {
-        Target::Child(inner, right) => trie.inners.slot_mut(inner).set_child_hash(right, &hash),
+        Target::Child(inner, right) => trie.inners.set_child_hash(inner, right, &hash),
         Target::Top => *top = Some(hash),
     }
 }

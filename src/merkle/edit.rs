@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::batch::{Jobs, Target};
 use super::shape::{Prefix, Sealed};
-use super::slots::{InnerSlot, Kind, LeafSlot, MAX_SLOTS, NodeId, Sums, TreeNode, line};
+use super::slots::{Kind, LeafSlot, MAX_SLOTS, NodeId, Sums, TreeNode};
 use super::tree::{Applied, Change, Leaf};
 use super::trie::{Place, Trie};
 use crate::hash::{KeyHash, TreeHash};
@@ -59,17 +59,18 @@ impl Planted for Edit<'_> {
 }
 
 impl<'a> Edit<'a> {
-    fn of(trie: &Trie, change: &'a Change) -> Result<Option<Self>, Sealed> {
-        let fork = match (trie.find(change.key())?, change) {
-            (Place::Empty | Place::Apart(_), Change::Remove(_)) => return Ok(None),
+    // none if it changes nothing
+    fn at(trie: &Trie, place: Place, change: &'a Change) -> Option<Self> {
+        let fork = match (place, change) {
+            (Place::Empty | Place::Apart(_), Change::Remove(_)) => return None,
             (Place::Empty, Change::Put(_)) => 0,
             (Place::Apart(bit), Change::Put(_)) => u16::from(bit),
             (Place::Here(index), Change::Put(leaf)) if trie.leaves.slot(index).equals(leaf) => {
-                return Ok(None);
+                return None;
             }
             (Place::Here(_), _) => KEY_BITS,
         };
-        Ok(Some(Self { change, fork }))
+        Some(Self { change, fork })
     }
 
     fn sorted(trie: &Trie, changes: &'a [Change]) -> Result<Vec<Self>, Sealed> {
@@ -82,7 +83,11 @@ impl<'a> Edit<'a> {
             }
             same
         });
-        changes.into_iter().filter_map(|change| Self::of(trie, change).transpose()).collect()
+        let mut edits = Vec::with_capacity(changes.len());
+        for change in changes {
+            edits.extend(Self::at(trie, trie.find(change.key())?, change));
+        }
+        Ok(edits)
     }
 }
 
@@ -119,11 +124,12 @@ pub(super) fn apply_one(
     touched: &mut Touched,
     change: &Change,
 ) -> Result<Option<Leaf>, Sealed> {
-    let old = match trie.find(change.key())? {
+    let place = trie.find(change.key())?;
+    let old = match place {
         Place::Here(index) => Some(trie.leaves.slot(index).leaf()),
         Place::Empty | Place::Apart(_) => None,
     };
-    if let Some(edit) = Edit::of(trie, change)? {
+    if let Some(edit) = Edit::at(trie, place, change) {
         write(trie, touched, &[edit]);
     }
     Ok(old)
@@ -229,7 +235,7 @@ impl<'a> Editor<'a> {
         };
         let split_bit = match node.id.kind() {
             Kind::Leaf(_) => KEY_BITS,
-            Kind::Inner(index) => u16::from(self.trie.inners.slot(index).bit),
+            Kind::Inner(index) => u16::from(self.trie.inners.split(index).bit),
             Kind::Sealed(index) => self.trie.sealed.slot(index).prefix.len(),
         };
         if nearest.fork < split_bit {
@@ -255,9 +261,9 @@ impl<'a> Editor<'a> {
     }
 
     fn edit_inner(&mut self, index: u32, in_page: bool, edits: &[Edit<'_>]) -> Option<Part> {
-        let inner = self.trie.inners.slot(index);
-        let (bit, before) = (inner.bit, inner.sums());
-        let (left, right) = (inner.child(false), inner.child(true));
+        let inners = &self.trie.inners;
+        let (bit, before) = (inners.split(index).bit, inners.sums(index));
+        let [left, right] = [false, true].map(|side| inners.child(index, side));
         let (zeros, ones) = split(edits, bit);
         // where only one side changes, the totals need not look at the other
         let one_sided = match (zeros.is_empty(), ones.is_empty()) {
@@ -317,21 +323,20 @@ impl<'a> Editor<'a> {
 
     // in the slot, if one is given
     fn link(&mut self, bit: u8, left: Part, right: Part, sums: &Sums, slot: Option<u32>) -> Part {
-        let known = |part: &Part| part.hash.map_or([0; 32], |hash| hash.0);
-        let line = line(&known(&left), &known(&right));
-        let inner = InnerSlot::new(bit, left.id, right.id, line, sums);
+        let children = [left.id, right.id];
         let index = match slot {
             Some(index) => {
-                *self.trie.inners.slot_mut(index) = inner;
+                self.trie.inners.update(index, bit, children, sums);
                 index
             }
-            None => self.trie.inners.insert(inner),
+            None => self.trie.inners.insert(bit, children, sums),
         };
         let in_page = sums.totals.entries <= u64::from(self.trie.page_leaves);
         for (part, side) in [(left, false), (right, true)] {
             self.place(&part, u16::from(bit) + 1, in_page);
-            if part.hash.is_none() {
-                self.jobs.push(part.id, Target::Child(index, side));
+            match &part.hash {
+                Some(hash) => self.trie.inners.set_child_hash(index, side, hash),
+                None => self.jobs.push(part.id, Target::Child(index, side)),
             }
         }
         Part::new(NodeId::inner(index), *sums)

@@ -135,8 +135,7 @@ impl Trie {
     pub(super) fn replace(&mut self, standing: &Standing, id: NodeId) {
         match standing.parent {
             None => self.top = Some(TreeNode { id, hash: standing.node.hash }),
-            Some((parent, false)) => self.inners.slot_mut(parent).left = id,
-            Some((parent, true)) => self.inners.slot_mut(parent).right = id,
+            Some((parent, right)) => self.inners.set_child(parent, right, id),
         }
     }
 
@@ -148,7 +147,7 @@ impl Trie {
                 Kind::Leaf(index) => self.leaves.remove(index),
                 Kind::Sealed(index) => self.sealed.remove(index),
                 Kind::Inner(index) => {
-                    let inner = self.inners.slot(index);
+                    let inner = self.inners.split(index);
                     waiting.extend([inner.left, inner.right]);
                     self.inners.remove(index);
                 }
@@ -217,9 +216,9 @@ impl Iterator for Rows<'_> {
                 return Some(self.trie.row_of(node, prefix));
             }
             if let Kind::Inner(index) = node.id.kind() {
-                let inner = self.trie.inners.slot(index);
-                let at = u16::from(inner.bit) + 1;
-                self.waiting.extend([(inner.child(true), at), (inner.child(false), at)]);
+                let at = u16::from(self.trie.inners.split(index).bit) + 1;
+                let child = |side| (self.trie.inners.child(index, side), at);
+                self.waiting.extend([true, false].map(child));
             }
         }
     }
