@@ -55,25 +55,25 @@ impl Jobs {
     /// Hashes all; the hash of the node for the top, if there is one.
     pub(super) fn run(self, trie: &mut Trie) -> Option<TreeHash> {
         let mut top = None;
+        let platform = Platform::detect();
         if self.due.len() < LEVELS_FROM || trie.algorithm != HashAlgorithm::Blake3 {
             for job in &self.due {
-                let hash = hash_one(trie, job.node);
+                let hash = hash_one(trie, platform, job.node);
                 deliver(trie, job.target, hash, &mut top);
             }
             return top;
         }
-        let platform = Platform::detect();
         let (sorted, ends) = self.by_level(trie);
         for level in (0..LEVELS).rev() {
             let start = ends.get(level + 1).copied().unwrap_or(0);
-            let key = match u8::try_from(level) {
-                Ok(bit) => HashAlgorithm::blake3_inner_key(bit),
-                Err(_) => HashAlgorithm::blake3_leaf_key(),
-            };
             for jobs in sorted[start..ends[level]].chunks(LANES) {
-                let hashes = hash_lanes(trie, platform, key, jobs);
+                let mut hashes = [[0; HASH_LEN]; LANES];
+                let line = |lane: usize| preimage(trie, jobs[lane.min(jobs.len() - 1)].node);
+                let lines: [&Line; LANES] = std::array::from_fn(line);
+                let lines = &lines[..jobs.len()];
+                hash_lanes(platform, level_key(level), lines, &mut hashes);
                 for (job, hash) in jobs.iter().zip(hashes) {
-                    deliver(trie, job.target, hash, &mut top);
+                    deliver(trie, job.target, TreeHash(hash), &mut top);
                 }
             }
         }
@@ -106,25 +106,63 @@ impl Jobs {
 
 fn level(trie: &Trie, node: NodeId) -> u16 {
     match node.kind() {
-        Kind::Inner(index) => u16::from(trie.inners.slot(index).bit),
+        Kind::Inner(index) => u16::from(trie.inners.split(index).bit),
         Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL as u16,
     }
+}
+
+fn level_key(level: usize) -> &'static [u8; HASH_LEN] {
+    u8::try_from(level)
+        .map_or_else(|_| HashAlgorithm::blake3_leaf_key(), HashAlgorithm::blake3_inner_key)
 }
 
 fn preimage(trie: &Trie, node: NodeId) -> &Line {
     match node.kind() {
         Kind::Leaf(index) => &trie.leaves.slot(index).line,
-        Kind::Inner(index) => &trie.inners.slot(index).line,
+        Kind::Inner(index) => trie.inners.line(index),
         Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
     }
 }
 
-fn hash_one(trie: &Trie, node: NodeId) -> TreeHash {
+/// Hashes of preimages, each of which is the only block of a keyed BLAKE3 hash.
+fn hash_lanes(
+    platform: Platform,
+    key: &[u8; HASH_LEN],
+    lines: &[&Line],
+    hashes: &mut [[u8; HASH_LEN]],
+) {
+    const KEYED_HASH: u8 = 1 << 4;
+    const CHUNK_START: u8 = 1;
+    const CHUNK_END_AND_ROOT: u8 = (1 << 1) | (1 << 3);
+    let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
+    let key: [u32; 8] = std::array::from_fn(|index| word(index * 4));
+    platform.hash_many(
+        lines,
+        &key,
+        0,
+        IncrementCounter::No,
+        KEYED_HASH,
+        CHUNK_START,
+        CHUNK_END_AND_ROOT,
+        hashes.as_flattened_mut(),
+    );
+}
+
+fn hash_one(trie: &Trie, platform: Platform, node: NodeId) -> TreeHash {
+    if trie.algorithm != HashAlgorithm::Blake3 {
+        return hash_plainly(trie, node);
+    }
+    let key = level_key(usize::from(level(trie, node)));
+    let mut hash = [[0; HASH_LEN]];
+    hash_lanes(platform, key, &[preimage(trie, node)], &mut hash);
+    TreeHash(hash[0])
+}
+
+fn hash_plainly(trie: &Trie, node: NodeId) -> TreeHash {
     match node.kind() {
         Kind::Inner(index) => {
-            let inner = trie.inners.slot(index);
-            let (left, right) = (inner.child(false).hash, inner.child(true).hash);
-            trie.algorithm.inner(inner.bit, &left, &right)
+            let [left, right] = [false, true].map(|side| trie.inners.child(index, side).hash);
+            trie.algorithm.inner(trie.inners.split(index).bit, &left, &right)
         }
         Kind::Leaf(index) => {
             let leaf = trie.leaves.slot(index);
@@ -134,39 +172,9 @@ fn hash_one(trie: &Trie, node: NodeId) -> TreeHash {
     }
 }
 
-// at most as many jobs as lanes, and at least one
-fn hash_lanes(
-    trie: &Trie,
-    platform: Platform,
-    key: &[u8; HASH_LEN],
-    jobs: &[Job],
-) -> [TreeHash; LANES] {
-    // of the BLAKE3 paper: every preimage is the only block of the only chunk of a keyed hash
-    const KEYED_HASH: u8 = 1 << 4;
-    const CHUNK_START: u8 = 1;
-    const CHUNK_END_AND_ROOT: u8 = 1 << 1 | 1 << 3;
-    let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
-    let key: [u32; 8] = std::array::from_fn(|index| word(index * 4));
-    let last = jobs.len() - 1;
-    let lines: [&Line; LANES] =
-        std::array::from_fn(|index| preimage(trie, jobs[index.min(last)].node));
-    let mut hashes = [[0; HASH_LEN]; LANES];
-    platform.hash_many(
-        &lines[..jobs.len()],
-        &key,
-        0,
-        IncrementCounter::No,
-        KEYED_HASH,
-        CHUNK_START,
-        CHUNK_END_AND_ROOT,
-        hashes.as_flattened_mut(),
-    );
-    hashes.map(TreeHash)
-}
-
 fn deliver(trie: &mut Trie, target: Target, hash: TreeHash, top: &mut Option<TreeHash>) {
     match target {
-        Target::Child(inner, right) => trie.inners.slot_mut(inner).set_child_hash(right, &hash),
+        Target::Child(inner, right) => trie.inners.set_child_hash(inner, right, &hash),
         Target::Top => *top = Some(hash),
     }
 }

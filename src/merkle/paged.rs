@@ -192,10 +192,10 @@ impl PagedTree {
         let mut standing = Standing { node: self.trie.top?, at: 0, parent: None };
         while !self.trie.fits_page(standing.node.id) {
             let Kind::Inner(index) = standing.node.id.kind() else { break };
-            let inner = self.trie.inners.slot(index);
-            let right = key.bit(inner.bit);
-            let at = u16::from(inner.bit) + 1;
-            standing = Standing { node: inner.child(right), at, parent: Some((index, right)) };
+            let bit = self.trie.inners.split(index).bit;
+            let (right, at) = (key.bit(bit), u16::from(bit) + 1);
+            let node = self.trie.inners.child(index, right);
+            standing = Standing { node, at, parent: Some((index, right)) };
         }
         let page = Prefix::of(&self.trie.sample(standing.node.id), standing.at);
         page.contains(key).then_some(page)
