@@ -5,9 +5,6 @@ use std::collections::BTreeMap;
 use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use selfsame::merkle::{Prefix, Sealed, Shape, View};
 
-/// All leaves of a tree.
-pub type Leaves = BTreeMap<KeyHash, RecordDigest>;
-
 struct Node {
     hash: TreeHash,
     view: View<usize>,
@@ -16,7 +13,7 @@ struct Node {
 }
 
 /// A tree in memory, parts of which can be sealed.
-pub struct ModelTree {
+pub(crate) struct ModelTree {
     algorithm: HashAlgorithm,
     nodes: Vec<Node>,
     sealed: Option<Prefix>,
@@ -24,7 +21,7 @@ pub struct ModelTree {
 
 impl ModelTree {
     /// The tree of these leaves.
-    pub fn new(algorithm: HashAlgorithm, leaves: &Leaves) -> Self {
+    pub(crate) fn new(algorithm: HashAlgorithm, leaves: &BTreeMap<KeyHash, RecordDigest>) -> Self {
         let mut tree = Self { algorithm, nodes: Vec::new(), sealed: None };
         let leaves: Vec<_> = leaves.iter().map(|(key, record)| (*key, *record)).collect();
         if !leaves.is_empty() {
@@ -35,7 +32,7 @@ impl ModelTree {
 
     /// Seals every node whose leaves all stand under the prefix.
     #[allow(dead_code)]
-    pub fn sealed_at(mut self, prefix: Prefix) -> Self {
+    pub(crate) fn sealed_at(mut self, prefix: Prefix) -> Self {
         self.sealed = Some(prefix);
         self
     }

@@ -12,7 +12,7 @@ use crate::json::{algorithm, array, bytes, cases, list, name, number, text};
 use crate::logs::check_heads;
 use crate::words::{assert_says, join};
 
-pub const SECTIONS: &[&str] = &[
+pub(crate) const SECTIONS: &[&str] = &[
     "certificate_keys",
     "certificates",
     "certificates_refused",

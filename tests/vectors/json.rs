@@ -10,48 +10,48 @@ use selfsame::merkle::Claim;
 use selfsame::types::{CollectionName, Key, Policy};
 use serde_json::Value;
 
-pub static VECTORS: LazyLock<Value> =
+pub(crate) static VECTORS: LazyLock<Value> =
     LazyLock::new(|| serde_json::from_str(include_str!("tree.json")).unwrap());
 
 /// The cases of a section: never none, lest a misspelt name pass.
-pub fn cases(section: &str) -> &'static [Value] {
+pub(crate) fn cases(section: &str) -> &'static [Value] {
     let cases = VECTORS[section].as_array().unwrap();
     assert!(!cases.is_empty(), "section {section} is empty");
     cases
 }
 
-pub fn list<'a>(case: &'a Value, field: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(case: &'a Value, field: &str) -> &'a [Value] {
     case[field].as_array().unwrap_or_else(|| panic!("{field} of {case}"))
 }
 
-pub fn text<'a>(case: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(case: &'a Value, field: &str) -> &'a str {
     case[field].as_str().unwrap_or_else(|| panic!("{field} of {case}"))
 }
 
-pub fn number(case: &Value, field: &str) -> u64 {
+pub(crate) fn number(case: &Value, field: &str) -> u64 {
     match &case[field] {
         Value::String(text) => text.parse().unwrap(),
         value => value.as_u64().unwrap_or_else(|| panic!("{field} of {case}")),
     }
 }
 
-pub fn bytes(case: &Value, field: &str) -> Vec<u8> {
+pub(crate) fn bytes(case: &Value, field: &str) -> Vec<u8> {
     hex::decode(text(case, field)).unwrap()
 }
 
-pub fn array(case: &Value, field: &str) -> [u8; 32] {
+pub(crate) fn array(case: &Value, field: &str) -> [u8; 32] {
     bytes(case, field).try_into().unwrap()
 }
 
-pub fn algorithm(case: &Value) -> HashAlgorithm {
+pub(crate) fn algorithm(case: &Value) -> HashAlgorithm {
     text(case, "hash").parse().unwrap()
 }
 
-pub fn name(case: &Value) -> CollectionName {
+pub(crate) fn name(case: &Value) -> CollectionName {
     CollectionName::new(text(case, "collection")).unwrap()
 }
 
-pub fn policy(case: &Value) -> Policy {
+pub(crate) fn policy(case: &Value) -> Policy {
     match number(case, "policy_id") {
         1 => Policy::Lww,
         2 => Policy::Siblings,
@@ -63,7 +63,7 @@ pub fn policy(case: &Value) -> Policy {
     }
 }
 
-pub fn totals(totals: &Value) -> Totals {
+pub(crate) fn totals(totals: &Value) -> Totals {
     Totals {
         entries: number(totals, "entries"),
         siblings: number(totals, "siblings"),
@@ -72,22 +72,22 @@ pub fn totals(totals: &Value) -> Totals {
     }
 }
 
-pub fn tree_hash(case: &Value) -> TreeHash {
+pub(crate) fn tree_hash(case: &Value) -> TreeHash {
     TreeHash(array(case, "tree_hash"))
 }
 
-pub fn hash_at(pair: &Value, at: usize) -> Option<[u8; 32]> {
+pub(crate) fn hash_at(pair: &Value, at: usize) -> Option<[u8; 32]> {
     Some(hex::decode(pair[at].as_str()?).unwrap().try_into().unwrap())
 }
 
 /// Pairs of key hash and record digest.
-pub fn pairs(list: &[Value]) -> Vec<(KeyHash, RecordDigest)> {
+pub(crate) fn pairs(list: &[Value]) -> Vec<(KeyHash, RecordDigest)> {
     let pair = |pair| (KeyHash(hash_at(pair, 0).unwrap()), RecordDigest(hash_at(pair, 1).unwrap()));
     list.iter().map(pair).collect()
 }
 
 /// Pairs of key hash and record digest or null.
-pub fn claims(list: &[Value]) -> Vec<Claim> {
+pub(crate) fn claims(list: &[Value]) -> Vec<Claim> {
     let claim = |pair| Claim {
         key: KeyHash(hash_at(pair, 0).unwrap()),
         record: hash_at(pair, 1).map(RecordDigest),
@@ -96,12 +96,12 @@ pub fn claims(list: &[Value]) -> Vec<Claim> {
 }
 
 /// The claim of a single proof: `kh`, and `rd` or null.
-pub fn claim(case: &Value) -> Claim {
+pub(crate) fn claim(case: &Value) -> Claim {
     let record = case["rd"].as_str().map(|_| RecordDigest(array(case, "rd")));
     Claim { key: KeyHash(array(case, "kh")), record }
 }
 
-pub fn key(case: &Value) -> Key {
+pub(crate) fn key(case: &Value) -> Key {
     Key::new(bytes(case, "key_hex")).unwrap()
 }
 
@@ -114,21 +114,21 @@ fn dot(pair: &Value) -> Dot {
     Dot::new(writer(pair[0].as_str().unwrap()), pair[1].as_u64().unwrap()).unwrap()
 }
 
-pub fn dots(case: &Value, field: &str) -> DotSet {
+pub(crate) fn dots(case: &Value, field: &str) -> DotSet {
     list(case, field).iter().map(dot).collect()
 }
 
-pub fn context(case: &Value) -> Vec<(Writer, u64)> {
+pub(crate) fn context(case: &Value) -> Vec<(Writer, u64)> {
     list(case, "context").iter().map(dot).map(|dot| (dot.writer(), dot.counter())).collect()
 }
 
 /// Context and exceptions of a case, with the dots held.
-pub fn causality(case: &Value, held: &DotSet) -> Causality {
+pub(crate) fn causality(case: &Value, held: &DotSet) -> Causality {
     Causality::new(context(case), dots(case, "exceptions"), held)
 }
 
 /// The record of an entry in the shape of the dump, checked against all that it says of itself.
-pub fn record(algorithm: HashAlgorithm, entry: &Value) -> Record {
+pub(crate) fn record(algorithm: HashAlgorithm, entry: &Value) -> Record {
     let sibling = |sibling: &Value| {
         let value_hash = ValueHash(array(sibling, "value_hash"));
         if sibling["value_hex"].is_string() {

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::json::{algorithm, array, bytes, cases, list, number, text};
 
-pub const SECTIONS: &[&str] = &["logs"];
+pub(crate) const SECTIONS: &[&str] = &["logs"];
 
 fn items(case: &Value) -> Vec<Vec<u8>> {
     let items = list(case, "items").iter();
@@ -23,7 +23,7 @@ fn log_hashes(case: &Value, field: &str) -> Vec<LogHash> {
 }
 
 /// Every head over the first `size` items must come out byte for byte.
-pub fn check_heads(algorithm: HashAlgorithm, items: &[Vec<u8>], heads: &[Value]) {
+pub(crate) fn check_heads(algorithm: HashAlgorithm, items: &[Vec<u8>], heads: &[Value]) {
     for case in heads {
         let size = usize::try_from(number(case, "size")).unwrap();
         let mut log = MerkleLog::new(algorithm);

@@ -13,11 +13,11 @@ use crate::json::{
 };
 use crate::model_tree::ModelTree;
 
-pub const SECTIONS: &[&str] =
+pub(crate) const SECTIONS: &[&str] =
     &["multiproofs", "subtree_proofs", "dishonest_trees", "dishonest_multiproofs"];
 
 /// Proofs must come out byte for byte, and hold.
-pub fn check_proofs(tree: &ModelTree, proofs: &[Value]) {
+pub(crate) fn check_proofs(tree: &ModelTree, proofs: &[Value]) {
     for case in proofs {
         let claim = claim(case);
         if case["key_hex"].is_string() {
@@ -39,7 +39,11 @@ pub fn check_proofs(tree: &ModelTree, proofs: &[Value]) {
 }
 
 /// Each must be refused, and for its first fault.
-pub fn check_proofs_refused(algorithm: HashAlgorithm, tree_hash: &TreeHash, refused: &[Value]) {
+pub(crate) fn check_proofs_refused(
+    algorithm: HashAlgorithm,
+    tree_hash: &TreeHash,
+    refused: &[Value],
+) {
     for case in refused {
         let proof = Proof::parse(&bytes(case, "proof"));
         let error = proof.and_then(|proof| proof.verify(algorithm, tree_hash, &claim(case)));

@@ -16,10 +16,10 @@ use crate::json::{
     algorithm, array, bytes, cases, key, list, name, number, pairs, policy, record, text, totals,
     tree_hash,
 };
-use crate::model_tree::{Leaves, ModelTree};
+use crate::model_tree::ModelTree;
 use crate::proofs::{check_proofs, check_proofs_refused};
 
-pub const SECTIONS: &[&str] = &[
+pub(crate) const SECTIONS: &[&str] = &[
     "roots",
     "envelopes_refused",
     "collections",
@@ -209,7 +209,7 @@ fn sequences() {
 #[test]
 fn pair_sequences() {
     for case in cases("pair_sequences") {
-        let mut leaves = Leaves::new();
+        let mut leaves = BTreeMap::new();
         for step in list(case, "steps") {
             let key = KeyHash(array(step, "kh"));
             match text(step, "op") {

@@ -11,7 +11,7 @@ use crate::json::{
     VECTORS, algorithm, array, bytes, cases, causality, context, dots, hash_at, list, text,
 };
 
-pub const SECTIONS: &[&str] = &[
+pub(crate) const SECTIONS: &[&str] = &[
     "constants",
     "records_refused",
     "contexts",
@@ -92,7 +92,7 @@ fn joins() {
 }
 
 /// Merges two snapshots as a session does, and joins what they have seen.
-pub fn join(a: &Value, b: &Value) -> (Causality, DotSet) {
+pub(crate) fn join(a: &Value, b: &Value) -> (Causality, DotSet) {
     let (a_held, b_held) = (dots(a, "held"), dots(b, "held"));
     let (mut joined, other) = (causality(a, &a_held), causality(b, &b_held));
     let stays = |held: &DotSet, by: &DotSet, seen: &Causality| -> Vec<_> {
@@ -106,7 +106,7 @@ pub fn join(a: &Value, b: &Value) -> (Causality, DotSet) {
     (joined, held)
 }
 
-pub fn assert_says(causality: &Causality, case: &Value, what: &str) {
+pub(crate) fn assert_says(causality: &Causality, case: &Value, what: &str) {
     let mut expected = context(case);
     expected.sort_unstable();
     assert_eq!(causality.pairs().collect::<Vec<_>>(), expected, "{what}");
