@@ -39,7 +39,9 @@ impl Path {
 
     /// The deepest bit index.
     pub(super) fn last(&self) -> Option<u8> {
-        self.bits().iter_ones().last().map(|bit| bit as u8)
+        let bitmap = self.bitmap();
+        let last = bitmap.last()?;
+        Some((bitmap.len() * 8 - 1) as u8 - last.trailing_zeros() as u8)
     }
 
     /// The indices that are less than `bits`.
