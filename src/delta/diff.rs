@@ -127,10 +127,10 @@ impl ChunkMatch {
     #[must_use]
     pub fn gaps(&self) -> Option<GapRequest> {
         let runs = self.runs();
-        let missing: u64 = self.missing();
+        let missing = self.missing();
         let places_known = runs.len() <= 1;
         (!runs.is_empty() && !(places_known && missing < WHOLE_BELOW / 4))
-            .then_some(GapRequest { runs })
+            .then_some(GapRequest { runs, missing })
     }
 
     /// Bytes of the target that no chunk of the base has.

@@ -279,7 +279,7 @@ mod tests {
             let filter = BloomFilter::from_wire(WireFilter { hashes, bits }, &seed, &limits);
             prop_assert_eq!(filter.is_ok(), usable);
             if let Ok(filter) = filter {
-                filter.contains(dot(3, counter));
+                let _ = filter.contains(dot(3, counter));
                 prop_assert!((0.0..=1.0).contains(&filter.false_positive_rate()));
             }
         }
