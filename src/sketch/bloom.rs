@@ -94,6 +94,7 @@ pub struct WireFilter {
     /// Number of hashes, 1 to 32.
     pub hashes: u8,
     /// The bits.
+    #[serde(with = "crate::delta::bytes")]
     pub bits: Vec<u8>,
 }
 
