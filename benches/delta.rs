@@ -3,7 +3,7 @@
 //! `cargo bench --bench delta` prints the bytes first (they are the same on every machine), then
 //! measures throughput. Values are records in JSON; the edits are changed fields, inserted,
 //! deleted and moved records.
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use std::hint::black_box;
 

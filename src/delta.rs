@@ -31,7 +31,7 @@
 //! # Ok::<(), delta::DeltaError>(())
 //! ```
 
-mod bytes;
+pub(crate) mod bytes;
 pub mod chunk;
 pub mod compress;
 pub mod diff;

@@ -24,11 +24,16 @@ const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const SMALL_BYTES: usize = 64 << 10;
 const SMALL_LEVEL: i32 = 3;
 const PREFIXED_LEVEL: i32 = 9;
+/// The hash table of level 9 has as many places: of a longer prefix it forgets the beginning,
+/// whatever the window. 8 MiB of noise with 64 edits took 4.3 MB without long-distance matching
+/// and 1.8 KB with it; below, doing without finds shorter encodings.
+const INDEXED_BYTES: usize = 2 << 20;
 
 /// Compresses `source`, with `prefix` as reference if there is one. None when there is no memory
 /// for it.
 ///
-/// Level 3; level 9 above 64 KiB with a prefix, and a window that reaches back over all of it.
+/// Level 3; with a prefix and above 64 KiB level 9, from 2 MiB with long-distance matching. The
+/// window reaches back over all of the prefix.
 #[must_use]
 pub fn compress(source: &[u8], prefix: Option<&[u8]>) -> Option<Vec<u8>> {
     let mut context = CCtx::try_create()?;
@@ -43,6 +48,8 @@ pub fn compress(source: &[u8], prefix: Option<&[u8]>) -> Option<Vec<u8>> {
             let span = source.len().saturating_add(prefix.len());
             let level = if span <= 2 * SMALL_BYTES { SMALL_LEVEL } else { PREFIXED_LEVEL };
             context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+            let far = prefix.len() > INDEXED_BYTES;
+            context.set_parameter(CParameter::EnableLongDistanceMatching(far)).ok()?;
             context.set_parameter(CParameter::WindowLog(window_log(span))).ok()?;
             context.ref_prefix(prefix).ok()?;
         }

@@ -23,11 +23,12 @@
 use std::ops::Range;
 
 use super::rolling::Rolling;
-use super::signature::{
-    BlockSignature, ChunkSignature, GapRequest, GapRun, SignatureKey, WHOLE_BELOW,
-};
+use super::signature::{BlockSignature, ChunkSignature, GapRequest, GapRun, SignatureKey};
 use super::{DeltaError, Operation, Patch};
 use crate::limits::Limits;
+
+/// So few missing bytes are sent sooner than blocks are asked for.
+const WORTH_A_ROUND: u64 = 256;
 
 /// Ids with their indices, for look-ups in constant time on the way past.
 struct Index {
@@ -127,10 +128,14 @@ impl ChunkMatch {
     #[must_use]
     pub fn gaps(&self) -> Option<GapRequest> {
         let runs = self.runs();
-        let missing: u64 = self.missing();
-        let places_known = runs.len() <= 1;
-        (!runs.is_empty() && !(places_known && missing < WHOLE_BELOW / 4))
-            .then_some(GapRequest { runs })
+        let missing = self.missing();
+        let worth_it = match runs.len() {
+            0 => false,
+            // The length of one gap follows from the others; those of several must be asked.
+            1 => missing >= WORTH_A_ROUND,
+            _ => true,
+        };
+        worth_it.then_some(GapRequest { runs, missing })
     }
 
     /// Bytes of the target that no chunk of the base has.

@@ -8,6 +8,8 @@
 use super::signature::SignatureKey;
 
 const PRIME: u64 = (1 << 61) - 1;
+/// Bytes of a new window that are taken in by one reduction.
+const STRIDE: usize = 8;
 
 /// Fingerprints of windows of one length under one key.
 pub(super) struct Rolling {
@@ -16,6 +18,9 @@ pub(super) struct Rolling {
     block: usize,
     /// What a byte that leaves takes away, as its negative.
     leaving: Box<[u64; 256]>,
+    /// What the bytes of a stride are multiplied by, and what came before them.
+    powers: [u64; STRIDE],
+    stride: u64,
 }
 
 impl Rolling {
@@ -27,7 +32,12 @@ impl Rolling {
         for (byte, entry) in (1..=256).zip(leaving.iter_mut()) {
             *entry = PRIME - multiply_add(power, byte, 0);
         }
-        Self { point, spread: spread | 1, block, leaving }
+        let mut powers = [1; STRIDE];
+        for index in (1..STRIDE).rev() {
+            powers[index - 1] = multiply_add(powers[index], point, 0);
+        }
+        let stride = multiply_add(powers[0], point, 0);
+        Self { point, spread: spread | 1, block, leaving, powers, stride }
     }
 
     /// Length of the windows.
@@ -37,7 +47,15 @@ impl Rolling {
 
     /// State of a window.
     pub(super) fn start(&self, window: &[u8]) -> u64 {
-        window.iter().fold(0, |state, byte| multiply_add(state, self.point, u64::from(*byte) + 1))
+        let (strides, rest) = window.as_chunks::<STRIDE>();
+        let state = strides.iter().fold(0, |state: u64, bytes| {
+            let taken = bytes
+                .iter()
+                .zip(&self.powers)
+                .map(|(byte, power)| (u128::from(*byte) + 1) * u128::from(*power));
+            reduce(u128::from(state) * u128::from(self.stride) + taken.sum::<u128>())
+        });
+        rest.iter().fold(state, |state, byte| multiply_add(state, self.point, u64::from(*byte) + 1))
     }
 
     /// State of the window one further.
@@ -52,10 +70,14 @@ impl Rolling {
     }
 }
 
-/// a * b + c in the field; `a`, `b` below the prime, `c` below twice the prime.
+/// a * b + c in the field; `a`, `b` below the prime.
 fn multiply_add(a: u64, b: u64, c: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b) + u128::from(c);
-    let folded = (product as u64 & PRIME) + (product >> 61) as u64;
+    reduce(u128::from(a) * u128::from(b) + u128::from(c))
+}
+
+/// A number below 2^123, in the field.
+fn reduce(number: u128) -> u64 {
+    let folded = (number as u64 & PRIME) + (number >> 61) as u64;
     let folded = (folded & PRIME) + (folded >> 61);
     if folded >= PRIME { folded - PRIME } else { folded }
 }

@@ -37,6 +37,9 @@ pub const WHOLE_BELOW: u64 = 1 << 10;
 pub const ONE_ROUND_UP_TO: u64 = 64 << 10;
 const MIN_BLOCK: u64 = 64;
 const MAX_BLOCK: u64 = 16 << 10;
+/// How many square roots of their run blocks are long: ids cost less, inserts more, when longer.
+const ROOTS_IN_BASE: u64 = 2;
+const ROOTS_IN_GAPS: u64 = 3;
 const MIN_WIDTH: u8 = 8;
 const MAX_WIDTH: u8 = 56;
 
@@ -148,7 +151,7 @@ impl Signature {
             return None;
         }
         Some(if base_len.max(target_len) <= ONE_ROUND_UP_TO {
-            Self::Blocks(BlockSignature::of_runs(&[base], target_len, key, margin))
+            Self::Blocks(BlockSignature::of_runs(&[base], ROOTS_IN_BASE, target_len, key, margin))
         } else {
             Self::Chunks(ChunkSignature::of(base, target_len, key, margin))
         })
@@ -234,6 +237,8 @@ pub struct GapRun {
 pub struct GapRequest {
     /// The runs.
     pub runs: Vec<GapRun>,
+    /// Bytes of the target in which their blocks will be looked for: tells how wide ids must be.
+    pub missing: u64,
 }
 
 impl GapRequest {
@@ -267,14 +272,21 @@ pub struct BlockSignature {
 }
 
 impl BlockSignature {
-    fn of_runs(runs: &[&[u8]], target_len: u64, key: &SignatureKey, margin: IdMargin) -> Self {
+    /// Blocks of `roots` times the square root of the mean run.
+    fn of_runs(
+        runs: &[&[u8]],
+        roots: u64,
+        searched: u64,
+        key: &SignatureKey,
+        margin: IdMargin,
+    ) -> Self {
         let run_lengths: Vec<u64> = runs.iter().map(|run| run.len() as u64).collect();
         let total: u64 = run_lengths.iter().sum();
         let mean = total / (runs.len() as u64).max(1);
-        let block = (2 * mean.isqrt()).clamp(MIN_BLOCK, MAX_BLOCK);
+        let block = (roots * mean.isqrt()).clamp(MIN_BLOCK, MAX_BLOCK);
         let rolling = Rolling::new(key, block as usize);
         let count: u64 = run_lengths.iter().map(|length| block_count(*length, block)).sum();
-        let width = margin.width(count, target_len);
+        let width = margin.width(count, searched);
         let ids = runs.iter().flat_map(|run| {
             block_starts(run.len() as u64, block)
                 .filter_map(|start| run.get(start as usize..(start + block) as usize))
@@ -298,7 +310,7 @@ impl BlockSignature {
     ) -> Result<Self, DeltaError> {
         let chunks = chunk_size(base, target_len).cut(base);
         let slices = request.slices(base, &chunks)?;
-        Ok(Self::of_runs(&slices, target_len, key, margin))
+        Ok(Self::of_runs(&slices, ROOTS_IN_GAPS, request.missing.min(target_len), key, margin))
     }
 
     pub(super) fn run_lengths(&self) -> &[u64] {
@@ -370,7 +382,7 @@ mod tests {
     #[test]
     fn signatures_that_do_not_add_up_are_refused() {
         let limits = Limits { max_value_bytes: 1 << 20, ..Limits::default() };
-        let good = BlockSignature::of_runs(&[&[0; 5_000]], 5_000, &KEY, IdMargin::First);
+        let good = BlockSignature::of_runs(&[&[0; 5_000]], 2, 5_000, &KEY, IdMargin::First);
         assert!(good.blocks(&limits).is_ok());
         let bad = [
             BlockSignature { block: 0, ..good.clone() },
@@ -392,7 +404,7 @@ mod tests {
         let base: Vec<u8> = (0..100_000u32).map(|n| (n.wrapping_mul(n) >> 9) as u8).collect();
         let ask = |runs: &[(u32, u32)]| {
             let runs = runs.iter().map(|&(first, count)| GapRun { first, count }).collect();
-            let request = GapRequest { runs };
+            let request = GapRequest { runs, missing: 100_000 };
             BlockSignature::of_gaps(&base, 100_000, &request, &KEY, IdMargin::First)
         };
         let count = ChunkSignature::of(&base, 100_000, &KEY, IdMargin::First).count;

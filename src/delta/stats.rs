@@ -94,3 +94,29 @@ impl AddAssign for CompressionStats {
         add(&mut self.signature_bytes, other.signature_bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::delta::encode_whole;
+
+    #[test]
+    fn parts_add_up_to_what_was_counted_at_once() {
+        let values: [&[u8]; 3] = [&[1; 900], b"short", &[2; 70]];
+        let (mut all, mut sum) = (CompressionStats::default(), CompressionStats::default());
+        for value in values {
+            let mut part = CompressionStats::default();
+            for stats in [&mut all, &mut part] {
+                stats.count(&encode_whole(value), value.len() as u64);
+                stats.count_by_hash(10);
+                stats.count_signature(3);
+            }
+            sum += part;
+        }
+        assert_eq!(sum, all);
+        assert_eq!((all.values_whole, all.values_raw, all.values_by_hash), (3, 1, 3));
+        assert_eq!((all.bytes_before, all.signature_bytes), (900 + 5 + 70 + 30, 9));
+        sum += CompressionStats { bytes_after: u64::MAX, ..CompressionStats::default() };
+        assert_eq!(sum.saved(), 0);
+    }
+}

@@ -49,7 +49,7 @@ pub enum EstimatorError {
 /// 128 signed counters over the leaves of a collection: the same for the same set, in whatever
 /// order it came to be.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(try_from = "Vec<i64>", into = "Vec<i64>")]
+#[serde(try_from = "Wire", into = "Wire")]
 pub struct Estimator(Box<[i64; COUNTERS]>);
 
 impl Default for Estimator {
@@ -132,22 +132,21 @@ fn checked(counter: i64) -> Result<i64, EstimatorError> {
     i32::try_from(counter).map(i64::from).map_err(|_| EstimatorError::Counter(counter))
 }
 
-impl From<Estimator> for Vec<i64> {
+/// The bytes of an estimator, as serde sees them.
+#[derive(Serialize, Deserialize)]
+struct Wire(#[serde(with = "crate::delta::bytes")] Vec<u8>);
+
+impl From<Estimator> for Wire {
     fn from(estimator: Estimator) -> Self {
-        estimator.0.to_vec()
+        Self(estimator.to_bytes())
     }
 }
 
-impl TryFrom<Vec<i64>> for Estimator {
+impl TryFrom<Wire> for Estimator {
     type Error = EstimatorError;
 
-    fn try_from(counters: Vec<i64>) -> Result<Self, Self::Error> {
-        let counters: Result<Vec<i64>, _> = counters.into_iter().map(checked).collect();
-        let counters: Box<[i64; COUNTERS]> = counters?
-            .into_boxed_slice()
-            .try_into()
-            .map_err(|_| CodecError::Invalid("an estimator has 128 counters"))?;
-        Ok(Self(counters))
+    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
+        Self::from_bytes(&wire.0)
     }
 }
 
@@ -260,14 +259,30 @@ mod tests {
     }
 
     #[test]
+    fn it_travels_in_under_two_bytes_a_counter() {
+        let config = bincode::config::standard();
+        let mut estimator = Estimator::default();
+        (0..200_000).for_each(|item| estimator.add(&leaf(1, item)));
+        let bytes = bincode::serde::encode_to_vec(&estimator, config).unwrap();
+        assert!(bytes.len() < 2 * COUNTERS);
+        let (again, _): (Estimator, usize) =
+            bincode::serde::decode_from_slice(&bytes, config).unwrap();
+        assert_eq!(again, estimator);
+    }
+
+    #[test]
     fn hostile_counters_do_not_overflow() {
-        let least = Estimator::try_from(vec![i64::from(i32::MIN); COUNTERS]).unwrap();
-        let most = Estimator::try_from(vec![i64::from(i32::MAX); COUNTERS]).unwrap();
+        let of = |counter: i64, count: usize| {
+            let mut bytes = Vec::new();
+            (0..count).for_each(|_| varint::put_signed(&mut bytes, counter));
+            Estimator::from_bytes(&bytes)
+        };
+        let least = of(i64::from(i32::MIN), COUNTERS).unwrap();
+        let most = of(i64::from(i32::MAX), COUNTERS).unwrap();
         assert_eq!(least.difference(&most), u64::MAX);
         let _ = least.folded().difference(&most.folded());
-        for counters in [vec![0; 127], vec![0; 129], vec![i64::MIN; 128], vec![1 << 31; 128]] {
-            assert!(Estimator::try_from(counters).is_err());
-        }
+        assert!(of(0, 127).is_err() && of(0, 129).is_err());
+        assert!(of(i64::MIN, COUNTERS).is_err() && of(1 << 31, COUNTERS).is_err());
         assert!(Estimator::from_bytes(&[]).is_err());
         assert!(Estimator::from_bytes(&[0; 129]).is_err());
         assert!(Estimator::from_bytes(&[0xff; 1_280]).is_err());
