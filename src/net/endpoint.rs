@@ -167,15 +167,12 @@ impl Endpoint {
                 / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             match timeout(share, self.dial_one(peer, *address, &options)).await {
                 Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(NetError::IdleTimeout(_))) | Err(_) => {}
                 // An answer says more than the silence of another address.
                 Ok(Err(error)) => failure = Some(error),
-                Err(_) => {}
             }
         }
-        match failure {
-            Some(NetError::IdleTimeout(_)) | None => Err(silent()),
-            Some(error) => Err(error),
-        }
+        Err(failure.unwrap_or_else(silent))
     }
 
     /// Callers let in and turned away so far.
