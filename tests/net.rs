@@ -147,7 +147,7 @@ fn an_unknown_caller_is_refused_and_told_what_to_do() {
         let error = refusal(&mallory, &address(&bob)).await;
         assert!(matches!(error, NetError::Refused { peer, own } if peer == id(2) && own == id(3)));
         assert!(error.to_string().contains(&format!("add {}", id(3))), "{error}");
-        assert_eq!(error.fault(), Fault::Peer);
+        assert_eq!(error.fault(), Fault::Network, "being unknown is nobody's misdeed");
 
         let (dialled, _) = connect(&endpoint(1, &[]), &bob).await;
         assert_eq!(dialled.peer(), id(2), "the next in the queue is served");
@@ -466,6 +466,26 @@ fn callers_beyond_the_limit_are_told_to_come_later() {
         let error = alice.dial(&address(&bob), DEADLINE).await.unwrap_err();
         assert!(matches!(error, NetError::Busy(_)), "{error}");
         assert_eq!(bob.accept_stats().turned_away, 1);
+    });
+}
+
+#[test]
+fn connections_that_nobody_takes_are_closed_as_busy() {
+    run(async {
+        let limits =
+            NetLimits { handshake_timeout: Duration::from_millis(500), ..NetLimits::default() };
+        let bob = endpoint_with(2, |_: &NodeId| true, limits);
+        let alice = endpoint(1, &[]);
+        let mut queued = Vec::new();
+        for _ in 0..64 {
+            queued.push(alice.dial(&address(&bob), DEADLINE).await.unwrap());
+        }
+        until(|| bob.accept_stats().accepted == 64).await;
+        let beyond = alice.dial(&address(&bob), DEADLINE).await.unwrap();
+        let error = beyond.closed().await;
+        assert!(matches!(error, NetError::ClosedByPeer { code: CloseCode::Busy, .. }), "{error}");
+        assert_eq!(bob.accept().await.unwrap().peer(), id(1), "those before it wait on");
+        assert!(queued[0].close_reason().is_none());
     });
 }
 

@@ -234,7 +234,7 @@ impl Endpoint {
             (Err(_), Some(found)) if *found != peer.id() => {
                 Err(NetError::WrongKey { address, expected: peer.id(), found: *found })
             }
-            (Err(error), _) => Err(ends.error(error)),
+            (Err(error), _) => Err(ends.handshake_error(error)),
         }
     }
 }
@@ -350,15 +350,9 @@ async fn finish_handshake(
     own: NodeId,
     address: SocketAddr,
 ) -> Result<Connection, NetError> {
-    // Until the handshake is done the caller has no id; errors name none here.
+    // Until the handshake is done the caller has no id.
     let ends = Ends { own, peer: NodeId([0; 32]), address, dialled: false };
-    let failed = |error: ConnectionError| NetError::Handshake {
-        address,
-        reason: match error {
-            ConnectionError::TransportError(error) => error.reason,
-            other => ends.error(other).to_string(),
-        },
-    };
+    let failed = |error| ends.handshake_error(error);
     let connection = connecting.map_err(failed)?.await.map_err(failed)?;
     match tls::peer_id(&connection) {
         Some(peer) => Ok(Connection::new(connection, Ends { peer, ..ends })),

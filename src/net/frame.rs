@@ -395,10 +395,11 @@ mod tests {
         for length in [MAX as u32 + 1, u32::MAX] {
             let mut decoder = FrameDecoder::new(MAX);
             decoder.push(&length.to_le_bytes());
-            assert!(matches!(
-                decoder.next_frame(),
-                Err(FrameError::TooLarge { length: announced, max: MAX }) if announced == u64::from(length)
-            ));
+            let error = decoder.next_frame().unwrap_err();
+            let FrameError::TooLarge { length: announced, max: MAX } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(announced, u64::from(length));
         }
         let mut decoder = FrameDecoder::new(MAX);
         decoder.push(&wire(&[vec![7; MAX]]));

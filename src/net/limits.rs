@@ -45,7 +45,8 @@ pub struct NetLimits {
     pub max_bidirectional_streams: u32,
     /// Bulk streams that a peer may have open at once.
     pub max_unidirectional_streams: u32,
-    /// Handshakes that may be under way at once; more are refused. About 20 KiB each.
+    /// Handshakes that may be under way at once; more are refused. Each holds
+    /// the state of one connection.
     pub max_pending_handshakes: usize,
     /// Handshakes under way above which a caller must first prove its address (QUIC retry).
     pub retry_above: usize,
