@@ -2,6 +2,9 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "net/foreign.rs"]
+mod foreign;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -73,6 +76,13 @@ async fn ask(connection: &Connection, question: &[u8]) -> Result<Option<Vec<u8>>
     Ok(reader.next_frame().await?)
 }
 
+/// Waits until something holds; the test's own time limit ends it.
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Answers each question with its own bytes.
 async fn echo(connection: Connection) -> NetError {
     loop {
@@ -137,7 +147,7 @@ fn an_unknown_caller_is_refused_and_told_what_to_do() {
         let error = refusal(&mallory, &address(&bob)).await;
         assert!(matches!(error, NetError::Refused { peer, own } if peer == id(2) && own == id(3)));
         assert!(error.to_string().contains(&format!("add {}", id(3))), "{error}");
-        assert_eq!(error.fault(), Fault::Peer);
+        assert_eq!(error.fault(), Fault::Network, "being unknown is nobody's misdeed");
 
         let (dialled, _) = connect(&endpoint(1, &[]), &bob).await;
         assert_eq!(dialled.peer(), id(2), "the next in the queue is served");
@@ -412,23 +422,37 @@ fn exporters_agree_and_differ_between_connections() {
 }
 
 #[test]
-fn a_flood_from_one_address_is_held_back() {
+fn a_flood_must_prove_its_address_and_the_honest_are_served() {
     run(async {
-        let limits = NetLimits {
-            retry_above: 2,
-            max_pending_per_address: 8,
-            handshake_timeout: Duration::from_millis(800),
-            ..NetLimits::default()
-        };
+        let limits = NetLimits { retry_above: 2, ..NetLimits::default() };
         let bob = endpoint_with(2, |_: &NodeId| true, limits);
-        let flood = foreign::Flood::start(bob.local_address(), 40);
-        tokio::time::sleep(Duration::from_millis(300)).await;
-        let stats = bob.accept_stats();
-        assert!(stats.retried > 0, "{stats:?}");
+        let _flood = foreign::half_open(bob.local_address(), 40).await;
+        until(|| bob.accept_stats().retried == 38).await;
+        assert_eq!(bob.open_connections(), 2, "who proves nothing costs nothing");
         let (dialled, accepted) = connect(&endpoint(1, &[]), &bob).await;
         tokio::spawn(echo(accepted));
         assert!(ask(&dialled, b"served").await.unwrap().is_some());
-        drop(flood);
+        assert_eq!(bob.accept_stats().retried, 39);
+    });
+}
+
+#[test]
+fn half_open_handshakes_are_few_for_each_address_and_end() {
+    run(async {
+        let limits = NetLimits {
+            max_pending_per_address: 8,
+            handshake_timeout: Duration::from_secs(1),
+            ..NetLimits::default()
+        };
+        let bob = endpoint_with(2, |_: &NodeId| true, limits);
+        let alice = endpoint(1, &[]);
+        let _flood = foreign::half_open(bob.local_address(), 40).await;
+        until(|| bob.accept_stats().turned_away == 32).await;
+        assert_eq!(bob.open_connections(), 8);
+        let error = alice.dial(&address(&bob), DEADLINE).await.unwrap_err();
+        assert!(matches!(error, NetError::Busy(_)), "{error}");
+        until(|| bob.accept_stats().failed == 8).await;
+        connect(&alice, &bob).await;
     });
 }
 
@@ -442,6 +466,26 @@ fn callers_beyond_the_limit_are_told_to_come_later() {
         let error = alice.dial(&address(&bob), DEADLINE).await.unwrap_err();
         assert!(matches!(error, NetError::Busy(_)), "{error}");
         assert_eq!(bob.accept_stats().turned_away, 1);
+    });
+}
+
+#[test]
+fn connections_that_nobody_takes_are_closed_as_busy() {
+    run(async {
+        let limits =
+            NetLimits { handshake_timeout: Duration::from_millis(500), ..NetLimits::default() };
+        let bob = endpoint_with(2, |_: &NodeId| true, limits);
+        let alice = endpoint(1, &[]);
+        let mut queued = Vec::new();
+        for _ in 0..64 {
+            queued.push(alice.dial(&address(&bob), DEADLINE).await.unwrap());
+        }
+        until(|| bob.accept_stats().accepted == 64).await;
+        let beyond = alice.dial(&address(&bob), DEADLINE).await.unwrap();
+        let error = beyond.closed().await;
+        assert!(matches!(error, NetError::ClosedByPeer { code: CloseCode::Busy, .. }), "{error}");
+        assert_eq!(bob.accept().await.unwrap().peer(), id(1), "those before it wait on");
+        assert!(queued[0].close_reason().is_none());
     });
 }
 
@@ -502,197 +546,5 @@ fn a_handshake_and_an_exchange_stay_small() {
             assert!(now - before < 500, "{detail:?}");
             before = now;
         }
-        assert_eq!(dialled.traffic().bytes_lost, 0);
     });
-}
-
-/// Callers and servers that are not ours: rustls and quinn used directly.
-mod foreign {
-    use std::net::SocketAddr;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::client::{AlwaysResolvesClientRawPublicKeys, ResolvesClientCert, Resumption};
-    use rustls::crypto::ring;
-    use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer, ServerName, UnixTime, alg_id};
-    use rustls::server::AlwaysResolvesServerRawPublicKeys;
-    use rustls::sign::{CertifiedKey, SingleCertAndKey};
-    use rustls::{DigitallySignedStruct, Error, SignatureScheme};
-    use selfsame::net::{ALPN, Endpoint};
-
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub enum Caller {
-        Honest,
-        OtherProtocol,
-        NoProtocol,
-        Certificate,
-        CertificateAsRawKey,
-        TwoKeys,
-        NoKey,
-        Impostor,
-    }
-
-    #[derive(Debug)]
-    struct Anybody {
-        raw: bool,
-    }
-
-    impl ServerCertVerifier for Anybody {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ED25519]
-        }
-        fn requires_raw_public_keys(&self) -> bool {
-            self.raw
-        }
-    }
-
-    /// The key of number 1, or what the caller presents instead.
-    fn key(caller: Caller) -> CertifiedKey {
-        let pkcs8 = |seed: u8| {
-            let prefix = hex::decode("302e020100300506032b657004220420").unwrap();
-            PrivatePkcs8KeyDer::from([prefix, vec![seed; 32]].concat())
-        };
-        let signer = if caller == Caller::Impostor { 7 } else { 1 };
-        let signer = ring::sign::any_eddsa_type(&pkcs8(signer)).unwrap();
-        let own = rustls::sign::public_key_to_spki(&alg_id::ED25519, super::id(1).0);
-        let own = CertificateDer::from(own.to_vec());
-        // The outer form of an X.509 certificate; nobody may come to read it.
-        let certificate =
-            CertificateDer::from([vec![0x30, 0x82, 0x01, 0x00], vec![5; 256]].concat());
-        let chain = match caller {
-            Caller::Certificate | Caller::CertificateAsRawKey => vec![certificate],
-            Caller::TwoKeys => vec![own.clone(), own],
-            _ => vec![own],
-        };
-        CertifiedKey::new(chain, signer)
-    }
-
-    fn protocols(caller: Caller) -> Vec<Vec<u8>> {
-        match caller {
-            Caller::OtherProtocol => vec![b"h3".to_vec(), b"selfsame/2".to_vec()],
-            Caller::NoProtocol => Vec::new(),
-            _ => vec![ALPN.to_vec()],
-        }
-    }
-
-    fn client_config(caller: Caller) -> quinn::ClientConfig {
-        let raw = caller != Caller::Certificate;
-        let builder =
-            rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Anybody { raw }));
-        let key = Arc::new(key(caller));
-        let resolver: Arc<dyn ResolvesClientCert> = if raw {
-            Arc::new(AlwaysResolvesClientRawPublicKeys::new(key))
-        } else {
-            Arc::new(SingleCertAndKey::from(key))
-        };
-        let mut config = match caller {
-            Caller::NoKey => builder.with_no_client_auth(),
-            _ => builder.with_client_cert_resolver(resolver),
-        };
-        config.alpn_protocols = protocols(caller);
-        config.resumption = Resumption::disabled();
-        quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()))
-    }
-
-    /// Dials and waits until the server has either sent something or closed the connection.
-    pub async fn dial(to: &Endpoint, caller: Caller) -> Result<(), quinn::ConnectionError> {
-        let endpoint = quinn::Endpoint::client(super::loopback()).unwrap();
-        let connecting =
-            endpoint.connect_with(client_config(caller), to.local_address(), "node").unwrap();
-        let connection = connecting.await?;
-        if caller != Caller::Honest {
-            return Err(connection.closed().await);
-        }
-        let accepted = to.accept().await.unwrap();
-        assert_eq!(accepted.peer(), super::id(1));
-        let mut stream = accepted.open_uni().await.unwrap();
-        stream.finish().unwrap();
-        connection.accept_uni().await.map(|_| ())
-    }
-
-    /// A server that speaks another protocol, or has a certificate.
-    pub fn serve(caller: Caller) -> quinn::Endpoint {
-        let builder =
-            rustls::ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-                .with_protocol_versions(&[&rustls::version::TLS13])
-                .unwrap()
-                .with_no_client_auth();
-        let key = Arc::new(key(caller));
-        let mut config = if caller == Caller::Certificate {
-            builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(key)))
-        } else {
-            builder.with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)))
-        };
-        config.alpn_protocols = protocols(caller);
-        let config = QuicServerConfig::try_from(config).unwrap();
-        let config = quinn::ServerConfig::with_crypto(Arc::new(config));
-        let endpoint = quinn::Endpoint::server(config, super::loopback()).unwrap();
-        let server = endpoint.clone();
-        tokio::spawn(async move {
-            while let Some(incoming) = server.accept().await {
-                drop(incoming.await);
-            }
-        });
-        endpoint
-    }
-
-    /// Callers that send their first packet and never go on: each from a socket that is closed
-    /// as soon as the packet is out.
-    pub struct Flood(tokio::task::JoinHandle<()>);
-
-    impl Flood {
-        pub fn start(to: SocketAddr, callers: usize) -> Self {
-            Self(tokio::spawn(async move {
-                loop {
-                    for _ in 0..callers {
-                        let endpoint = quinn::Endpoint::client(super::loopback()).unwrap();
-                        let config = client_config(Caller::Honest);
-                        let connecting = endpoint.connect_with(config, to, "node").unwrap();
-                        let first_packet = Duration::from_micros(300);
-                        let _ = tokio::time::timeout(first_packet, connecting).await;
-                        drop(endpoint);
-                    }
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }))
-        }
-    }
-
-    impl Drop for Flood {
-        fn drop(&mut self) {
-            self.0.abort();
-        }
-    }
 }

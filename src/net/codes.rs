@@ -11,7 +11,9 @@
 use std::fmt;
 
 macro_rules! wire_codes {
-    ($(#[$outer:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $code:literal, $text:literal;)* }) => {
+    ($(#[$outer:meta])* $name:ident {
+        $($(#[$doc:meta])* $variant:ident = $code:literal, $text:literal;)*
+    }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[non_exhaustive]

@@ -80,7 +80,8 @@ impl Connection {
     /// The peer's address now; it can change while connected.
     #[must_use]
     pub fn remote_address(&self) -> SocketAddr {
-        self.link.quinn.remote_address()
+        let address = self.link.quinn.remote_address();
+        SocketAddr::new(address.ip().to_canonical(), address.port())
     }
 
     /// Whether this end dialled.

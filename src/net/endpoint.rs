@@ -167,15 +167,12 @@ impl Endpoint {
                 / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             match timeout(share, self.dial_one(peer, *address, &options)).await {
                 Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(NetError::IdleTimeout(_))) | Err(_) => {}
                 // An answer says more than the silence of another address.
                 Ok(Err(error)) => failure = Some(error),
-                Err(_) => {}
             }
         }
-        match failure {
-            Some(NetError::IdleTimeout(_)) | None => Err(silent()),
-            Some(error) => Err(error),
-        }
+        Err(failure.unwrap_or_else(silent))
     }
 
     /// Callers let in and turned away so far.
@@ -237,7 +234,7 @@ impl Endpoint {
             (Err(_), Some(found)) if *found != peer.id() => {
                 Err(NetError::WrongKey { address, expected: peer.id(), found: *found })
             }
-            (Err(error), _) => Err(ends.error(error)),
+            (Err(error), _) => Err(ends.handshake_error(error)),
         }
     }
 }
@@ -353,15 +350,9 @@ async fn finish_handshake(
     own: NodeId,
     address: SocketAddr,
 ) -> Result<Connection, NetError> {
-    // Until the handshake is done the caller has no id; errors name none here.
+    // Until the handshake is done the caller has no id.
     let ends = Ends { own, peer: NodeId([0; 32]), address, dialled: false };
-    let failed = |error: ConnectionError| NetError::Handshake {
-        address,
-        reason: match error {
-            ConnectionError::TransportError(error) => error.reason,
-            other => ends.error(other).to_string(),
-        },
-    };
+    let failed = |error| ends.handshake_error(error);
     let connection = connecting.map_err(failed)?.await.map_err(failed)?;
     match tls::peer_id(&connection) {
         Some(peer) => Ok(Connection::new(connection, Ends { peer, ..ends })),

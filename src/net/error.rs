@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
@@ -16,20 +17,23 @@ use crate::types::NodeId;
 const ACCESS_DENIED: u64 = 0x100 | 49;
 /// TLS alert `no_application_protocol`.
 const NO_PROTOCOL: u64 = 0x100 | 120;
+/// QUIC's codes for TLS alerts (RFC 9001, 4.8).
+const CRYPTO_CODES: Range<u64> = 0x100..0x200;
 /// QUIC's CONNECTION_REFUSED: no room for a new connection.
 const CONNECTION_REFUSED: u64 = 2;
 
 /// Longest text from a peer that is shown.
 const MAX_REASON_CHARS: usize = 200;
 
-/// Whose fault an error is; only a peer's own faults may count against its reputation.
+/// Whose fault an error is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Fault {
     /// This node or its configuration.
     Ours,
-    /// The peer or its configuration.
+    /// The peer, after it has proved its id: this may count against it.
     Peer,
-    /// The path between them; nobody's.
+    /// The path between them, or whoever sits on it: nobody is to be blamed. What is told before
+    /// a handshake is complete can be forged, and being busy is no fault.
     Network,
 }
 
@@ -145,7 +149,15 @@ pub enum NetError {
     /// The peer no longer knows the connection.
     #[error("{0} has lost the connection: it was started anew")]
     PeerRestarted(NodeId),
-    /// One end broke the rules of QUIC.
+    /// The peer broke the rules of QUIC.
+    #[error("{peer} broke the rules of QUIC: {reason}")]
+    Violated {
+        /// The peer.
+        peer: NodeId,
+        /// What it did.
+        reason: String,
+    },
+    /// The connection broke, by the peer's account or for want of means.
     #[error("the connection with {peer} broke: {reason}")]
     Broken {
         /// The peer.
@@ -178,20 +190,21 @@ impl NetError {
     #[must_use]
     pub const fn fault(&self) -> Fault {
         match self {
-            Self::Handshake { .. }
-            | Self::WrongKey { .. }
-            | Self::OtherProtocol(_)
-            | Self::StreamReset(_)
-            | Self::StreamStopped(_)
-            | Self::Broken { .. }
-            | Self::ClosedByPeer { .. }
-            | Self::Refused { .. }
-            | Self::Busy(_)
+            Self::Violated { .. }
             | Self::Frame(FrameError::TooLarge { .. } | FrameError::Cut { .. }) => Fault::Peer,
             Self::Unreachable { .. }
             | Self::Resolve { .. }
+            | Self::WrongKey { .. }
+            | Self::Refused { .. }
+            | Self::Busy(_)
+            | Self::OtherProtocol(_)
+            | Self::Handshake { .. }
+            | Self::ClosedByPeer { .. }
             | Self::IdleTimeout(_)
             | Self::PeerRestarted(_)
+            | Self::Broken { .. }
+            | Self::StreamReset(_)
+            | Self::StreamStopped(_)
             | Self::Frame(FrameError::Stream(_)) => Fault::Network,
             Self::AddressInUse(_)
             | Self::Bind { .. }
@@ -249,6 +262,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
+    /// An error of a connection whose handshake is complete.
     pub(super) fn error(&self, error: ConnectionError) -> NetError {
         let Self { own, peer, address, dialled } = *self;
         match error {
@@ -256,12 +270,18 @@ impl Ends {
                 ACCESS_DENIED if dialled => NetError::Refused { peer, own },
                 NO_PROTOCOL => NetError::OtherProtocol(address),
                 CONNECTION_REFUSED => NetError::Busy(address),
-                _ => self.broken(close.error_code, &close.reason),
+                code => {
+                    let reason = told(&close.reason, close.error_code);
+                    if CRYPTO_CODES.contains(&code) {
+                        NetError::Handshake { address, reason }
+                    } else {
+                        NetError::Broken { peer, reason }
+                    }
+                }
             },
-            ConnectionError::TransportError(error) => match error.code.into() {
-                NO_PROTOCOL => NetError::OtherProtocol(address),
-                _ => self.broken(error.code, error.reason.as_bytes()),
-            },
+            ConnectionError::TransportError(error) => {
+                NetError::Violated { peer, reason: told(error.reason.as_bytes(), error.code) }
+            }
             ConnectionError::ApplicationClosed(close) => NetError::ClosedByPeer {
                 peer,
                 code: CloseCode::from_wire(close.error_code.into_inner()),
@@ -277,16 +297,28 @@ impl Ends {
         }
     }
 
-    fn broken(&self, code: TransportErrorCode, reason: &[u8]) -> NetError {
-        let reason = match printable(reason) {
-            empty if empty.is_empty() => code.to_string(),
-            reason => reason,
-        };
-        if (0x100..0x200).contains(&u64::from(code)) {
-            NetError::Handshake { address: self.address, reason }
-        } else {
-            NetError::Broken { peer: self.peer, reason }
+    /// An error within a handshake, where nobody has proved to be anybody yet.
+    pub(super) fn handshake_error(&self, error: ConnectionError) -> NetError {
+        let address = self.address;
+        match error {
+            ConnectionError::TransportError(error) if u64::from(error.code) == NO_PROTOCOL => {
+                NetError::OtherProtocol(address)
+            }
+            other => match self.error(other) {
+                NetError::Violated { reason, .. } | NetError::Broken { reason, .. } => {
+                    NetError::Handshake { address, reason }
+                }
+                other => other,
+            },
         }
+    }
+}
+
+/// The words that came with a code, or else the code's own.
+fn told(reason: &[u8], code: TransportErrorCode) -> String {
+    match printable(reason) {
+        empty if empty.is_empty() => code.to_string(),
+        reason => reason,
     }
 }
 

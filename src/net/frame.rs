@@ -259,3 +259,229 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
         self.stream
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MAX: usize = 300;
+
+    fn wire(frames: &[Vec<u8>]) -> Vec<u8> {
+        let framed = |frame: &Vec<u8>| {
+            [u32::try_from(frame.len()).unwrap().to_le_bytes().as_slice(), frame].concat()
+        };
+        frames.iter().flat_map(framed).collect()
+    }
+
+    fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
+        vec(vec(any::<u8>(), 0..=MAX), 0..8)
+    }
+
+    /// Runs an asynchronous test in one thread.
+    fn run<F: Future>(test: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(
+            async {
+                tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs")
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_frames(frames in frames(), cuts in vec(1..700_usize, 1..40)) {
+            let bytes = wire(&frames);
+            let mut decoder = FrameDecoder::new(MAX);
+            let (mut rest, mut found) = (bytes.as_slice(), Vec::new());
+            for cut in cuts.iter().cycle() {
+                let (piece, later) = rest.split_at((*cut).min(rest.len()));
+                decoder.push(piece);
+                while let Some(frame) = decoder.next_frame().unwrap() {
+                    found.push(frame);
+                }
+                rest = later;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, frames);
+            decoder.finish().unwrap();
+        }
+
+        #[test]
+        fn a_cut_is_told_from_an_end(frames in frames(), at in any::<prop::sample::Index>()) {
+            let bytes = wire(&frames);
+            prop_assume!(!bytes.is_empty());
+            let at = at.index(bytes.len());
+            let mut decoder = FrameDecoder::new(MAX);
+            decoder.push(&bytes[..at]);
+            let mut whole = 0;
+            while let Some(frame) = decoder.next_frame().unwrap() {
+                prop_assert_eq!(&frame, &frames[whole]);
+                whole += 1;
+            }
+            let (before, next) = (wire(&frames[..whole]).len(), wire(&frames[whole..=whole]).len());
+            match decoder.finish() {
+                Ok(()) => prop_assert_eq!(at, before),
+                Err(FrameError::Cut { missing }) if at - before < FRAME_HEADER_BYTES => {
+                    prop_assert_eq!(missing, FRAME_HEADER_BYTES - (at - before));
+                }
+                Err(FrameError::Cut { missing }) => prop_assert_eq!(missing, before + next - at),
+                Err(other) => prop_assert!(false, "{}", other),
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_taken_without_harm(pieces in vec(vec(any::<u8>(), 0..40), 0..20)) {
+            let mut decoder = FrameDecoder::new(MAX);
+            let (mut pushed, mut taken) = (0, 0);
+            for piece in &pieces {
+                decoder.push(piece);
+                pushed += piece.len();
+                loop {
+                    match decoder.next_frame() {
+                        Ok(Some(frame)) => {
+                            prop_assert!(frame.len() <= MAX);
+                            taken += FRAME_HEADER_BYTES + frame.len();
+                        }
+                        Ok(None) => break,
+                        Err(_) => {
+                            prop_assert!(decoder.next_frame().is_err(), "an error stays");
+                            prop_assert!(decoder.finish().is_err());
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            prop_assert_eq!(decoder.buffer.len() - decoder.start, pushed - taken);
+        }
+
+        #[test]
+        fn what_is_written_is_read(frames in frames(), room in 1..600_usize) {
+            run(async {
+                let (near, far) = tokio::io::duplex(room);
+                let sent = frames.clone();
+                let writing = async move {
+                    let mut writer = FrameWriter::new(near, MAX);
+                    for frame in &sent {
+                        writer.write_frame(frame).await.unwrap();
+                    }
+                    let bytes = writer.bytes_written();
+                    writer.finish().await.unwrap();
+                    bytes
+                };
+                let reading = async {
+                    let mut reader = FrameReader::new(far, MAX);
+                    let mut found = Vec::new();
+                    while let Some(frame) = reader.next_frame().await.unwrap() {
+                        found.push(frame);
+                    }
+                    (found, reader.bytes_read())
+                };
+                let (written, (found, read)) = tokio::join!(writing, reading);
+                assert_eq!(found, frames);
+                assert_eq!((written, read), (read, wire(&found).len() as u64));
+            });
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_limit_is_refused_before_its_bytes_come() {
+        for length in [MAX as u32 + 1, u32::MAX] {
+            let mut decoder = FrameDecoder::new(MAX);
+            decoder.push(&length.to_le_bytes());
+            let error = decoder.next_frame().unwrap_err();
+            let FrameError::TooLarge { length: announced, max: MAX } = error else {
+                panic!("{error}");
+            };
+            assert_eq!(announced, u64::from(length));
+        }
+        let mut decoder = FrameDecoder::new(MAX);
+        decoder.push(&wire(&[vec![7; MAX]]));
+        assert_eq!(decoder.next_frame().unwrap().unwrap().len(), MAX);
+    }
+
+    #[test]
+    fn a_lying_length_costs_no_memory() {
+        run(async {
+            let (mut near, far) = tokio::io::duplex(64);
+            near.write_all(&(1_u32 << 20).to_le_bytes()).await.unwrap();
+            near.write_all(b"and then little").await.unwrap();
+            drop(near);
+            let mut reader = FrameReader::new(far, 1 << 20);
+            let error = reader.next_frame().await.unwrap_err();
+            assert!(matches!(error, FrameError::Cut { missing } if missing == (1 << 20) - 15));
+            assert!(reader.decoder.buffer.capacity() <= 2 * FIRST_READ_BYTES);
+        });
+    }
+
+    #[test]
+    fn room_for_a_large_frame_is_given_back() {
+        run(async {
+            let (near, far) = tokio::io::duplex(1 << 16);
+            let mut writer = FrameWriter::new(near, 1 << 20);
+            let mut reader = FrameReader::new(far, 1 << 20);
+            let large = vec![1; 1 << 20];
+            let (written, read) = tokio::join!(writer.write_frame(&large), reader.next_frame());
+            written.unwrap();
+            assert_eq!(read.unwrap().unwrap(), large);
+            writer.write_frame(b"small").await.unwrap();
+            reader.next_frame().await.unwrap();
+            assert!(reader.decoder.buffer.capacity() <= 2 * READ_BYTES);
+            assert!(writer.scratch.capacity() <= 2 * JOINED_BYTES);
+        });
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_not_written() {
+        run(async {
+            let (near, far) = tokio::io::duplex(1 << 12);
+            let mut writer = FrameWriter::new(near, MAX);
+            assert!(writer.write_frame(&[0; MAX + 1]).await.is_err());
+            writer.write_frame(b"fits").await.unwrap();
+            writer.finish().await.unwrap();
+            let mut reader = FrameReader::new(far, MAX);
+            assert_eq!(reader.next_frame().await.unwrap().unwrap(), b"fits");
+            assert_eq!(reader.next_frame().await.unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn cancelled_reads_lose_nothing() {
+        run(async {
+            let (mut near, far) = tokio::io::duplex(64);
+            let mut reader = FrameReader::new(far, MAX);
+            let frames = [b"one".to_vec(), Vec::new(), b"three".to_vec()];
+            let mut found = Vec::new();
+            for byte in wire(&frames) {
+                near.write_all(&[byte]).await.unwrap();
+                while let Ok(frame) =
+                    tokio::time::timeout(Duration::ZERO, reader.next_frame()).await
+                {
+                    found.push(frame.unwrap().unwrap());
+                }
+            }
+            assert_eq!(found, frames);
+        });
+    }
+
+    #[test]
+    fn raw_bytes_may_follow_a_header_frame() {
+        run(async {
+            let (near, far) = tokio::io::duplex(1 << 12);
+            let mut writer = FrameWriter::new(near, MAX);
+            writer.write_frame(b"header").await.unwrap();
+            writer.into_inner().write_all(b"raw bytes").await.unwrap();
+            let mut reader = FrameReader::new(far, MAX);
+            assert_eq!(reader.next_frame().await.unwrap().unwrap(), b"header");
+            let (mut stream, mut ahead) = reader.into_parts();
+            stream.read_to_end(&mut ahead).await.unwrap();
+            assert_eq!(ahead, b"raw bytes");
+        });
+    }
+}

@@ -316,7 +316,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn looser_permissions_are_refused() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("identity");

@@ -15,8 +15,14 @@ use std::time::Duration;
 use quinn::congestion::CubicConfig;
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 
-/// UDP payload on a loopback device: what fits an Ethernet packet, as it is read at the far end.
+/// UDP payload on a loopback device: what fits an Ethernet packet with IPv6.
 const LOOPBACK_MTU: u16 = 1452;
+
+/// UDP payload that every path of QUIC takes (RFC 9000, 14).
+const SMALLEST_MTU: u16 = 1200;
+
+/// UDP payload that the far end reads at most.
+const LARGEST_MTU: u16 = 1472;
 
 /// Limits and settings of an endpoint; each says what it can cost.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,7 +45,8 @@ pub struct NetLimits {
     pub max_bidirectional_streams: u32,
     /// Bulk streams that a peer may have open at once.
     pub max_unidirectional_streams: u32,
-    /// Handshakes that may be under way at once; more are refused. About 20 KiB each.
+    /// Handshakes that may be under way at once; more are refused. Each holds
+    /// the state of one connection.
     pub max_pending_handshakes: usize,
     /// Handshakes under way above which a caller must first prove its address (QUIC retry).
     pub retry_above: usize,
@@ -128,7 +135,7 @@ impl NetLimits {
             .send_window(self.send_window_bytes.into())
             .max_concurrent_bidi_streams(self.max_bidirectional_streams.into())
             .max_concurrent_uni_streams(self.max_unidirectional_streams.into())
-            .initial_mtu(mtu)
+            .initial_mtu(mtu.clamp(SMALLEST_MTU, LARGEST_MTU))
             .mtu_discovery_config(discover.then(MtuDiscoveryConfig::default))
             .congestion_controller_factory(Arc::new(CubicConfig::default()))
             .enable_segmentation_offload(true)

@@ -108,11 +108,12 @@ impl Drop for SendStream {
 pub struct RecvStream {
     stream: quinn::RecvStream,
     link: Arc<Link>,
+    heard: bool,
 }
 
 impl RecvStream {
     pub(super) const fn new(stream: quinn::RecvStream, link: Arc<Link>) -> Self {
-        Self { stream, link }
+        Self { stream, link, heard: false }
     }
 
     /// Gives the stream up; what is still to come is dropped.
@@ -141,7 +142,8 @@ impl AsyncRead for RecvStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = ready!(self.stream.poll_read_buf(cx, buffer));
-        if buffer.filled().len() > before {
+        if !self.heard && buffer.filled().len() > before {
+            self.heard = true;
             self.link.heard();
         }
         Poll::Ready(read.map_err(|error| self.error(error)))
