@@ -12,6 +12,8 @@ pub mod limits;
 pub mod merkle;
 #[cfg(feature = "node")]
 pub mod net;
+#[cfg(feature = "node")]
+pub mod node;
 #[cfg(feature = "session")]
 pub mod replica;
 #[cfg(feature = "session")]

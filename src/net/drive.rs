@@ -121,9 +121,10 @@ pub async fn drive<S: Store>(
     mut session: Session,
     send: SendStream,
     receive: FrameReader<RecvStream>,
-    mut world: World<'_, S>,
+    world: World<'_, S>,
 ) -> SessionReport {
     let started = Instant::now();
+    let mut stop = world.stop.clone();
     let mut control = LaneIo::control(send, receive);
     let (mut bulk, bulk_frames) = LaneIo::bulk();
     let mut bulk_expected: Option<oneshot::Receiver<RecvStream>> = None;
@@ -185,10 +186,8 @@ pub async fn drive<S: Store>(
                 }
             }
             () = tokio::time::sleep_until(deadline.into()) => session.abort(AbortCode::Deadline),
-            _ = world.stop.wait_for(|stop| *stop) => {
+            _ = stop.wait_for(|stop| *stop), if session.outcome().is_none() => {
                 session.abort(AbortCode::Cancelled);
-                // said once: what follows is only the farewell
-                world.stop = watch::channel(false).1;
             }
         }
         (world.progress)(&session);

@@ -131,8 +131,7 @@ impl Oracle {
     /// it, where another node still holds what was deleted: nothing else is.
     pub fn recover(&mut self, lost: usize, nodes: &[Node]) {
         nodes[lost].collection.recover().unwrap();
-        let views: Vec<_> =
-            nodes.iter().map(|node| node.collection.snapshot().unwrap()).collect();
+        let views: Vec<_> = nodes.iter().map(|node| node.collection.snapshot().unwrap()).collect();
         self.dead.retain(|&dot| {
             let holds = |view: &Snapshot<MemoryStore>| view.key_of(dot).unwrap().is_some();
             let held = views.iter().any(holds);

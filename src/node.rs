@@ -1,0 +1,92 @@
+//! A node: a replica with an identity, which serves and starts sessions.
+//!
+//! [`Node`] is the common part; [`server`] answers peers, [`client`] turns to them, [`query`]
+//! holds what is asked outside sessions.
+
+pub mod client;
+pub mod query;
+pub mod server;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::clock::Stamp;
+use crate::net::{Identity, PROTOCOL_VERSION};
+use crate::replica::Replica;
+use crate::session::message::{Greeting, WireSpec};
+use crate::session::{Session, Setup, SyncConfig};
+use crate::store::Store;
+use crate::types::NodeId;
+
+/// What a node needs to speak with others.
+pub struct Node<S: Store> {
+    /// Its collections.
+    pub replica: Arc<Replica<S>>,
+    /// Its key.
+    pub identity: Arc<Identity>,
+    /// How its sessions behave, unless one is told otherwise.
+    pub config: SyncConfig,
+    /// Longest time that a peer may take over a greeting, a hello or the next frame.
+    pub patience: Duration,
+}
+
+impl<S: Store> Node<S> {
+    /// Wall clock in milliseconds since 1970.
+    #[must_use]
+    pub fn now_ms() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// This node's id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    /// The node's hybrid clock as it reads now.
+    #[must_use]
+    pub fn clock(&self) -> Stamp {
+        self.replica.clock().max(Stamp::new(Self::now_ms(), 0))
+    }
+
+    /// What this node says of itself on a new connection.
+    #[must_use]
+    pub fn greeting(&self) -> Greeting {
+        let collections = self.replica.collections();
+        Greeting {
+            version_min: PROTOCOL_VERSION,
+            version_max: PROTOCOL_VERSION,
+            max_value_bytes: self.replica.limits().max_value_bytes,
+            clock: self.clock(),
+            collections: collections.iter().map(|one| WireSpec::from(one.spec())).collect(),
+        }
+    }
+
+    /// What a session is given besides its snapshot.
+    fn setup(&self, peer: NodeId, channel: [u8; 32], config: SyncConfig) -> Setup {
+        Setup {
+            me: self.id(),
+            peer,
+            config,
+            limits: self.replica.limits().clone(),
+            nonce: rand::random(),
+            channel,
+            clock: self.clock(),
+        }
+    }
+}
+
+/// Follows a session while it runs.
+pub trait Watch: Send + Sync {
+    /// Called after each step.
+    fn progress(&self, session: &Session);
+}
+
+/// Follows nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    fn progress(&self, _session: &Session) {}
+}

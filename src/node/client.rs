@@ -1,0 +1,170 @@
+//! Turns to peers: dials, greets, runs sessions, asks questions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::query::{Answer, Query};
+use super::{Node, Watch};
+use crate::merkle::Digest;
+use crate::net::{
+    DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
+    PeerAddress, SessionReport, StreamKind, World, drive,
+};
+use crate::replica::{Collection, ReplicaError};
+use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
+use crate::session::{Outcome, Session, SyncConfig};
+use crate::store::Store;
+use crate::types::CollectionName;
+
+/// Sessions in a row for one synchronisation of more differences than fit one.
+const MAX_ROUNDS: usize = 100_000;
+
+/// A peer could not be synchronised with, or did not answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The connection could not be made or was lost.
+    #[error(transparent)]
+    Net(#[from] NetError),
+    /// The peer was not greeted.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// A frame could not be read or written.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// This node's replica failed.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// What the peer said is no message.
+    #[error("the peer's answer is not understood: {0}")]
+    Wire(#[from] WireError),
+    /// The peer has no such collection, or this node may not see it.
+    #[error("the peer has no collection {0}, or this node may not use it")]
+    UnknownCollection(CollectionName),
+    /// The peer could not answer.
+    #[error("the peer could not read its store: look at its log")]
+    PeerFailed,
+    /// The peer's digest does not hold.
+    #[error("the peer's digest does not hold: its hashes do not belong together")]
+    BadDigest,
+    /// The peer took too long.
+    #[error("the peer did not answer within {0:?}")]
+    Silent(Duration),
+}
+
+/// One synchronisation: the reports of its sessions, in order; the last says how it ended.
+#[derive(Clone, Debug)]
+pub struct Synchronised {
+    /// At least one.
+    pub reports: Vec<SessionReport>,
+}
+
+impl Synchronised {
+    /// The last session's report.
+    #[must_use]
+    pub fn last(&self) -> &SessionReport {
+        self.reports.last().expect("at least one session was run")
+    }
+}
+
+impl<S: Store> Node<S> {
+    /// Dials a peer and greets it.
+    ///
+    /// # Errors
+    /// It cannot be reached within the deadline, is another node, or refuses this one.
+    pub async fn connect(
+        &self,
+        endpoint: &Endpoint,
+        peer: &PeerAddress,
+        options: impl Into<DialOptions>,
+    ) -> Result<Link, ClientError> {
+        let connection = endpoint.dial(peer, options).await?;
+        Ok(Link::greet(connection, &self.greeting(), self.patience).await?)
+    }
+
+    /// Synchronises a collection with the peer of a link: as many sessions as its differences
+    /// take.
+    ///
+    /// # Errors
+    /// The collection does not exist here, or the link is lost before a session began. How
+    /// sessions end is in their reports.
+    pub async fn synchronise(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        config: &SyncConfig,
+        stop: watch::Receiver<bool>,
+        watch: &dyn Watch,
+    ) -> Result<Synchronised, ClientError> {
+        let mut reports = Vec::new();
+        for _ in 0..MAX_ROUNDS {
+            let report = self.one_session(link, collection, config, stop.clone(), watch).await?;
+            let again = matches!(report.outcome, Outcome::Partial);
+            reports.push(report);
+            if !again {
+                break;
+            }
+        }
+        Ok(Synchronised { reports })
+    }
+
+    async fn one_session(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        config: &SyncConfig,
+        stop: watch::Receiver<bool>,
+        watch: &dyn Watch,
+    ) -> Result<SessionReport, ClientError> {
+        let view = collection.snapshot()?;
+        let setup = self.setup(link.peer(), link.channel_secret()?, config.clone());
+        let session = Session::initiate(setup, &view);
+        let (send, receive) = link.open(StreamKind::Session).await?;
+        let world = World {
+            link,
+            collection,
+            view: &view,
+            now_ms: &Self::now_ms,
+            sign: &|message| self.identity.sign(message),
+            patience: self.patience,
+            stop,
+            progress: &|session| watch.progress(session),
+        };
+        Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)
+    }
+
+    /// Asks the peer for the digest of a collection, and checks it.
+    ///
+    /// # Errors
+    /// The link is lost, the peer has no such collection, or what it says does not hold.
+    pub async fn remote_digest(
+        &self,
+        link: &Link,
+        collection: &CollectionName,
+    ) -> Result<Digest, ClientError> {
+        let query = Query::Digest { collection: collection.as_str().to_owned() };
+        let asked = tokio::time::timeout(self.patience, ask(link, &query)).await;
+        match asked.map_err(|_| ClientError::Silent(self.patience))?? {
+            Answer::Digest(digest) => {
+                let digest = digest.check().ok_or(ClientError::BadDigest)?;
+                let same = digest.envelope().name() == collection;
+                same.then_some(digest).ok_or(ClientError::BadDigest)
+            }
+            Answer::Unknown => Err(ClientError::UnknownCollection(collection.clone())),
+            Answer::Failed => Err(ClientError::PeerFailed),
+        }
+    }
+}
+
+async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
+    let (send, receive) = link.open(StreamKind::Query).await?;
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&wire::encode(query)?).await?;
+    let _stream = writer.finish().await?;
+    let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
+    let frame = reader.next_frame().await?;
+    let frame = frame.ok_or_else(|| ClientError::Silent(Duration::ZERO))?;
+    Ok(wire::decode(&frame)?)
+}

@@ -1,0 +1,73 @@
+//! Questions outside sessions: one frame each way on a stream of their own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Stamp;
+use crate::entry::Totals;
+use crate::hash::{HASH_LEN, Root, TreeHash};
+use crate::merkle::{BUCKETS, Digest, Envelope};
+use crate::session::message::{Bytes, WireSpec};
+use crate::types::CollectionSpec;
+
+/// A question.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum Query {
+    /// The digest of a collection.
+    Digest {
+        /// Its name.
+        collection: String,
+    },
+}
+
+/// An answer.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// The digest asked for.
+    Digest(WireDigest),
+    /// No such collection, or no grant: the two look the same.
+    Unknown,
+    /// The node could not read its store.
+    Failed,
+}
+
+/// A digest as it travels.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WireDigest {
+    spec: WireSpec,
+    root: Root,
+    tree: TreeHash,
+    totals: Totals,
+    clock: Stamp,
+    buckets: Bytes,
+}
+
+impl From<&Digest> for WireDigest {
+    fn from(digest: &Digest) -> Self {
+        let envelope = digest.envelope();
+        Self {
+            spec: WireSpec::from(envelope.spec()),
+            root: envelope.root(),
+            tree: envelope.tree_hash(),
+            totals: envelope.totals(),
+            clock: digest.clock(),
+            buckets: Bytes(digest.buckets().iter().flat_map(|hash| hash.0).collect()),
+        }
+    }
+}
+
+impl WireDigest {
+    /// The digest, if it holds: buckets fold to the tree hash, fields hash to the root.
+    #[must_use]
+    pub fn check(&self) -> Option<Digest> {
+        let spec = CollectionSpec::try_from(&self.spec).ok()?;
+        let envelope = Envelope::new(spec, self.tree, self.totals).ok()?;
+        if self.buckets.0.len() != BUCKETS * HASH_LEN {
+            return None;
+        }
+        let mut buckets = Box::new([TreeHash([0; HASH_LEN]); BUCKETS]);
+        for (bucket, bytes) in buckets.iter_mut().zip(self.buckets.0.chunks_exact(HASH_LEN)) {
+            bucket.0.copy_from_slice(bytes);
+        }
+        Digest::check(&self.root, envelope, buckets, self.clock).ok()
+    }
+}

@@ -1,0 +1,242 @@
+//! Answers peers: every connection is greeted, every stream on it is a session or a question.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::query::{Answer, Query, WireDigest};
+use super::{Node, Unwatched, Watch};
+use crate::net::{
+    CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
+    SendStream, SessionReport, StreamKind, World, drive,
+};
+use crate::session::wire::{self, MAX_FRAME_BYTES};
+use crate::session::{AbortCode, Session};
+use crate::store::Store;
+use crate::types::{CollectionName, NodeId};
+
+/// Sessions served at once; more are told that the node is busy.
+const MAX_SESSIONS: usize = 64;
+/// How long running sessions have to end once the server is to stop.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What happened at a server, for whoever wants to tell people.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer connected and was greeted. Clocks that are far apart will refuse each other's
+    /// writes.
+    Connected {
+        /// Who.
+        peer: NodeId,
+        /// How far the peer's clock is ahead of this node's, in milliseconds.
+        clock_ahead_ms: i64,
+    },
+    /// A connection could not be greeted.
+    NotGreeted {
+        /// Who.
+        peer: NodeId,
+        /// Why.
+        error: LinkError,
+    },
+    /// A session ended.
+    Session {
+        /// With whom.
+        peer: NodeId,
+        /// Over which collection.
+        collection: CollectionName,
+        /// How.
+        report: Box<SessionReport>,
+    },
+    /// A session was turned away.
+    Refused {
+        /// Who asked.
+        peer: NodeId,
+        /// Why.
+        code: AbortCode,
+    },
+    /// A connection ended.
+    Disconnected {
+        /// Who.
+        peer: NodeId,
+    },
+}
+
+/// Hears of events.
+pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Serves sessions and questions until `stop` becomes true; then running sessions are ended, and
+/// what they had applied stays.
+pub async fn serve<S: Store>(
+    node: Arc<Node<S>>,
+    endpoint: Endpoint,
+    mut stop: watch::Receiver<bool>,
+    listener: Listener,
+) {
+    let places = Arc::new(Semaphore::new(MAX_SESSIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            accepted = endpoint.accept() => match accepted {
+                Ok(connection) => {
+                    let server = Server {
+                        node: Arc::clone(&node),
+                        places: Arc::clone(&places),
+                        listener: Arc::clone(&listener),
+                        stop: stop.clone(),
+                    };
+                    connections.spawn(server.connection(connection));
+                }
+                Err(_) => break,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+    let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
+    endpoint.close(CloseCode::ShuttingDown, "the node is shutting down").await;
+}
+
+struct Server<S: Store> {
+    node: Arc<Node<S>>,
+    places: Arc<Semaphore>,
+    listener: Listener,
+    stop: watch::Receiver<bool>,
+}
+
+impl<S: Store> Clone for Server<S> {
+    fn clone(&self) -> Self {
+        Self {
+            node: Arc::clone(&self.node),
+            places: Arc::clone(&self.places),
+            listener: Arc::clone(&self.listener),
+            stop: self.stop.clone(),
+        }
+    }
+}
+
+impl<S: Store> Server<S> {
+    async fn connection(self, connection: Connection) {
+        let mut stop = self.stop.clone();
+        let peer = connection.peer();
+        let greeting = self.node.greeting();
+        let link = match Link::greet(connection, &greeting, self.node.patience).await {
+            Ok(link) => Arc::new(link),
+            Err(error) => return (self.listener)(Event::NotGreeted { peer, error }),
+        };
+        let theirs = link.peer_greeting().clock.millis();
+        let clock_ahead_ms =
+            theirs.cast_signed().wrapping_sub(greeting.clock.millis().cast_signed());
+        (self.listener)(Event::Connected { peer, clock_ahead_ms });
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = link.accept() => match accepted {
+                    Ok((send, receive)) => {
+                        let (server, link) = (self.clone(), Arc::clone(&link));
+                        streams.spawn(async move { server.stream(&link, send, receive).await });
+                    }
+                    Err(_) => break,
+                },
+                Some(_) = streams.join_next() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        while streams.join_next().await.is_some() {}
+        (self.listener)(Event::Disconnected { peer });
+    }
+
+    async fn stream(self, link: &Link, send: SendStream, mut receive: RecvStream) {
+        let patience = self.node.patience;
+        let Ok(Ok(kind)) = timeout(patience, Link::kind_of(&mut receive)).await else { return };
+        let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
+        let Ok(Ok(Some(frame))) = timeout(patience, reader.next_frame()).await else { return };
+        match kind {
+            StreamKind::Session => self.session(link, send, reader, &frame).await,
+            StreamKind::Query => self.query(send, &frame).await,
+            StreamKind::Greeting => {}
+        }
+    }
+
+    async fn session(
+        self,
+        link: &Link,
+        send: SendStream,
+        reader: FrameReader<RecvStream>,
+        frame: &[u8],
+    ) {
+        let peer = link.peer();
+        let _place = match self.places.try_acquire() {
+            Ok(place) => place,
+            Err(_) => return self.refuse(peer, send, AbortCode::Busy).await,
+        };
+        let hello = match Session::read_hello(frame) {
+            Ok(hello) => hello,
+            Err(code) => return self.refuse(peer, send, code).await,
+        };
+        let named = CollectionName::new(hello.spec.name.clone());
+        let collection = named.ok().and_then(|name| self.node.replica.collection(&name).ok());
+        let Some(collection) = collection else {
+            return self.refuse(peer, send, AbortCode::UnknownCollection).await;
+        };
+        let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
+            return self.refuse(peer, send, AbortCode::Internal).await;
+        };
+        let setup = self.node.setup(peer, channel, self.node.config.clone());
+        let session = Session::respond(&hello, setup, &view);
+        let identity = Arc::clone(&self.node.identity);
+        let world = World {
+            link,
+            collection: &collection,
+            view: &view,
+            now_ms: &Node::<S>::now_ms,
+            sign: &move |message| identity.sign(message),
+            patience: self.node.patience,
+            stop: self.stop.clone(),
+            progress: &|session| Unwatched.progress(session),
+        };
+        let report = Box::new(drive(session, send, reader, world).await);
+        let collection = collection.spec().name.clone();
+        (self.listener)(Event::Session { peer, collection, report });
+    }
+
+    async fn refuse(&self, peer: NodeId, send: SendStream, code: AbortCode) {
+        (self.listener)(Event::Refused { peer, code });
+        say(send, &Session::refusal(code)).await;
+    }
+
+    async fn query(&self, send: SendStream, frame: &[u8]) {
+        let answer = match wire::decode::<Query>(frame) {
+            Ok(Query::Digest { collection }) => self.digest(collection),
+            Err(_) => return,
+        };
+        if let Ok(frame) = wire::encode(&answer) {
+            say(send, &frame).await;
+        }
+    }
+
+    fn digest(&self, name: String) -> Answer {
+        let named = CollectionName::new(name).ok();
+        let Some(collection) = named.and_then(|name| self.node.replica.collection(&name).ok())
+        else {
+            return Answer::Unknown;
+        };
+        match tokio::task::block_in_place(|| collection.digest()) {
+            Ok(digest) => Answer::Digest(WireDigest::from(&digest)),
+            Err(_) => Answer::Failed,
+        }
+    }
+}
+
+/// One frame, and the end of the stream.
+async fn say(send: SendStream, frame: &[u8]) {
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    if writer.write_frame(frame).await.is_ok() {
+        if let Ok(mut stream) = writer.finish().await {
+            let _ = timeout(FAREWELL, stream.delivered()).await;
+        }
+    }
+}
