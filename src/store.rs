@@ -23,7 +23,7 @@
 
 pub mod batch;
 #[cfg(feature = "node")]
-pub mod committer;
+mod committer;
 #[cfg(feature = "node")]
 pub mod embedded;
 pub mod memory;
@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 pub use batch::Batch;
 #[cfg(feature = "node")]
-pub use embedded::{EmbeddedOptions, EmbeddedStore};
+pub use embedded::{EmbeddedOptions, EmbeddedSnapshot, EmbeddedStore};
 pub use memory::{MemorySnapshot, MemoryStore};
 pub use table::Table;
 

@@ -226,3 +226,137 @@ proptest! {
         behaves(steps, MemoryStore::default(), None);
     }
 }
+
+#[cfg(feature = "node")]
+mod embedded {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use selfsame::store::{EmbeddedOptions, EmbeddedStore, StoreError};
+
+    use super::*;
+
+    fn open(folder: &Path) -> EmbeddedStore {
+        EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap()
+    }
+
+    fn refusal(folder: &Path) -> StoreError {
+        match EmbeddedStore::open(folder, EmbeddedOptions::default()) {
+            Ok(_) => panic!("the store was opened"),
+            Err(error) => error,
+        }
+    }
+
+    fn one_row(folder: &Path) {
+        let store = open(folder);
+        let mut batch = Batch::default();
+        batch.put(Table::Meta, b"key", b"value");
+        store.commit(batch, Durability::Always).unwrap();
+        store.close().unwrap();
+    }
+
+    #[test]
+    fn embedded_store_conforms() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut number = 0;
+        conforms(|| {
+            number += 1;
+            open(&folder.path().join(number.to_string()))
+        });
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+        #[test]
+        fn embedded_store_behaves_as_a_map(steps in steps()) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().to_path_buf();
+            let reopen = |store: EmbeddedStore| {
+                store.close().unwrap();
+                open(&path)
+            };
+            behaves(steps, open(&path), Some(&reopen));
+        }
+    }
+
+    #[test]
+    fn more_than_a_memtable_outlives_closing_and_dropping() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut model = Model::new();
+        for round in 0..3u8 {
+            let store = open(folder.path());
+            for number in 0..30u8 {
+                let value = vec![round ^ number; 300_000];
+                let mut batch = Batch::default();
+                batch.put(Table::Values, &[number], &value);
+                store.commit(batch, Durability::Never).unwrap();
+                model.insert((Table::Values, vec![number]), value);
+            }
+            if round % 2 == 0 {
+                store.close().unwrap();
+            }
+        }
+        assert_equals(&open(folder.path()), &model);
+    }
+
+    #[test]
+    fn a_second_opening_is_told_who_holds_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let snapshot = store.snapshot().unwrap();
+        let held = refusal(folder.path());
+        assert!(matches!(&held, StoreError::Held { folder: named } if named == folder.path()));
+        assert!(held.to_string().contains(&folder.path().display().to_string()));
+        store.close().unwrap();
+        drop(snapshot);
+        open(folder.path());
+    }
+
+    #[test]
+    fn another_format_is_refused_by_name_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        one_row(folder.path());
+        fs::write(folder.path().join("FORMAT"), "selfsame store 99\n").unwrap();
+        let error = refusal(folder.path());
+        assert!(error.to_string().contains("selfsame store 99"), "{error}");
+        fs::write(folder.path().join("FORMAT"), "selfsame store 1\n").unwrap();
+        assert!(open(folder.path()).get(Table::Meta, b"key").unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_of_other_things_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("thesis.tex"), "all of it").unwrap();
+        assert!(matches!(refusal(folder.path()), StoreError::NotAStore { .. }));
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    fn files(folder: &Path) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn whatever_file_is_damaged_opening_does_not_panic_and_names_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        one_row(folder.path());
+        for file in files(&folder.path().join("db")) {
+            let whole = fs::read(&file).unwrap();
+            fs::write(&file, b"rot").unwrap();
+            match EmbeddedStore::open(folder.path(), EmbeddedOptions::default()) {
+                Ok(store) => drop(store.get(Table::Meta, b"key")),
+                Err(error) => {
+                    let folder = folder.path().display().to_string();
+                    assert!(error.to_string().contains(&folder), "{error}");
+                }
+            }
+            fs::write(&file, whole).unwrap();
+        }
+    }
+}

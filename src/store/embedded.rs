@@ -1,1 +1,495 @@
+//! The store on disk: [fjall](https://docs.rs/fjall), a log-structured merge tree.
+//!
+//! A folder belongs to one process at a time. Batches go to a journal and become durable in
+//! groups; what follows a torn end of the journal is cut off at opening, so what remains is always
+//! a prefix of what was written. After a failed write nothing more is taken until the store is
+//! opened again: nobody knows what of it reached the disk.
+//!
+//! ```
+//! use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, Table};
+//!
+//! let folder = tempfile::tempdir()?;
+//! let store = EmbeddedStore::open(folder.path(), EmbeddedOptions::default())?;
+//! let mut batch = Batch::default();
+//! batch.put(Table::Meta, b"name", b"value");
+//! store.commit(batch, Durability::Always)?;
+//! store.close()?;
+//!
+//! let store = EmbeddedStore::open(folder.path(), EmbeddedOptions::default())?;
+//! assert_eq!(store.get(Table::Meta, b"name")?.as_deref(), Some(&b"value"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write as _};
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+
+use super::committer::Committer;
+use super::{
+    Announced, Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
+    scan_start,
+};
+
+const FORMAT: &str = "selfsame store 1";
+const FORMAT_FILE: &str = "FORMAT";
+const LOCK_FILE: &str = "LOCK";
+const DATABASE: &str = "db";
+/// The journal on disk is kept below this: it is what an opening after a crash reads.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
+const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Key lengths are 16 bits, value lengths 32 bits wide.
+const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
+const MAX_ROW_BYTES: usize = 1 << 31;
+
+/// How the store is opened.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct EmbeddedOptions {
+    /// Memory for blocks read from disk, in bytes.
+    pub cache_bytes: u64,
+    /// Time between two syncs under [`Durability::Periodic`], in milliseconds.
+    pub sync_interval_ms: u64,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 32 << 20, sync_interval_ms: 10 }
+    }
+}
+
+/// A store on disk. See the [module](self).
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    inner: Arc<Inner>,
+}
+
+/// A snapshot of an [`EmbeddedStore`]; the folder stays in use as long as there is one.
+#[derive(Clone)]
+pub struct EmbeddedSnapshot {
+    rows: fjall::Snapshot,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    shared: Arc<Shared>,
+    timer: Option<JoinHandle<()>>,
+    folder: PathBuf,
+    sync_interval_ms: u64,
+    // held until everything else is gone
+    _lock: File,
+}
+
+/// What the thread that syncs periodically shares with the store.
+struct Shared {
+    database: Database,
+    // one keyspace for all tables: only then is what a loss of power leaves a prefix of what was
+    // written, for each keyspace goes to disk in its own time
+    rows: Keyspace,
+    committer: Committer,
+    asked: Mutex<Asked>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Asked {
+    sync: bool,
+    stop: bool,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in a folder, or creates one in a folder that is empty or not there.
+    ///
+    /// # Errors
+    /// Another process has it open, it is of another format, it is no store, it is damaged, or
+    /// the disk failed.
+    pub fn open(folder: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
+        let folder = folder.as_ref();
+        check_folder(folder)?;
+        let lock = lock(folder)?;
+        mark(folder)?;
+        let damaged = |error: fjall::Error| of_opening(folder, &error);
+        let database = Database::builder(folder.join(DATABASE))
+            .cache_size(options.cache_bytes)
+            .max_journaling_size(MAX_JOURNAL_BYTES)
+            .open()
+            .map_err(damaged)?;
+        let rows = database
+            .keyspace("rows", || {
+                KeyspaceCreateOptions::default()
+                    .max_memtable_size(MEMTABLE_BYTES)
+                    .with_kv_separation(None)
+            })
+            .map_err(damaged)?;
+        let shared = Arc::new(Shared {
+            database,
+            rows,
+            committer: Committer::default(),
+            asked: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let interval = Duration::from_millis(options.sync_interval_ms);
+        let timer = std::thread::Builder::new().name("selfsame-sync".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || shared.sync_periodically(interval)
+        });
+        let timer = Some(timer.map_err(|error| StoreError::Io(error.to_string()))?);
+        let sync_interval_ms = options.sync_interval_ms;
+        let folder = folder.to_path_buf();
+        let inner = Inner { shared, timer, folder, sync_interval_ms, _lock: lock };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.inner.folder
+    }
+
+    /// Bytes on disk.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.shared.database.disk_space().map_err(|error| of_fjall(&error))
+    }
+
+    /// Syncs everything and writes what is in memory to tables, so that the next opening reads
+    /// no journal. The folder is free when the last handle and the last snapshot are gone.
+    ///
+    /// # Errors
+    /// The disk failed, now or earlier.
+    pub fn close(self) -> Result<(), StoreError> {
+        let shared = &self.inner.shared;
+        shared.committer.refusal()?;
+        shared.flush();
+        shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
+    }
+}
+
+impl Shared {
+    /// Waits for the memtable to become a table, but not forever: the journal has it all.
+    fn flush(&self) {
+        /// Less than this is as quickly read from the journal.
+        const WORTHWHILE_BYTES: u64 = 1 << 20;
+        const PATIENCE: u32 = 1_000;
+        if self.database.write_buffer_size() < WORTHWHILE_BYTES {
+            return;
+        }
+        if self.rows.rotate_memtable().is_ok() {
+            for _ in 0..PATIENCE {
+                if self.rows.sealed_memtable_count() == 0 {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.database.persist(PersistMode::SyncData).map_err(|error| of_fjall(&error))
+    }
+
+    fn sync_periodically(&self, interval: Duration) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        while !asked.stop {
+            if !asked.sync {
+                asked = self.changed.wait(asked).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let stopped = |asked: &mut Asked| !asked.stop;
+            asked = match self.changed.wait_timeout_while(asked, interval, stopped) {
+                Ok((asked, _)) => asked,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+            asked.sync = false;
+            drop(asked);
+            // a failure stays with the committer, which takes no batch any more
+            let _ = self.committer.settle(self.committer.applied(), || self.sync());
+            asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn ask(&self, ask: impl FnOnce(&mut Asked)) {
+        ask(&mut self.asked.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.ask(|asked| asked.stop = true);
+        if let Some(timer) = self.timer.take() {
+            let _ = timer.join();
+        }
+    }
+}
+
+impl Read for EmbeddedStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let value = self.inner.shared.rows.get(row_key(table, key));
+        Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
+    }
+
+    fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let size = self.inner.shared.rows.size_of(row_key(table, key));
+        Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.snapshot()?.scan(table, prefix, start, limit)
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        self.snapshot()?.scan_keys(table, prefix, start, limit)
+    }
+}
+
+impl Store for EmbeddedStore {
+    type Snapshot = EmbeddedSnapshot;
+
+    fn snapshot(&self) -> Result<EmbeddedSnapshot, StoreError> {
+        let rows = self.inner.shared.database.snapshot();
+        Ok(EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) })
+    }
+
+    fn announce(&self) -> Announced {
+        self.inner.shared.committer.announce()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
+        let shared = &self.inner.shared;
+        let mut rows = shared.database.batch();
+        for (table, key, value) in batch.iter() {
+            let size = value.map_or(0, |value| value.len());
+            if key.len() > MAX_KEY_BYTES || size > MAX_ROW_BYTES {
+                return Err(StoreError::TooLarge(key.len().max(size)));
+            }
+            match value {
+                Some(value) => rows.insert(&shared.rows, row_key(table, key), &**value),
+                None => rows.remove(&shared.rows, row_key(table, key)),
+            }
+        }
+        shared.committer.apply(|| rows.commit().map_err(|error| of_fjall(&error)))
+    }
+
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
+        let shared = &self.inner.shared;
+        match durability {
+            Durability::Always => shared.committer.settle(number, || shared.sync()),
+            Durability::Periodic => {
+                shared.ask(|asked| asked.sync = true);
+                shared.committer.refusal()
+            }
+            Durability::Never => Ok(()),
+        }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { persistent: true, sync_interval_ms: self.inner.sync_interval_ms }
+    }
+}
+
+impl EmbeddedSnapshot {
+    fn guards(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> impl Iterator<Item = fjall::Guard> {
+        let from = match scan_start(prefix, start) {
+            Bound::Included(key) => Bound::Included(row_key(table, key)),
+            Bound::Excluded(key) => Bound::Excluded(row_key(table, key)),
+            Bound::Unbounded => Bound::Included(row_key(table, prefix)),
+        };
+        let end = after_prefix(row_key(table, prefix));
+        // a start behind the prefix leaves nothing, and must not make an inverted range
+        let empty = matches!(
+            (&from, &end),
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(end)) if from >= end
+        );
+        let range = (!empty).then(|| self.rows.range(&self.inner.shared.rows, (from, end)));
+        range.into_iter().flatten().take(limit)
+    }
+}
+
+impl Read for EmbeddedSnapshot {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let value = self.rows.get(&self.inner.shared.rows, row_key(table, key));
+        Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
+    }
+
+    fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        let size = self.rows.size_of(&self.inner.shared.rows, row_key(table, key));
+        Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.guards(table, prefix, start, limit)
+            .map(|guard| {
+                let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+                let key = key.get(1..).unwrap_or_default().into();
+                Ok(Row { key, value: Arc::from(&*value) })
+            })
+            .collect()
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Box<[u8]>>, StoreError> {
+        self.guards(table, prefix, start, limit)
+            .map(|guard| {
+                let key = guard.key().map_err(|error| of_fjall(&error))?;
+                Ok(key.get(1..).unwrap_or_default().into())
+            })
+            .collect()
+    }
+}
+
+/// Key of a row in the one keyspace: its table's number first.
+fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + key.len());
+    row.push(table.id());
+    row.extend_from_slice(key);
+    row
+}
+
+/// The least key that does not begin with this prefix any more.
+fn after_prefix(mut prefix: Vec<u8>) -> Bound<Vec<u8>> {
+    while let Some(last) = prefix.pop() {
+        if last < u8::MAX {
+            prefix.push(last + 1);
+            return Bound::Excluded(prefix);
+        }
+    }
+    Bound::Unbounded
+}
+
+/// Refuses a folder that holds other things, before anything is written there.
+fn check_folder(folder: &Path) -> Result<(), StoreError> {
+    std::fs::create_dir_all(folder).map_err(|error| of_io(&error))?;
+    if folder.join(FORMAT_FILE).exists() {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(folder).map_err(|error| of_io(&error))? {
+        let name = entry.map_err(|error| of_io(&error))?.file_name();
+        if name != LOCK_FILE {
+            return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
+        }
+    }
+    Ok(())
+}
+
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(folder.join(LOCK_FILE))
+        .map_err(|error| of_io(&error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Held { folder: folder.to_path_buf() }),
+        Err(TryLockError::Error(error)) => Err(of_io(&error)),
+    }
+}
+
+/// Checks the marker of the format, or sets it in a new store.
+fn mark(folder: &Path) -> Result<(), StoreError> {
+    let marker = folder.join(FORMAT_FILE);
+    match std::fs::read(&marker) {
+        Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
+        Ok(found) => Err(StoreError::Format {
+            folder: folder.to_path_buf(),
+            found: String::from_utf8_lossy(&found[..found.len().min(80)]).trim().to_owned(),
+            expected: FORMAT,
+        }),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let written = || -> std::io::Result<()> {
+                let mut file = File::create(&marker)?;
+                writeln!(file, "{FORMAT}")?;
+                file.sync_all()?;
+                File::open(folder)?.sync_all()
+            };
+            written().map_err(|error| of_io(&error))
+        }
+        Err(error) => Err(of_io(&error)),
+    }
+}
+
+fn of_io(error: &std::io::Error) -> StoreError {
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full,
+        _ => StoreError::Io(error.to_string()),
+    }
+}
+
+fn of_fjall(error: &fjall::Error) -> StoreError {
+    match io_error(error) {
+        Some(error) => of_io(error),
+        None => StoreError::Io(match error {
+            fjall::Error::Poisoned => "an earlier write in the background failed".into(),
+            other => other.to_string(),
+        }),
+    }
+}
+
+/// The error of the operating system behind an error.
+fn io_error(error: &fjall::Error) -> Option<&std::io::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref() {
+            return Some(io);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn of_opening(folder: &Path, error: &fjall::Error) -> StoreError {
+    let folder = folder.to_path_buf();
+    match error {
+        fjall::Error::Locked => StoreError::Held { folder },
+        fjall::Error::InvalidVersion(found) => {
+            StoreError::Format { folder, found: format!("{found:?}"), expected: "fjall 3" }
+        }
+        error => match io_error(error).map(std::io::Error::kind) {
+            Some(
+                ErrorKind::PermissionDenied
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::OutOfMemory,
+            ) => of_fjall(error),
+            // a file that is missing, ends too early or points nowhere
+            _ => StoreError::Damaged { folder, what: error.to_string() },
+        },
+    }
+}
