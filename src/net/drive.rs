@@ -127,14 +127,14 @@ pub async fn drive<S: Store>(
     let mut stop = world.stop.clone();
     let mut control = LaneIo::control(send, receive);
     let (mut bulk, bulk_frames) = LaneIo::bulk();
-    let mut bulk_expected: Option<oneshot::Receiver<RecvStream>> = None;
+    let mut expected = Expected::NotYet;
     let mut bulk_frames = Some(bulk_frames);
     let mut next_control: Option<Vec<u8>> = None;
     let mut next_bulk: Option<Vec<u8>> = None;
     let mut last_frame = Instant::now();
     loop {
-        if bulk_expected.is_none() && bulk_frames.is_some() {
-            bulk_expected = session.id().map(|id| world.link.expect_bulk(&id));
+        if let (Expected::NotYet, Some(id)) = (&expected, session.id()) {
+            expected = Expected::Waiting(world.link.expect_bulk(&id));
         }
         work(&mut session, &world, &mut next_control, &mut next_bulk);
         if next_bulk.is_some() && bulk.outgoing.is_none() {
@@ -179,7 +179,7 @@ pub async fn drive<S: Store>(
                 }
                 last_frame = Instant::now();
             }
-            Some(stream) = arrival(&mut bulk_expected) => {
+            stream = expected.arrival() => {
                 if let Some(frames) = bulk_frames.take() {
                     let reader = FrameReader::new(stream, MAX_FRAME_BYTES);
                     bulk.reader = Some(tokio::spawn(read(reader, frames)));
@@ -207,18 +207,24 @@ async fn reserve(outgoing: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permi
     outgoing?.reserve().await.ok()
 }
 
-async fn arrival(expected: &mut Option<oneshot::Receiver<RecvStream>>) -> Option<RecvStream> {
-    match expected {
-        Some(receiver) => {
-            let stream = receiver.await.ok();
-            if stream.is_none() {
-                std::future::pending::<()>().await;
+/// The peer's stream of values, if it is still to come.
+enum Expected {
+    NotYet,
+    Waiting(oneshot::Receiver<RecvStream>),
+    Over,
+}
+
+impl Expected {
+    async fn arrival(&mut self) -> RecvStream {
+        if let Self::Waiting(receiver) = self {
+            let arrived = receiver.await;
+            // a receiver that has answered must not be asked again
+            *self = Self::Over;
+            if let Ok(stream) = arrived {
+                return stream;
             }
-            // a second poll of a receiver that has given its value would panic
-            *expected = Some(oneshot::channel().1);
-            stream
         }
-        None => std::future::pending().await,
+        std::future::pending().await
     }
 }
 

@@ -78,6 +78,7 @@ pub async fn serve<S: Store>(
 ) {
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
     let mut connections = JoinSet::new();
+    let stopping = stop.clone();
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -87,7 +88,7 @@ pub async fn serve<S: Store>(
                         node: Arc::clone(&node),
                         places: Arc::clone(&places),
                         listener: Arc::clone(&listener),
-                        stop: stop.clone(),
+                        stop: stopping.clone(),
                     };
                     connections.spawn(server.connection(connection));
                 }

@@ -678,7 +678,7 @@ impl Session {
         for hash in view.value_hashes(key, HISTORY)? {
             let Some(&id) = asked.bases.iter().find(|id| id.names(&hash)) else { continue };
             if let Some(base) = view.value(key, &hash)? {
-                return Ok(delta::encode_prefixed(&base, id, value).into());
+                return Ok(delta::encode_with_base(&base, id, value).into());
             }
         }
         let key = self.signature_key();

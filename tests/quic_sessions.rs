@@ -1,0 +1,180 @@
+//! Nodes with stores on disk, sessions over real QUIC on loopback.
+#![cfg(feature = "node")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use selfsame::hash::HashAlgorithm;
+use selfsame::net::{AllowList, Endpoint, Identity, NetLimits, PeerAddress};
+use selfsame::node::client::{ClientError, Synchronised};
+use selfsame::node::{Node, Unwatched, server};
+use selfsame::replica::{Collection, Replica, ReplicaOptions};
+use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
+use selfsame::store::{EmbeddedOptions, EmbeddedStore};
+use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+struct Peer {
+    node: Arc<Node<EmbeddedStore>>,
+    endpoint: Endpoint,
+    allowed: AllowList,
+    stop: watch::Sender<bool>,
+    server: JoinHandle<()>,
+    _folder: tempfile::TempDir,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = EmbeddedStore::open(folder.path(), EmbeddedOptions::default()).unwrap();
+        let random = Box::new(|| rand::rng().random());
+        let replica = Replica::open(store, ReplicaOptions::default(), random).unwrap();
+        let node = Arc::new(Node {
+            replica: Arc::new(replica),
+            identity: Arc::new(Identity::generate().unwrap()),
+            config: SyncConfig::default(),
+            patience: Duration::from_secs(10),
+        });
+        let allowed = AllowList::default();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let limits = NetLimits { idle_timeout: Duration::from_secs(3), ..NetLimits::default() };
+        let identity = Arc::clone(&node.identity);
+        let endpoint =
+            Endpoint::bind(identity, address, Arc::new(allowed.clone()), limits).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let serving = server::serve(Arc::clone(&node), endpoint.clone(), stopped, Arc::new(|_| {}));
+        let server = tokio::spawn(serving);
+        Self { node, endpoint, allowed, stop, server, _folder: folder }
+    }
+
+    fn address(&self) -> PeerAddress {
+        PeerAddress::new(self.node.id(), self.endpoint.local_address())
+    }
+
+    fn collection(&self, name: &str, policy: Policy) -> Arc<Collection<EmbeddedStore>> {
+        let spec = CollectionSpec {
+            name: CollectionName::new(name).unwrap(),
+            algorithm: HashAlgorithm::Blake3,
+            policy,
+        };
+        self.node.replica.create_collection(spec).unwrap()
+    }
+
+    async fn sync(&self, other: &Self, name: &str) -> Result<Synchronised, ClientError> {
+        let link = self.node.connect(&self.endpoint, &other.address(), LIMIT).await?;
+        let collection = self.node.replica.collection(&CollectionName::new(name).unwrap())?;
+        let (_stop, stopped) = watch::channel(false);
+        let config = SyncConfig::default();
+        timeout(LIMIT, self.node.synchronise(&link, &collection, &config, stopped, &Unwatched))
+            .await
+            .unwrap()
+    }
+}
+
+fn friends() -> (Peer, Peer) {
+    let (a, b) = (Peer::new(), Peer::new());
+    a.allowed.allow(b.node.id());
+    b.allowed.allow(a.node.id());
+    (a, b)
+}
+
+fn key(name: impl ToString) -> Key {
+    Key::new(name.to_string().into_bytes()).unwrap()
+}
+
+fn now() -> u64 {
+    Node::<EmbeddedStore>::now_ms()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_nodes_become_equal_and_both_hold_the_certificate() {
+    let (a, b) = friends();
+    let (of_a, of_b) = (a.collection("c", Policy::Lww), b.collection("c", Policy::Lww));
+    for at in 0..500 {
+        of_a.put(&key(at), vec![at as u8; 2_000], now()).unwrap();
+        of_b.put(&key(at + 250), vec![at as u8; 300], now()).unwrap();
+    }
+    of_a.put(&key("large"), vec![7; 3_000_000], now()).unwrap();
+    let mut noise = vec![0u8; 2_500_000];
+    rand::rng().fill(&mut noise[..]);
+    of_b.put(&key("noise"), noise, now()).unwrap();
+    let done = a.sync(&b, "c").await.unwrap();
+    let Outcome::Complete { certificate: Some(certificate) } = &done.last().outcome else {
+        panic!("{:?}", done.last().outcome);
+    };
+    assert_eq!(of_a.state_hash().unwrap(), of_b.state_hash().unwrap());
+    assert_eq!(*certificate.message().root(), of_a.root().unwrap());
+    let again = b.sync(&a, "c").await.unwrap();
+    assert!(matches!(again.last().outcome, Outcome::Complete { certificate: None }));
+    let name = CollectionName::new("c").unwrap();
+    let link = a.node.connect(&a.endpoint, &b.address(), LIMIT).await.unwrap();
+    let digest = a.node.remote_digest(&link, &name).await.unwrap();
+    assert_eq!(digest.envelope().root(), of_a.root().unwrap());
+    drop(link);
+    for peer in [a, b] {
+        peer.stop.send(true).unwrap();
+        timeout(LIMIT, peer.server).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn refusals_have_a_type_at_both_ends() {
+    let (a, b) = friends();
+    a.collection("only here", Policy::Lww);
+    a.collection("c", Policy::Lww);
+    b.collection("c", Policy::Siblings);
+    let unknown = a.sync(&b, "only here").await.unwrap();
+    let expected = Outcome::Failed(Failure::Peer(AbortCode::UnknownCollection));
+    assert_eq!(unknown.last().outcome, expected);
+    let other = a.sync(&b, "c").await.unwrap();
+    assert_eq!(other.last().outcome, Outcome::Failed(Failure::Peer(AbortCode::PolicyMismatch)));
+    b.allowed.revoke(&a.node.id());
+    let refused = a.sync(&b, "c").await.unwrap_err();
+    assert!(refused.to_string().contains("refused this node"), "{refused}");
+    let stranger = Peer::new();
+    stranger.collection("c", Policy::Lww);
+    let wrong = PeerAddress::new(stranger.node.id(), b.endpoint.local_address());
+    let link = a.node.connect(&a.endpoint, &wrong, LIMIT).await;
+    assert!(link.is_err(), "another node answers under that address");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_dies_ends_the_session_and_loses_nothing() {
+    let (a, b) = friends();
+    let (of_a, of_b) = (a.collection("c", Policy::Lww), b.collection("c", Policy::Lww));
+    for at in 0..400 {
+        let mut value = vec![0u8; 60_000];
+        rand::rng().fill(&mut value[..]);
+        of_a.put(&key(at), value, now()).unwrap();
+    }
+    of_b.put(&key("of b"), vec![1; 10], now()).unwrap();
+    let link = a.node.connect(&a.endpoint, &b.address(), LIMIT).await.unwrap();
+    let (_stop, stopped) = watch::channel(false);
+    let config = SyncConfig::default();
+    let cut = {
+        let connection = link.connection().clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            connection.close(selfsame::net::CloseCode::Internal, "cut by the test");
+        }
+    };
+    let session = a.node.synchronise(&link, &of_a, &config, stopped, &Unwatched);
+    let (report, ()) = tokio::join!(timeout(LIMIT, session), cut);
+    // either it was cut, or it was quicker than the cut
+    if let Ok(report) = report.unwrap() {
+        let outcome = &report.last().outcome;
+        assert!(matches!(outcome, Outcome::Interrupted | Outcome::Complete { .. }), "{outcome:?}");
+    }
+    drop(link);
+    let done = b.sync(&a, "c").await.unwrap();
+    assert!(matches!(done.last().outcome, Outcome::Complete { .. }), "{:?}", done.last().outcome);
+    assert_eq!(of_a.root().unwrap(), of_b.root().unwrap());
+    assert_eq!(of_b.totals().unwrap().entries, 401);
+}
