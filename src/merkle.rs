@@ -6,7 +6,7 @@ mod arena;
 mod batch;
 mod edit;
 pub mod paged;
-pub mod rows;
+mod rows;
 pub mod shape;
 mod slots;
 pub mod tree;
