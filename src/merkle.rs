@@ -7,6 +7,23 @@
 //! - what is proved: [`Proof`] of a key, [`MultiProof`] of many, [`SubtreeProof`] of all entries
 //!   under a prefix, [`Bundle`] that a verifier needs nothing else for
 //! - logs and agreements: [`MerkleLog`] with its signed heads, [`Certificate`]
+//!
+//! ```
+//! use selfsame::entry::Totals;
+//! use selfsame::hash::HashAlgorithm;
+//! use selfsame::merkle::{Claim, Leaf, Proof, Tree};
+//! use selfsame::types::Key;
+//!
+//! let algorithm = HashAlgorithm::Blake3;
+//! let key = algorithm.key_hash(&Key::new(b"player:17".to_vec())?);
+//! let record = algorithm.record_digest(b"what is held under it");
+//! let mut tree = Tree::new(algorithm);
+//! tree.put(Leaf { key, record, totals: Totals { entries: 1, siblings: 1, ..Totals::default() } });
+//!
+//! let proof = Proof::prove(&tree, &key)?;
+//! proof.verify(algorithm, &tree.tree_hash(), &Claim::present(key, record))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod arena;
 mod batch;
@@ -21,7 +38,7 @@ pub mod multiproof;
 pub mod paged;
 mod path;
 pub mod proof;
-pub mod rows;
+mod rows;
 pub mod shape;
 pub mod signature;
 mod slots;

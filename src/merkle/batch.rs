@@ -13,11 +13,13 @@ use crate::hash::{HASH_LEN, HashAlgorithm, TreeHash};
 
 /// From so many nodes on, levels are worth sorting for.
 const LEVELS_FROM: usize = 64;
+/// From so many nodes on, hashing is not put off any longer: they are still in the cache.
+const ENOUGH: usize = 4_096;
 /// Most lanes that a processor has.
 const LANES: usize = 16;
 /// One level for every bit index, and one for leaves.
 const LEVELS: usize = 257;
-const LEAF_LEVEL: usize = 256;
+const LEAF_LEVEL: u16 = 256;
 
 /// Where a hash goes: a side of an inner node, or nowhere in the trie (it is handed back).
 #[derive(Clone, Copy)]
@@ -29,6 +31,7 @@ pub(super) enum Target {
 #[derive(Clone, Copy)]
 struct Job {
     node: NodeId,
+    level: u16,
     target: Target,
 }
 
@@ -40,78 +43,77 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn push(&mut self, node: NodeId, target: Target) {
-        if matches!(node.kind(), Kind::Inner(_)) {
-            self.inner_hashes += 1;
-        }
-        self.due.push(Job { node, target });
+    pub(super) fn push(&mut self, trie: &Trie, node: NodeId, target: Target) {
+        let level = level(trie, node);
+        self.inner_hashes += usize::from(level < LEAF_LEVEL);
+        self.due.push(Job { node, level, target });
     }
 
-    /// Inner nodes among the jobs.
+    /// Inner nodes that were ever among the jobs.
     pub(super) const fn inner_hashes(&self) -> usize {
         self.inner_hashes
     }
 
-    /// Hashes all; the hash of the node for the top, if there is one.
-    pub(super) fn run(self, trie: &mut Trie) -> Option<TreeHash> {
+    /// Whether it is time to run the jobs, although more are to come.
+    pub(super) const fn are_enough(&self) -> bool {
+        self.due.len() >= ENOUGH
+    }
+
+    /// Hashes what is due; the hash of the node for the top, if it is among that.
+    pub(super) fn run(&mut self, trie: &mut Trie) -> Option<TreeHash> {
         let mut top = None;
         let platform = Platform::detect();
         if self.due.len() < LEVELS_FROM || trie.algorithm != HashAlgorithm::Blake3 {
-            for job in &self.due {
-                let hash = hash_one(trie, platform, job.node);
+            for job in self.due.drain(..) {
+                let hash = hash_one(trie, platform, &job);
                 deliver(trie, job.target, hash, &mut top);
             }
             return top;
         }
-        let (sorted, ends) = self.by_level(trie);
-        for level in (0..LEVELS).rev() {
-            let start = ends.get(level + 1).copied().unwrap_or(0);
-            for jobs in sorted[start..ends[level]].chunks(LANES) {
+        for level in self.by_level().chunk_by(|one, other| one.level == other.level) {
+            let key = level_key(level[0].level);
+            for jobs in level.chunks(LANES) {
                 let mut hashes = [[0; HASH_LEN]; LANES];
                 let line = |lane: usize| preimage(trie, jobs[lane.min(jobs.len() - 1)].node);
                 let lines: [&Line; LANES] = std::array::from_fn(line);
-                let lines = &lines[..jobs.len()];
-                hash_lanes(platform, level_key(level), lines, &mut hashes);
+                hash_lanes(platform, key, &lines[..jobs.len()], &mut hashes);
                 for (job, hash) in jobs.iter().zip(hashes) {
                     deliver(trie, job.target, TreeHash(hash), &mut top);
                 }
             }
         }
+        self.due.clear();
         top
     }
 
-    // sorted by counting, deepest level first, with the end of each level
-    fn by_level(self, trie: &Trie) -> (Vec<Job>, [usize; LEVELS]) {
-        let levels: Vec<u16> = self.due.iter().map(|job| level(trie, job.node)).collect();
-        let mut ends = [0; LEVELS];
-        for level in &levels {
-            ends[usize::from(*level)] += 1;
-        }
+    // sorted by counting, deepest level first
+    fn by_level(&self) -> Vec<Job> {
         let mut next = [0; LEVELS];
+        for job in &self.due {
+            next[usize::from(job.level)] += 1;
+        }
         let mut end = 0;
-        for level in (0..LEVELS).rev() {
-            next[level] = end;
-            end += ends[level];
-            ends[level] = end;
+        for count in next.iter_mut().rev() {
+            end += std::mem::replace(count, end);
         }
         let mut sorted = self.due.clone();
-        for (job, level) in self.due.iter().zip(levels) {
-            let place = &mut next[usize::from(level)];
+        for job in &self.due {
+            let place = &mut next[usize::from(job.level)];
             sorted[*place] = *job;
             *place += 1;
         }
-        (sorted, ends)
+        sorted
     }
 }
 
 fn level(trie: &Trie, node: NodeId) -> u16 {
     match node.kind() {
         Kind::Inner(index) => u16::from(trie.inners.split(index).bit),
-        Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL as u16,
+        Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL,
     }
 }
 
-fn level_key(level: usize) -> &'static [u8; HASH_LEN] {
+fn level_key(level: u16) -> &'static [u8; HASH_LEN] {
     u8::try_from(level)
         .map_or_else(|_| HashAlgorithm::blake3_leaf_key(), HashAlgorithm::blake3_inner_key)
 }
@@ -148,13 +150,12 @@ fn hash_lanes(
     );
 }
 
-fn hash_one(trie: &Trie, platform: Platform, node: NodeId) -> TreeHash {
+fn hash_one(trie: &Trie, platform: Platform, job: &Job) -> TreeHash {
     if trie.algorithm != HashAlgorithm::Blake3 {
-        return hash_plainly(trie, node);
+        return hash_plainly(trie, job.node);
     }
-    let key = level_key(usize::from(level(trie, node)));
     let mut hash = [[0; HASH_LEN]];
-    hash_lanes(platform, key, &[preimage(trie, node)], &mut hash);
+    hash_lanes(platform, level_key(job.level), &[preimage(trie, job.node)], &mut hash);
     TreeHash(hash[0])
 }
 

@@ -204,13 +204,11 @@ impl<'a> Editor<'a> {
 
     /// Hashes what is due under a part and the part itself, which is to stand nowhere yet.
     pub(super) fn hash(&mut self, part: &Part) -> (usize, TreeHash) {
-        let mut jobs = std::mem::take(&mut self.jobs);
         if part.hash.is_none() {
-            jobs.push(part.id, Target::Top);
+            self.jobs.push(self.trie, part.id, Target::Top);
         }
-        let count = jobs.inner_hashes();
-        let due = jobs.run(self.trie);
-        (count, part.hash.or(due).expect("the hash is known or due"))
+        let due = self.jobs.run(self.trie);
+        (self.jobs.inner_hashes(), part.hash.or(due).expect("the hash is known or due"))
     }
 
     /// The subtree of these items, ascending by key and no key twice.
@@ -336,8 +334,11 @@ impl<'a> Editor<'a> {
             self.place(&part, u16::from(bit) + 1, in_page);
             match &part.hash {
                 Some(hash) => self.trie.inners.set_child_hash(index, side, hash),
-                None => self.jobs.push(part.id, Target::Child(index, side)),
+                None => self.jobs.push(self.trie, part.id, Target::Child(index, side)),
             }
+        }
+        if self.jobs.are_enough() {
+            self.jobs.run(self.trie);
         }
         Part::new(NodeId::inner(index), *sums)
     }

@@ -47,7 +47,8 @@ pub const MAX_PAGE_LEAVES: usize = 4_096;
 ///
 /// What needs a sealed page is answered with [`Sealed`], which names it, and has changed
 /// nothing: load the leaves under that prefix, [`unseal`](Self::unseal) it, and do the same
-/// again. The page size does not show in any hash.
+/// again. Where removals let several pages grow into one, its sealed parts keep their names: so
+/// find leaves by prefix, not by row. The page size does not show in any hash.
 ///
 /// Which rows of pages changed is kept until [`take_page_changes`](Self::take_page_changes); a
 /// clone starts without. Memory and the cost of clones are those of [`Tree`](super::Tree); a
