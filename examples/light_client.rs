@@ -75,7 +75,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // a bundle proves nothing of another key, and nothing once a bit of it has changed
     println!("for another key: {}", refusal(bundle.verify(&root, &nobody)));
     let mut forged = hex::decode(PRESENT)?;
-    forged[80] ^= 1;
+    forged[100] ^= 1;
     let verdict = Bundle::parse(&forged).and_then(|forged| forged.verify(&root, &player));
     println!("with a bit changed: {}", refusal(verdict));
 
