@@ -49,6 +49,13 @@ fn check_all_ways(base: &[u8], target: &[u8]) {
         assert!(prefixed.wire_len() < whole.wire_len());
         assert_eq!(decode(&prefixed, base, target).unwrap(), target);
     }
+    if let Some(encoded) = delta::encode_with_base(base, base_id(base), target) {
+        assert!(encoded.wire_len() < whole.wire_len());
+        assert_eq!(decode(&encoded, base, target).unwrap(), target);
+    }
+    let local = delta::diff_local(base, target).to_bytes(target).unwrap();
+    let made = Patch::apply_bytes(&local, base, target.len(), &Limits::default()).unwrap();
+    assert!(made == target, "the local patch makes another value");
     if let Some((patch, _)) = patch_for(base, target) {
         assert_eq!(patch.target_len(), target.len() as u64);
         let bytes = patch.to_bytes(target).unwrap();
