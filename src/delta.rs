@@ -6,7 +6,7 @@
 //!   base as reference prefix, or, when it is large, sends what it copies and inserts; a changed
 //!   field of a small state costs some 30 bytes.
 //! - It has not: the receiver describes its base in a [`Signature`], the sender finds the parts
-//!   that it shares ([`match_chunks`], [`diff`]) and sends a [`Patch`] of copies and inserts
+//!   that it shares ([`match_chunks`], [`diff()`]) and sends a [`Patch`] of copies and inserts
 //!   ([`encode_patch`]). Values up to 64 KiB take one round; larger ones two, content-defined
 //!   chunks first, then rolling blocks inside the gaps only.
 //!

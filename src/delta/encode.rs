@@ -28,7 +28,7 @@ use crate::limits::Limits;
 const BASE_ID_BYTES: usize = 8;
 /// From here on a patch is tried before zstd with the base as prefix.
 const PATCH_FROM: usize = 64 << 10;
-/// A patch this many times smaller than its value is taken without trying more.
+/// A delta of so large a value, this many times smaller than it, is taken without trying more.
 const SATISFYING: usize = 64;
 
 /// Names a base among the values that the receiver listed for the key: the first eight bytes of
@@ -171,11 +171,16 @@ pub fn encode_patch(patch: &Patch, base_id: BaseId, target: &[u8]) -> Option<Enc
 }
 
 fn gains(delta: &Encoded, target: &[u8]) -> bool {
-    delta.wire_len() < target.len() && delta.wire_len() < encode_whole(target).wire_len()
+    satisfies(delta, target)
+        || delta.wire_len() < target.len() && delta.wire_len() < encode_whole(target).wire_len()
+}
+
+fn satisfies(delta: &Encoded, target: &[u8]) -> bool {
+    target.len() >= PATCH_FROM && delta.wire_len() < target.len() / SATISFYING
 }
 
 /// The value against a base that both ends have, in the smaller of the two ways; none when whole
-/// is as small. Above 64 KiB a patch that is 64 times smaller than the value ends the search.
+/// is as small. From 64 KiB on a delta that is 64 times smaller than the value ends the search.
 #[must_use]
 pub fn encode_with_base(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
     with_base(base, base_id, target).filter(|delta| gains(delta, target))
@@ -187,7 +192,7 @@ fn with_base(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
     }
     let bytes = diff_local(base, target).to_bytes(target)?;
     let patch = Encoded { encoding: Encoding::Patch { base: base_id }, bytes };
-    if patch.wire_len() < target.len() / SATISFYING {
+    if satisfies(&patch, target) {
         return Some(patch);
     }
     let prefixed = prefixed(base, base_id, target);
