@@ -134,7 +134,7 @@ fn print_bytes() {
     for (name, base, target) in pairs() {
         let id = BaseId::of(&ALGORITHM.value_hash(&base));
         let whole = delta::encode_whole(&target).wire_len();
-        let prefixed = delta::encode_prefixed(&base, id, &target).unwrap();
+        let prefixed = delta::encode_with_base(&base, id, &target).unwrap();
         let patched = patch_for(&base, &target).map(|(patch, said)| {
             let encoded = delta::encode_patch(&patch, id, &target).unwrap();
             let expected = Expected::of(&target, ALGORITHM);
@@ -158,9 +158,9 @@ fn throughput(c: &mut Criterion) {
         let limits = Limits::default();
         group.throughput(Throughput::Bytes(target.len() as u64));
         group.bench_function(BenchmarkId::new("encode with base", name), |b| {
-            b.iter(|| delta::encode_prefixed(black_box(&base), id, black_box(&target)));
+            b.iter(|| delta::encode_with_base(black_box(&base), id, black_box(&target)));
         });
-        let encoded = delta::encode_prefixed(&base, id, &target).unwrap();
+        let encoded = delta::encode_with_base(&base, id, &target).unwrap();
         group.bench_function(BenchmarkId::new("decode with base", name), |b| {
             b.iter(|| {
                 delta::decode(black_box(&encoded), Some(&base), &expected, ALGORITHM, &limits)

@@ -2,10 +2,11 @@
 //!
 //! Two situations, kept apart:
 //!
-//! - The sender still has the receiver's base: [`encode_prefixed`] compresses the value with the
-//!   base as reference prefix; a changed field of a small state costs some 20 bytes.
+//! - The sender still has the receiver's base: [`encode_with_base`] compresses the value with the
+//!   base as reference prefix, or, when it is large, sends what it copies and inserts; a changed
+//!   field of a small state costs some 30 bytes.
 //! - It has not: the receiver describes its base in a [`Signature`], the sender finds the parts
-//!   that it shares ([`match_chunks`], [`diff`]) and sends a [`Patch`] of copies and inserts
+//!   that it shares ([`match_chunks`], [`diff()`]) and sends a [`Patch`] of copies and inserts
 //!   ([`encode_patch`]). Values up to 64 KiB take one round; larger ones two, content-defined
 //!   chunks first, then rolling blocks inside the gaps only.
 //!
@@ -22,7 +23,7 @@
 //! let target = [&base[..], b"{\"level\":42}"].concat();
 //!
 //! let id = BaseId::of(&algorithm.value_hash(&base));
-//! let encoded = delta::encode_prefixed(&base, id, &target).expect("smaller than whole");
+//! let encoded = delta::encode_with_base(&base, id, &target).expect("smaller than whole");
 //! assert!(encoded.wire_len() < 40);
 //!
 //! let expected = Expected::of(&target, algorithm);
@@ -36,6 +37,7 @@ pub mod chunk;
 pub mod compress;
 pub mod diff;
 pub mod encode;
+pub mod local;
 pub mod patch;
 mod rolling;
 pub mod signature;
@@ -45,8 +47,9 @@ pub(crate) mod varint;
 pub use diff::{ChunkMatch, diff, diff_blocks, match_chunks};
 pub use encode::{
     BaseId, Encoded, Encoding, Expected, decode, encode_patch, encode_prefixed, encode_whole,
-    smallest,
+    encode_with_base, smallest,
 };
+pub use local::diff_local;
 pub use patch::{Operation, Patch};
 pub use signature::{
     BlockSignature, ChunkSignature, GapRequest, GapRun, IdMargin, Signature, SignatureKey,

@@ -44,11 +44,20 @@ fn decode(encoded: &Encoded, base: &[u8], target: &[u8]) -> Result<Vec<u8>, Delt
 
 fn check_all_ways(base: &[u8], target: &[u8]) {
     let whole = delta::encode_whole(target);
+    let satisfying = if target.len() < 64 << 10 { 0 } else { target.len() / 64 };
+    let gain = whole.wire_len().max(satisfying);
     assert_eq!(decode(&whole, b"", target).unwrap(), target);
     if let Some(prefixed) = delta::encode_prefixed(base, base_id(base), target) {
-        assert!(prefixed.wire_len() < whole.wire_len());
+        assert!(prefixed.wire_len() < gain);
         assert_eq!(decode(&prefixed, base, target).unwrap(), target);
     }
+    if let Some(encoded) = delta::encode_with_base(base, base_id(base), target) {
+        assert!(encoded.wire_len() < gain);
+        assert_eq!(decode(&encoded, base, target).unwrap(), target);
+    }
+    let local = delta::diff_local(base, target).to_bytes(target).unwrap();
+    let made = Patch::apply_bytes(&local, base, target.len(), &Limits::default()).unwrap();
+    assert!(made == target, "the local patch makes another value");
     if let Some((patch, _)) = patch_for(base, target) {
         assert_eq!(patch.target_len(), target.len() as u64);
         let bytes = patch.to_bytes(target).unwrap();

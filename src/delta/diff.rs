@@ -31,7 +31,7 @@ use crate::limits::Limits;
 const WORTH_A_ROUND: u64 = 256;
 
 /// Ids with their indices, for look-ups in constant time on the way past.
-struct Index {
+pub(super) struct Index {
     sorted: Vec<(u64, u32)>,
     filter: Vec<u64>,
     shift: u32,
@@ -39,7 +39,7 @@ struct Index {
 
 impl Index {
     /// Equal ids keep the first place only: that bounds the candidates of a position to one.
-    fn new(ids: impl Iterator<Item = u64>, width: u8) -> Self {
+    pub(super) fn new(ids: impl Iterator<Item = u64>, width: u8) -> Self {
         let mut sorted: Vec<(u64, u32)> = ids.zip(0..).collect();
         sorted.sort_unstable();
         sorted.dedup_by_key(|(id, _)| *id);
@@ -55,7 +55,7 @@ impl Index {
         Self { sorted, filter, shift }
     }
 
-    fn find(&self, id: u64) -> Option<u32> {
+    pub(super) fn find(&self, id: u64) -> Option<u32> {
         let slot = id >> self.shift;
         let word = self.filter.get((slot / 64) as usize)?;
         if word & (1 << (slot % 64)) == 0 {

@@ -19,12 +19,17 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::compress::{compress, decompress};
+use super::local::diff_local;
 use super::{DeltaError, Patch, bytes};
 use crate::entry::Sibling;
 use crate::hash::{HashAlgorithm, ValueHash};
 use crate::limits::Limits;
 
 const BASE_ID_BYTES: usize = 8;
+/// From here on a patch is tried before zstd with the base as prefix.
+const PATCH_FROM: usize = 64 << 10;
+/// A delta of so large a value, this many times smaller than it, is taken without trying more.
+const SATISFYING: usize = 64;
 
 /// Names a base among the values that the receiver listed for the key: the first eight bytes of
 /// its hash. Two of them may be named alike; the hash of the result tells.
@@ -70,7 +75,7 @@ pub enum Encoding {
         /// The base.
         base: BaseId,
     },
-    /// Copies from a base of the receiver, which the sender has not, and inserts.
+    /// Copies from a base of the receiver, and inserts.
     Patch {
         /// The base.
         base: BaseId,
@@ -166,13 +171,38 @@ pub fn encode_patch(patch: &Patch, base_id: BaseId, target: &[u8]) -> Option<Enc
 }
 
 fn gains(delta: &Encoded, target: &[u8]) -> bool {
-    delta.wire_len() < target.len() && delta.wire_len() < encode_whole(target).wire_len()
+    satisfies(delta, target)
+        || delta.wire_len() < target.len() && delta.wire_len() < encode_whole(target).wire_len()
+}
+
+fn satisfies(delta: &Encoded, target: &[u8]) -> bool {
+    target.len() >= PATCH_FROM && delta.wire_len() < target.len() / SATISFYING
+}
+
+/// The value against a base that both ends have, in the smaller of the two ways; none when whole
+/// is as small. From 64 KiB on a delta that is 64 times smaller than the value ends the search.
+#[must_use]
+pub fn encode_with_base(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
+    with_base(base, base_id, target).filter(|delta| gains(delta, target))
+}
+
+fn with_base(base: &[u8], base_id: BaseId, target: &[u8]) -> Option<Encoded> {
+    if target.len() < PATCH_FROM {
+        return prefixed(base, base_id, target);
+    }
+    let bytes = diff_local(base, target).to_bytes(target)?;
+    let patch = Encoded { encoding: Encoding::Patch { base: base_id }, bytes };
+    if satisfies(&patch, target) {
+        return Some(patch);
+    }
+    let prefixed = prefixed(base, base_id, target);
+    prefixed.into_iter().chain([patch]).min_by_key(Encoded::wire_len)
 }
 
 /// The smallest of whole and the value against each of these bases.
 #[must_use]
 pub fn smallest(bases: &[(BaseId, &[u8])], target: &[u8]) -> Encoded {
-    let deltas = bases.iter().filter_map(|(id, base)| prefixed(base, *id, target));
+    let deltas = bases.iter().filter_map(|(id, base)| with_base(base, *id, target));
     let whole = encode_whole(target);
     deltas.fold(whole, |best, delta| if delta.wire_len() < best.wire_len() { delta } else { best })
 }
