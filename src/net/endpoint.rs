@@ -317,21 +317,20 @@ impl Acceptor {
         tokio::spawn(async move {
             // Holds the place until the connection is handed over.
             let _place = place;
-            let counter = match timeout(within, finish_handshake(connecting, own, address)).await {
+            match timeout(within, finish_handshake(connecting, own, address)).await {
                 Ok(Ok(connection)) => {
+                    gate.accepted.fetch_add(1, Ordering::Relaxed);
                     hand_over(connection, &ready, within).await;
-                    &gate.accepted
                 }
                 Ok(Err(error)) => {
+                    gate.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%address, %error, "handshake failed");
-                    &gate.failed
                 }
                 Err(_) => {
+                    gate.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::debug!(%address, "handshake took too long");
-                    &gate.failed
                 }
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
+            }
         });
     }
 }
