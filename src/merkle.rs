@@ -15,6 +15,7 @@ pub mod multiproof;
 pub mod paged;
 mod path;
 pub mod proof;
+mod rows;
 pub mod rows;
 pub mod shape;
 pub mod signature;

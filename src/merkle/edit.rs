@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::batch::{Jobs, Target};
 use super::shape::{Prefix, Sealed};
-use super::slots::{InnerSlot, Kind, LeafSlot, MAX_SLOTS, NodeId, Sums, TreeNode, line};
+use super::slots::{Kind, LeafSlot, MAX_SLOTS, NodeId, Sums, TreeNode};
 use super::tree::{Applied, Change, Leaf};
 use super::trie::{Place, Trie};
 use crate::hash::{KeyHash, TreeHash};
@@ -59,17 +59,18 @@ impl Planted for Edit<'_> {
 }
 
 impl<'a> Edit<'a> {
-    fn of(trie: &Trie, change: &'a Change) -> Result<Option<Self>, Sealed> {
-        let fork = match (trie.find(change.key())?, change) {
-            (Place::Empty | Place::Apart(_), Change::Remove(_)) => return Ok(None),
+    // none if it changes nothing
+    fn at(trie: &Trie, place: Place, change: &'a Change) -> Option<Self> {
+        let fork = match (place, change) {
+            (Place::Empty | Place::Apart(_), Change::Remove(_)) => return None,
             (Place::Empty, Change::Put(_)) => 0,
             (Place::Apart(bit), Change::Put(_)) => u16::from(bit),
             (Place::Here(index), Change::Put(leaf)) if trie.leaves.slot(index).equals(leaf) => {
-                return Ok(None);
+                return None;
             }
             (Place::Here(_), _) => KEY_BITS,
         };
-        Ok(Some(Self { change, fork }))
+        Some(Self { change, fork })
     }
 
     fn sorted(trie: &Trie, changes: &'a [Change]) -> Result<Vec<Self>, Sealed> {
@@ -82,7 +83,11 @@ impl<'a> Edit<'a> {
             }
             same
         });
-        changes.into_iter().filter_map(|change| Self::of(trie, change).transpose()).collect()
+        let mut edits = Vec::with_capacity(changes.len());
+        for change in changes {
+            edits.extend(Self::at(trie, trie.find(change.key())?, change));
+        }
+        Ok(edits)
     }
 }
 
@@ -119,11 +124,12 @@ pub(super) fn apply_one(
     touched: &mut Touched,
     change: &Change,
 ) -> Result<Option<Leaf>, Sealed> {
-    let old = match trie.find(change.key())? {
+    let place = trie.find(change.key())?;
+    let old = match place {
         Place::Here(index) => Some(trie.leaves.slot(index).leaf()),
         Place::Empty | Place::Apart(_) => None,
     };
-    if let Some(edit) = Edit::of(trie, change)? {
+    if let Some(edit) = Edit::at(trie, place, change) {
         write(trie, touched, &[edit]);
     }
     Ok(old)
@@ -145,9 +151,31 @@ fn write(trie: &mut Arc<Trie>, touched: &mut Touched, edits: &[Edit<'_>]) -> App
 pub(super) struct Part {
     pub(super) id: NodeId,
     // none when it is due
-    pub(super) hash: Option<TreeHash>,
-    // length of the prefix under which it had, and still has, the row of a page
-    pub(super) row: Option<u16>,
+    hash: Option<TreeHash>,
+    // none when nothing changed in it: then they are worth a look only if they are needed
+    sums: Option<Sums>,
+    origin: Origin,
+}
+
+/// Where a subtree comes from, for the rows of pages.
+#[derive(Clone, Copy)]
+enum Origin {
+    /// It has no row: it is new, or the row was given up when the walk came by.
+    New,
+    /// Nothing changed in it since it stood at `at`, within a page or not.
+    Untouched { at: u16, in_page: bool },
+}
+
+impl Part {
+    /// A page that was not changed and stood at `at`.
+    pub(super) const fn sealed(id: NodeId, hash: TreeHash, sums: Sums, at: u16) -> Self {
+        let origin = Origin::Untouched { at, in_page: false };
+        Self { id, hash: Some(hash), sums: Some(sums), origin }
+    }
+
+    const fn new(id: NodeId, sums: Sums) -> Self {
+        Self { id, hash: None, sums: Some(sums), origin: Origin::New }
+    }
 }
 
 /// One change of the trie under way.
@@ -168,12 +196,7 @@ impl<'a> Editor<'a> {
             self.trie.top = None;
             return 0;
         };
-        if self.trie.fits_page(part.id) {
-            self.settle(&part, 0);
-        }
-        if let Kind::Sealed(index) = part.id.kind() {
-            self.trie.sealed.slot_mut(index).prefix = Prefix::ALL;
-        }
+        self.place(&part, 0, false);
         let (count, hash) = self.hash(&part);
         self.trie.top = Some(TreeNode { id: part.id, hash });
         count
@@ -181,13 +204,11 @@ impl<'a> Editor<'a> {
 
     /// Hashes what is due under a part and the part itself, which is to stand nowhere yet.
     pub(super) fn hash(&mut self, part: &Part) -> (usize, TreeHash) {
-        let mut jobs = std::mem::take(&mut self.jobs);
         if part.hash.is_none() {
-            jobs.push(part.id, Target::Top);
+            self.jobs.push(self.trie, part.id, Target::Top);
         }
-        let count = jobs.inner_hashes();
-        let due = jobs.run(self.trie);
-        (count, part.hash.or(due).expect("the hash is known or due"))
+        let due = self.jobs.run(self.trie);
+        (self.jobs.inner_hashes(), part.hash.or(due).expect("the hash is known or due"))
     }
 
     /// The subtree of these items, ascending by key and no key twice.
@@ -197,22 +218,22 @@ impl<'a> Editor<'a> {
             let slot = LeafSlot::new(first.leaf()?);
             assert!(self.trie.leaves.used() < MAX_SLOTS, "a tree holds at most 2^30 leaves");
             let index = self.trie.leaves.insert(slot);
-            return Some(Part { id: NodeId::leaf(index), hash: None, row: None });
+            return Some(Part::new(NodeId::leaf(index), slot.sums()));
         };
         let (zeros, ones) = split(items, bit);
         let (left, right) = (self.grow(zeros), self.grow(ones));
-        self.join(bit, left, right, None)
+        self.join(bit, left, right)
     }
 
     /// The subtree `node`, which stands at `at` (within a page or not), with these changes.
     fn edit(&mut self, node: TreeNode, at: u16, in_page: bool, edits: &[Edit<'_>]) -> Option<Part> {
-        let page = !in_page && self.trie.fits_page(node.id);
         let Some(nearest) = edits.iter().min_by_key(|edit| edit.fork) else {
-            return Some(Part { id: node.id, hash: Some(node.hash), row: page.then_some(at) });
+            let origin = Origin::Untouched { at, in_page };
+            return Some(Part { id: node.id, hash: Some(node.hash), sums: None, origin });
         };
         let split_bit = match node.id.kind() {
             Kind::Leaf(_) => KEY_BITS,
-            Kind::Inner(index) => u16::from(self.trie.inners.slot(index).bit),
+            Kind::Inner(index) => u16::from(self.trie.inners.split(index).bit),
             Kind::Sealed(index) => self.trie.sealed.slot(index).prefix.len(),
         };
         if nearest.fork < split_bit {
@@ -224,107 +245,125 @@ impl<'a> Editor<'a> {
             } else {
                 (self.grow(zeros), self.edit(node, at, in_page, ones))
             };
-            return self.join(bit, left, right, None);
+            return self.join(bit, left, right);
         }
+        let page = !in_page && self.trie.fits_page(node.id);
         if page {
             self.vanish(Prefix::of(nearest.key(), at));
         }
         match node.id.kind() {
             Kind::Leaf(index) => self.edit_leaf(index, nearest),
-            Kind::Inner(index) => {
-                let InnerSlot { bit, .. } = *self.trie.inners.slot(index);
-                let (left, right) = {
-                    let inner = self.trie.inners.slot(index);
-                    (inner.child(false), inner.child(true))
-                };
-                let (zeros, ones) = split(edits, bit);
-                let (at, in_page) = (u16::from(bit) + 1, in_page || page);
-                let left = self.edit(left, at, in_page, zeros);
-                let right = self.edit(right, at, in_page, ones);
-                self.join(bit, left, right, Some(index))
-            }
+            Kind::Inner(index) => self.edit_inner(index, in_page || page, edits),
             Kind::Sealed(_) => unreachable!("looking changes up stops at sealed pages"),
         }
     }
 
+    fn edit_inner(&mut self, index: u32, in_page: bool, edits: &[Edit<'_>]) -> Option<Part> {
+        let inners = &self.trie.inners;
+        let (bit, before) = (inners.split(index).bit, inners.sums(index));
+        let [left, right] = [false, true].map(|side| inners.child(index, side));
+        let (zeros, ones) = split(edits, bit);
+        // where only one side changes, the totals need not look at the other
+        let one_sided = match (zeros.is_empty(), ones.is_empty()) {
+            (true, false) => Some((before, self.trie.sums(right.id))),
+            (false, true) => Some((before, self.trie.sums(left.id))),
+            _ => None,
+        };
+        let at = u16::from(bit) + 1;
+        let left = self.edit(left, at, in_page, zeros);
+        let right = self.edit(right, at, in_page, ones);
+        let (left, right) = match (left, right) {
+            (Some(left), Some(right)) => (left, right),
+            (left, right) => {
+                self.trie.inners.remove(index);
+                return left.or(right);
+            }
+        };
+        let changed = if ones.is_empty() { left.sums } else { right.sums };
+        let sums = one_sided
+            .zip(changed)
+            .and_then(|((node, old), new)| node.with_child(&old, &new))
+            .unwrap_or_else(|| self.sums_above(&left, &right));
+        Some(self.link(bit, left, right, &sums, Some(index)))
+    }
+
     fn edit_leaf(&mut self, index: u32, edit: &Edit<'_>) -> Option<Part> {
         if let Some(leaf) = edit.leaf() {
-            *self.trie.leaves.slot_mut(index) = LeafSlot::new(leaf);
-            Some(Part { id: NodeId::leaf(index), hash: None, row: None })
+            let slot = LeafSlot::new(leaf);
+            *self.trie.leaves.slot_mut(index) = slot;
+            Some(Part::new(NodeId::leaf(index), slot.sums()))
         } else {
             self.trie.leaves.remove(index);
             None
         }
     }
 
-    /// The node over both sides, in `slot` if that is given; the only side that there is
-    /// otherwise.
+    /// The node over both sides; the only side that there is otherwise.
     pub(super) fn join(
         &mut self,
         bit: u8,
         left: Option<Part>,
         right: Option<Part>,
-        slot: Option<u32>,
     ) -> Option<Part> {
-        let (left, right) = match (left, right) {
-            (Some(left), Some(right)) => (left, right),
-            (left, right) => {
-                if let Some(index) = slot {
-                    self.trie.inners.remove(index);
-                }
-                return left.or(right);
+        match (left, right) {
+            (Some(left), Some(right)) => {
+                let sums = self.sums_above(&left, &right);
+                Some(self.link(bit, left, right, &sums, None))
             }
-        };
-        let sums = Sums::above(&self.trie.sums(left.id), &self.trie.sums(right.id));
-        let known = |part: &Part| part.hash.map_or([0; 32], |hash| hash.0);
-        let line = line(&known(&left), &known(&right));
-        let inner = InnerSlot::new(bit, left.id, right.id, line, &sums);
+            (left, right) => left.or(right),
+        }
+    }
+
+    fn sums_above(&self, left: &Part, right: &Part) -> Sums {
+        let sums = |part: &Part| part.sums.unwrap_or_else(|| self.trie.sums(part.id));
+        Sums::above(&sums(left), &sums(right))
+    }
+
+    // in the slot, if one is given
+    fn link(&mut self, bit: u8, left: Part, right: Part, sums: &Sums, slot: Option<u32>) -> Part {
+        let children = [left.id, right.id];
         let index = match slot {
             Some(index) => {
-                *self.trie.inners.slot_mut(index) = inner;
+                self.trie.inners.update(index, bit, children, sums);
                 index
             }
-            None => self.trie.inners.insert(inner),
+            None => self.trie.inners.insert(bit, children, sums),
         };
-        let id = NodeId::inner(index);
-        let in_page = self.trie.fits_page(id);
+        let in_page = sums.totals.entries <= u64::from(self.trie.page_leaves);
         for (part, side) in [(left, false), (right, true)] {
             self.place(&part, u16::from(bit) + 1, in_page);
-            if part.hash.is_none() {
-                self.jobs.push(part.id, Target::Child(index, side));
+            match &part.hash {
+                Some(hash) => self.trie.inners.set_child_hash(index, side, hash),
+                None => self.jobs.push(self.trie, part.id, Target::Child(index, side)),
             }
         }
-        Some(Part { id, hash: None, row: None })
+        if self.jobs.are_enough() {
+            self.jobs.run(self.trie);
+        }
+        Part::new(NodeId::inner(index), *sums)
     }
 
-    /// The part now stands at `at`: rows of pages follow, and the name of what is sealed.
+    /// The part now stands at `at`, within a page or not: rows of pages follow, and the name of
+    /// what is sealed.
     fn place(&mut self, part: &Part, at: u16, in_page: bool) {
-        if in_page {
-            if let Some(old) = part.row {
-                self.vanish(Prefix::of(&self.trie.sample(part.id), old));
+        let had_row = match part.origin {
+            Origin::Untouched { at: old, in_page: was } if (old, was) == (at, in_page) => return,
+            Origin::Untouched { at: old, in_page: false } => Some(old),
+            Origin::Untouched { .. } | Origin::New => None,
+        };
+        if self.trie.fits_page(part.id) && !(in_page && had_row.is_none()) {
+            let key = self.trie.sample(part.id);
+            if let Some(old) = had_row {
+                self.vanish(Prefix::of(&key, old));
             }
-        } else if self.trie.fits_page(part.id) {
-            self.settle(part, at);
+            if !in_page {
+                self.touched.entry(Prefix::of(&key, at)).or_insert(false);
+            }
         }
         if let Kind::Sealed(index) = part.id.kind() {
-            let sealed = self.trie.sealed.slot(index);
-            if sealed.prefix.len() != at {
-                let prefix = Prefix::of(&sealed.prefix.first_key(), at);
-                self.trie.sealed.slot_mut(index).prefix = prefix;
-            }
+            let slot = self.trie.sealed.slot_mut(index);
+            slot.prefix = Prefix::of(&slot.prefix.first_key(), at);
         }
-    }
-
-    /// The part is a page, and stands at `at`.
-    fn settle(&mut self, part: &Part, at: u16) {
-        if part.row == Some(at) {
-            return;
-        }
-        let key = self.trie.sample(part.id);
-        if let Some(old) = part.row {
-            self.vanish(Prefix::of(&key, old));
-        }
-        self.touched.entry(Prefix::of(&key, at)).or_insert(false);
     }
 
     fn vanish(&mut self, row: Prefix) {

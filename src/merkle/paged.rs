@@ -47,7 +47,8 @@ pub const MAX_PAGE_LEAVES: usize = 4_096;
 ///
 /// What needs a sealed page is answered with [`Sealed`], which names it, and has changed
 /// nothing: load the leaves under that prefix, [`unseal`](Self::unseal) it, and do the same
-/// again. The page size does not show in any hash.
+/// again. Where removals let several pages grow into one, its sealed parts keep their names: so
+/// find leaves by prefix, not by row. The page size does not show in any hash.
 ///
 /// Which rows of pages changed is kept until [`take_page_changes`](Self::take_page_changes); a
 /// clone starts without. Memory and the cost of clones are those of [`Tree`](super::Tree); a
@@ -192,10 +193,10 @@ impl PagedTree {
         let mut standing = Standing { node: self.trie.top?, at: 0, parent: None };
         while !self.trie.fits_page(standing.node.id) {
             let Kind::Inner(index) = standing.node.id.kind() else { break };
-            let inner = self.trie.inners.slot(index);
-            let right = key.bit(inner.bit);
-            let at = u16::from(inner.bit) + 1;
-            standing = Standing { node: inner.child(right), at, parent: Some((index, right)) };
+            let bit = self.trie.inners.split(index).bit;
+            let (right, at) = (key.bit(bit), u16::from(bit) + 1);
+            let node = self.trie.inners.child(index, right);
+            standing = Standing { node, at, parent: Some((index, right)) };
         }
         let page = Prefix::of(&self.trie.sample(standing.node.id), standing.at);
         page.contains(key).then_some(page)

@@ -135,8 +135,7 @@ impl Trie {
     pub(super) fn replace(&mut self, standing: &Standing, id: NodeId) {
         match standing.parent {
             None => self.top = Some(TreeNode { id, hash: standing.node.hash }),
-            Some((parent, false)) => self.inners.slot_mut(parent).left = id,
-            Some((parent, true)) => self.inners.slot_mut(parent).right = id,
+            Some((parent, right)) => self.inners.set_child(parent, right, id),
         }
     }
 
@@ -148,7 +147,7 @@ impl Trie {
                 Kind::Leaf(index) => self.leaves.remove(index),
                 Kind::Sealed(index) => self.sealed.remove(index),
                 Kind::Inner(index) => {
-                    let inner = self.inners.slot(index);
+                    let inner = self.inners.split(index);
                     waiting.extend([inner.left, inner.right]);
                     self.inners.remove(index);
                 }
@@ -181,15 +180,15 @@ impl Editor<'_> {
             if prefix.len() != at {
                 return Err(RowsError::Misplaced(prefix));
             }
-            let slot = SealedSlot { prefix, sums: Sums { totals, depth } };
-            let id = NodeId::sealed(self.trie.sealed.insert(slot));
-            return Ok(Some(Part { id, hash: Some(hash), row: Some(at) }));
+            let sums = Sums { totals, depth };
+            let id = NodeId::sealed(self.trie.sealed.insert(SealedSlot { prefix, sums }));
+            return Ok(Some(Part::sealed(id, hash, sums, at)));
         };
         let middle = rows.partition_point(|row| !row.prefix.first_key().bit(bit));
         let (zeros, ones) = rows.split_at(middle);
         let left = self.seal_rows(zeros, u16::from(bit) + 1)?;
         let right = self.seal_rows(ones, u16::from(bit) + 1)?;
-        Ok(self.join(bit, left, right, None))
+        Ok(self.join(bit, left, right))
     }
 }
 
@@ -217,9 +216,9 @@ impl Iterator for Rows<'_> {
                 return Some(self.trie.row_of(node, prefix));
             }
             if let Kind::Inner(index) = node.id.kind() {
-                let inner = self.trie.inners.slot(index);
-                let at = u16::from(inner.bit) + 1;
-                self.waiting.extend([(inner.child(true), at), (inner.child(false), at)]);
+                let at = u16::from(self.trie.inners.split(index).bit) + 1;
+                let child = |side| (self.trie.inners.child(index, side), at);
+                self.waiting.extend([true, false].map(child));
             }
         }
     }

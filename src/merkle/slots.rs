@@ -3,7 +3,7 @@
 //! A node's hash stands in the line of its parent: the two hashes of an inner node's children
 //! are then its preimage in place, as key hash and record digest are that of a leaf.
 
-use super::arena::Slot;
+use super::arena::{Arena, Slot};
 use super::shape::Prefix;
 use super::tree::Leaf;
 use crate::clock::Stamp;
@@ -35,7 +35,7 @@ impl NodeId {
     }
 
     pub(super) const fn sealed(index: u32) -> Self {
-        Self(index | 2 * MAX_SLOTS)
+        Self(index | (2 * MAX_SLOTS))
     }
 
     pub(super) const fn kind(self) -> Kind {
@@ -65,6 +65,34 @@ pub(super) struct Sums {
 }
 
 impl Sums {
+    /// Those of an inner node one child of which is another now; none when they cannot be told
+    /// without the other child.
+    pub(super) fn with_child(&self, old: &Self, new: &Self) -> Option<Self> {
+        let latest = match (old.totals.latest, new.totals.latest) {
+            (_, new) if new >= self.totals.latest => new,
+            (old, _) if old < self.totals.latest => self.totals.latest,
+            _ => return None,
+        };
+        let depth = match (old.depth + 1, new.depth + 1) {
+            (_, new) if new >= self.depth => new,
+            (old, _) if old < self.depth => self.depth,
+            _ => return None,
+        };
+        let changed = |all: u64, old: u64, new: u64| {
+            // a sum that was cut off does not tell what the other child has
+            let other = (all < u64::MAX).then(|| all.checked_sub(old))??;
+            Some(other.saturating_add(new))
+        };
+        let (all, old, new) = (&self.totals, &old.totals, &new.totals);
+        let totals = Totals {
+            entries: changed(all.entries, old.entries, new.entries)?,
+            siblings: changed(all.siblings, old.siblings, new.siblings)?,
+            bytes: changed(all.bytes, old.bytes, new.bytes)?,
+            latest,
+        };
+        Some(Self { totals, depth })
+    }
+
     /// Those of an inner node over both of its children.
     pub(super) fn above(left: &Self, right: &Self) -> Self {
         Self {
@@ -145,62 +173,132 @@ impl Slot for LeafSlot {
     }
 }
 
-/// An inner node: 104 bytes.
-#[derive(Clone, Copy)]
-pub(super) struct InnerSlot {
+/// What a walk reads of an inner node: 16 bytes, four to a cache line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Split {
     pub(super) left: NodeId,
     pub(super) right: NodeId,
     pub(super) entries: u32,
-    depth: u16,
+    pub(super) depth: u16,
     pub(super) bit: u8,
-    // hashes of the left and of the right child
-    pub(super) line: Line,
-    siblings: u64,
-    bytes: u64,
-    latest: Stamp,
 }
 
-impl InnerSlot {
-    pub(super) fn new(bit: u8, left: NodeId, right: NodeId, line: Line, sums: &Sums) -> Self {
-        Self {
-            left,
-            right,
-            entries: u32::try_from(sums.totals.entries).unwrap_or(u32::MAX),
-            depth: sums.depth,
-            bit,
-            line,
-            siblings: sums.totals.siblings,
-            bytes: sums.totals.bytes,
-            latest: sums.totals.latest,
-        }
-    }
-
-    pub(super) fn child(&self, right: bool) -> TreeNode {
-        let id = if right { self.right } else { self.left };
-        TreeNode { id, hash: TreeHash(half(&self.line, right)) }
-    }
-
-    pub(super) fn set_child_hash(&mut self, right: bool, hash: &TreeHash) {
-        let start = if right { HASH_LEN } else { 0 };
-        self.line[start..start + HASH_LEN].copy_from_slice(&hash.0);
-    }
-
-    pub(super) fn sums(&self) -> Sums {
-        let Self { siblings, bytes, latest, depth, .. } = *self;
-        let entries = u64::from(self.entries);
-        Sums { totals: Totals { entries, siblings, bytes, latest }, depth }
-    }
-}
-
-impl Slot for InnerSlot {
+impl Slot for Split {
     fn vacant(next: u32) -> Self {
         let none = NodeId::leaf(0);
-        Self { entries: next, ..Self::new(0, none, none, [0; 64], &Sums::default()) }
+        Self { left: none, right: none, entries: next, depth: 0, bit: 0 }
     }
 
     fn next_vacant(&self) -> u32 {
         self.entries
     }
+}
+
+/// The rest of an inner node: 88 bytes.
+#[derive(Clone, Copy)]
+struct Body {
+    // hashes of the left and of the right child
+    line: Line,
+    amounts: Amounts,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Amounts {
+    siblings: u64,
+    bytes: u64,
+    latest: Stamp,
+}
+
+impl Slot for Body {
+    fn vacant(next: u32) -> Self {
+        let amounts = Amounts { siblings: u64::from(next), bytes: 0, latest: Stamp(0) };
+        Self { line: [0; 2 * HASH_LEN], amounts }
+    }
+
+    fn next_vacant(&self) -> u32 {
+        self.amounts.siblings as u32
+    }
+}
+
+/// Inner nodes in two arenas that give out the same indices: a walk down then passes over splits
+/// only, many of which share a cache line.
+#[derive(Clone)]
+pub(super) struct Inners {
+    splits: Arena<Split>,
+    bodies: Arena<Body>,
+}
+
+impl Inners {
+    pub(super) const fn new() -> Self {
+        Self { splits: Arena::new(), bodies: Arena::new() }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.splits.bytes() + self.bodies.bytes()
+    }
+
+    pub(super) fn split(&self, index: u32) -> &Split {
+        self.splits.slot(index)
+    }
+
+    pub(super) fn line(&self, index: u32) -> &Line {
+        &self.bodies.slot(index).line
+    }
+
+    pub(super) fn child(&self, index: u32, right: bool) -> TreeNode {
+        let split = self.splits.slot(index);
+        let id = if right { split.right } else { split.left };
+        TreeNode { id, hash: TreeHash(half(self.line(index), right)) }
+    }
+
+    pub(super) fn sums(&self, index: u32) -> Sums {
+        let Split { entries, depth, .. } = *self.splits.slot(index);
+        let Amounts { siblings, bytes, latest } = self.bodies.slot(index).amounts;
+        Sums { totals: Totals { entries: u64::from(entries), siblings, bytes, latest }, depth }
+    }
+
+    /// A new node, whose children's hashes are still to be set.
+    pub(super) fn insert(&mut self, bit: u8, children: [NodeId; 2], sums: &Sums) -> u32 {
+        let (split, amounts) = parts(bit, children, sums);
+        self.bodies.insert(Body { line: [0; 2 * HASH_LEN], amounts });
+        self.splits.insert(split)
+    }
+
+    /// Writes what is not as it should be: chunks that stay as they are stay shared.
+    pub(super) fn update(&mut self, index: u32, bit: u8, children: [NodeId; 2], sums: &Sums) {
+        let (split, amounts) = parts(bit, children, sums);
+        if *self.splits.slot(index) != split {
+            *self.splits.slot_mut(index) = split;
+        }
+        if self.bodies.slot(index).amounts != amounts {
+            self.bodies.slot_mut(index).amounts = amounts;
+        }
+    }
+
+    pub(super) fn set_child(&mut self, index: u32, right: bool, id: NodeId) {
+        let split = self.splits.slot_mut(index);
+        *(if right { &mut split.right } else { &mut split.left }) = id;
+    }
+
+    pub(super) fn set_child_hash(&mut self, index: u32, right: bool, hash: &TreeHash) {
+        let start = if right { HASH_LEN } else { 0 };
+        if self.line(index)[start..start + HASH_LEN] != hash.0 {
+            let line = &mut self.bodies.slot_mut(index).line;
+            line[start..start + HASH_LEN].copy_from_slice(&hash.0);
+        }
+    }
+
+    pub(super) fn remove(&mut self, index: u32) {
+        self.splits.remove(index);
+        self.bodies.remove(index);
+    }
+}
+
+fn parts(bit: u8, [left, right]: [NodeId; 2], sums: &Sums) -> (Split, Amounts) {
+    let Sums { totals, depth } = *sums;
+    let entries = u32::try_from(totals.entries).unwrap_or(u32::MAX);
+    let Totals { siblings, bytes, latest, .. } = totals;
+    (Split { left, right, entries, depth, bit }, Amounts { siblings, bytes, latest })
 }
 
 /// A subtree that is not in memory.

@@ -76,10 +76,10 @@ pub struct Applied {
 /// hashes the nodes on its path only, a batch each node once. Totals and depth are kept for
 /// every subtree.
 ///
-/// A leaf costs about 192 bytes (88 its own, 104 its share of inner nodes). [`Clone`] and
+/// A leaf costs about 192 bytes: 88 its own, 104 an inner node. [`Clone`] and
 /// [`snapshot`](Self::snapshot) are O(1); the first change afterwards copies the directory of
-/// chunks (16 bytes for every 128 nodes), and every change then copies those chunks on its path
-/// (up to 13 kB each) that are still shared.
+/// chunks (16 bytes for every 128 nodes of a kind), and every change then copies those chunks on
+/// its path that are still shared, at most 13 kB for every level.
 ///
 /// At most 2^30 leaves, which would be 200 GB; one more panics.
 #[derive(Clone)]

@@ -2,7 +2,7 @@
 
 use super::arena::Arena;
 use super::shape::{Prefix, Sealed, View};
-use super::slots::{InnerSlot, Kind, LeafSlot, NodeId, SealedSlot, Sums, TreeNode};
+use super::slots::{Inners, Kind, LeafSlot, NodeId, SealedSlot, Sums, TreeNode};
 use super::tree::Leaf;
 use crate::entry::Totals;
 use crate::hash::{HashAlgorithm, KeyHash, TreeHash};
@@ -17,7 +17,7 @@ pub(super) struct Trie {
     // 0 when there are no pages
     pub(super) page_leaves: u32,
     pub(super) leaves: Arena<LeafSlot>,
-    pub(super) inners: Arena<InnerSlot>,
+    pub(super) inners: Inners,
     pub(super) sealed: Arena<SealedSlot>,
     pub(super) top: Option<TreeNode>,
 }
@@ -48,7 +48,7 @@ impl Trie {
             algorithm,
             page_leaves,
             leaves: Arena::new(),
-            inners: Arena::new(),
+            inners: Inners::new(),
             sealed: Arena::new(),
             top: None,
         }
@@ -57,20 +57,20 @@ impl Trie {
     pub(super) fn sums(&self, id: NodeId) -> Sums {
         match id.kind() {
             Kind::Leaf(index) => self.leaves.slot(index).sums(),
-            Kind::Inner(index) => self.inners.slot(index).sums(),
+            Kind::Inner(index) => self.inners.sums(index),
             Kind::Sealed(index) => self.sealed.slot(index).sums,
         }
     }
 
     /// Whether a node has few enough leaves to be a page or a part of one.
     pub(super) fn fits_page(&self, id: NodeId) -> bool {
-        self.entries(id) <= u64::from(self.page_leaves)
+        self.page_leaves > 0 && self.entries(id) <= u64::from(self.page_leaves)
     }
 
-    pub(super) fn entries(&self, id: NodeId) -> u64 {
+    fn entries(&self, id: NodeId) -> u64 {
         match id.kind() {
             Kind::Leaf(_) => 1,
-            Kind::Inner(index) => u64::from(self.inners.slot(index).entries),
+            Kind::Inner(index) => u64::from(self.inners.split(index).entries),
             Kind::Sealed(index) => self.sealed.slot(index).sums.totals.entries,
         }
     }
@@ -84,7 +84,7 @@ impl Trie {
         loop {
             match id.kind() {
                 Kind::Leaf(index) => return self.leaves.slot(index).key(),
-                Kind::Inner(index) => id = self.inners.slot(index).left,
+                Kind::Inner(index) => id = self.inners.split(index).left,
                 Kind::Sealed(index) => return self.sealed.slot(index).prefix.first_key(),
             }
         }
@@ -96,7 +96,7 @@ impl Trie {
         loop {
             match id.kind() {
                 Kind::Inner(index) => {
-                    let inner = self.inners.slot(index);
+                    let inner = self.inners.split(index);
                     id = if key.bit(inner.bit) { inner.right } else { inner.left };
                 }
                 Kind::Leaf(index) => {
@@ -123,14 +123,14 @@ impl Trie {
         let Some(node) = self.top else { return Ok(None) };
         let mut standing = Standing { node, at: 0, parent: None };
         while let Kind::Inner(index) = standing.node.id.kind() {
-            let inner = self.inners.slot(index);
-            if u16::from(inner.bit) >= len {
+            let bit = self.inners.split(index).bit;
+            if u16::from(bit) >= len {
                 break;
             }
-            let right = key.bit(inner.bit);
+            let right = key.bit(bit);
             standing = Standing {
-                node: inner.child(right),
-                at: u16::from(inner.bit) + 1,
+                node: self.inners.child(index, right),
+                at: u16::from(bit) + 1,
                 parent: Some((index, right)),
             };
         }
@@ -157,9 +157,8 @@ impl Trie {
         let mut waiting = vec![standing.node];
         while let Some(node) = waiting.pop() {
             match node.id.kind() {
-                Kind::Inner(index) if u16::from(self.inners.slot(index).bit) < end => {
-                    let inner = self.inners.slot(index);
-                    waiting.extend([inner.child(true), inner.child(false)]);
+                Kind::Inner(index) if u16::from(self.inners.split(index).bit) < end => {
+                    waiting.extend([true, false].map(|side| self.inners.child(index, side)));
                     continue;
                 }
                 Kind::Sealed(index) if self.sealed.slot(index).prefix.len() < end => {
@@ -222,9 +221,9 @@ impl Trie {
                 Ok(View::Leaf { key: leaf.key(), record: leaf.record() })
             }
             Kind::Inner(index) => {
-                let inner = self.inners.slot(index);
-                let (left, right) = (inner.child(false), inner.child(true));
-                Ok(View::Inner { bit: inner.bit, left, right })
+                let bit = self.inners.split(index).bit;
+                let [left, right] = [false, true].map(|side| self.inners.child(index, side));
+                Ok(View::Inner { bit, left, right })
             }
             Kind::Sealed(index) => Err(Sealed(self.sealed.slot(index).prefix)),
         }
@@ -269,7 +268,7 @@ impl Iterator for Walk<'_> {
                     return Some(Err(Sealed(self.trie.sealed.slot(index).prefix)));
                 }
                 Kind::Inner(index) => {
-                    let inner = self.trie.inners.slot(index);
+                    let inner = self.trie.inners.split(index);
                     self.waiting.extend([inner.right, inner.left]);
                 }
             }

@@ -1,0 +1,103 @@
+//! The tree in memory: what a leaf costs to build, put, apply in a batch and get.
+//!
+//! `cargo bench --no-default-features --features tree --bench tree`; the number of leaves is
+//! 100,000 unless `SELFSAME_BENCH_LEAVES` says otherwise. Figures are per leaf. Memory per leaf
+//! and what a batch saves in hashes are printed first: both are the same on every machine.
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use selfsame::clock::Stamp;
+use selfsame::entry::Totals;
+use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest};
+use selfsame::merkle::{Change, DEFAULT_PAGE_LEAVES, Leaf, PagedTree, Tree};
+use std::hint::black_box;
+
+const BATCH: u64 = 10_000;
+const SINGLES: u64 = 1_000;
+
+fn leaf(number: u64, version: u64) -> Leaf {
+    let hash = |number: u64| HashAlgorithm::Blake3.value_hash(&number.to_le_bytes()).0;
+    Leaf {
+        key: KeyHash(hash(number)),
+        record: RecordDigest(hash(u64::MAX - version)),
+        totals: Totals { entries: 1, siblings: 1, bytes: 100, latest: Stamp(version) },
+    }
+}
+
+fn leaves() -> Vec<Leaf> {
+    let count = std::env::var("SELFSAME_BENCH_LEAVES").ok().and_then(|text| text.parse().ok());
+    let mut leaves: Vec<Leaf> = (0..count.unwrap_or(100_000)).map(|n| leaf(n, 1)).collect();
+    leaves.sort_unstable();
+    leaves
+}
+
+/// Leaves spread over the whole tree, all of them there already.
+fn picked(leaves: &[Leaf], count: u64, version: u64) -> Vec<Leaf> {
+    let len = leaves.len() as u64;
+    (0..count).map(|number| leaf((number * 7_919 + version * 31) % len, version)).collect()
+}
+
+fn tree(c: &mut Criterion) {
+    let leaves = leaves();
+    let built = Tree::build(HashAlgorithm::Blake3, leaves.clone());
+    let batch: Vec<Change> = picked(&leaves, BATCH, 2).into_iter().map(Change::Put).collect();
+    let singles = picked(&leaves, SINGLES, 3);
+    let one_by_one: usize = {
+        let mut tree = built.snapshot();
+        batch.iter().map(|change| tree.apply([*change]).inner_hashes).sum()
+    };
+    println!("{} leaves, depth {}", built.len(), built.depth());
+    println!("{} B a leaf", built.memory_bytes() / built.len().max(1));
+    let at_once = built.snapshot().apply(&batch).inner_hashes;
+    println!("inner hashes of {BATCH} puts: {one_by_one} one by one, {at_once} in a batch");
+
+    let mut group = c.benchmark_group("tree");
+    group.sample_size(20);
+    group.throughput(Throughput::Elements(leaves.len() as u64));
+    group.bench_function("build", |b| {
+        let build = |leaves| Tree::build(HashAlgorithm::Blake3, leaves);
+        b.iter_batched(|| leaves.clone(), build, BatchSize::LargeInput);
+    });
+    group.throughput(Throughput::Elements(SINGLES));
+    group.bench_function("put", |b| {
+        let mut tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
+        let mut version = 10;
+        b.iter(|| {
+            version = u8::wrapping_add(version, 1);
+            for leaf in &singles {
+                tree.put(Leaf { record: RecordDigest([version; 32]), ..*leaf });
+            }
+        });
+    });
+    group.bench_function("put, paged", |b| {
+        let rows = PagedTree::build(HashAlgorithm::Blake3, DEFAULT_PAGE_LEAVES, leaves.clone());
+        let mut tree = rows.expect("the page size is allowed");
+        let mut version = 10;
+        b.iter(|| {
+            version = u8::wrapping_add(version, 1);
+            for leaf in &singles {
+                let put = tree.put(Leaf { record: RecordDigest([version; 32]), ..*leaf });
+                black_box(put.expect("all pages are in memory"));
+            }
+            tree.take_page_changes()
+        });
+    });
+    group.throughput(Throughput::Elements(BATCH));
+    group.bench_function("batch", |b| {
+        let mut tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
+        let mut version = 10;
+        let next = || {
+            version = u8::wrapping_add(version, 1);
+            let put = |leaf| Change::Put(Leaf { record: RecordDigest([version; 32]), ..leaf });
+            picked(&leaves, BATCH, 4).into_iter().map(put).collect::<Vec<_>>()
+        };
+        b.iter_batched(next, |changes| tree.apply(changes), BatchSize::LargeInput);
+    });
+    group.throughput(Throughput::Elements(SINGLES));
+    group.bench_function("get", |b| {
+        b.iter(|| singles.iter().filter(|leaf| built.get(&leaf.key).is_some()).count());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, tree);
+criterion_main!(benches);
