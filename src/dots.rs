@@ -25,7 +25,7 @@ pub mod set;
 use std::fmt;
 use std::num::NonZeroU64;
 
-pub use causality::{Causality, ContextError, RefusedDots};
+pub use causality::{Causality, ContextError};
 pub use set::{DotRun, DotSet};
 
 /// A writer: random, drawn anew at an opening of a store, never reused.

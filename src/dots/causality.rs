@@ -32,9 +32,6 @@ pub enum ContextError {
     TooMany(u64),
 }
 
-/// For each writer the least dot that a receiver refused, with all dots it did not take.
-pub type RefusedDots = DotSet;
-
 /// What a replica has seen of a collection: context (version vector) and exceptions.
 ///
 /// Canonical at every commit: `context[writer]` is the greatest c such that all of
@@ -50,15 +47,23 @@ pub struct Causality {
 }
 
 impl Causality {
-    /// From pairs and exceptions in any form, made canonical with the dots held.
+    /// From pairs and exceptions in any form, made canonical with all the dots held. Of several
+    /// pairs of a writer the greatest counts.
+    #[must_use]
     pub fn new(
-        context: impl IntoIterator<Item = (Writer, u64)>,
+        pairs: impl IntoIterator<Item = (Writer, u64)>,
         exceptions: DotSet,
-        held: impl Fn(Dot) -> bool,
+        held: &DotSet,
     ) -> Self {
-        let context = context.into_iter().filter(|&(_, counter)| counter > 0).collect();
-        let mut causality = Self { context, exceptions };
-        causality.canonicalise(held);
+        let mut causality = Self { context: BTreeMap::new(), exceptions };
+        for (writer, counter) in pairs {
+            causality.raise(writer, counter);
+        }
+        // a writer may be known by what is held alone
+        for writer in held.writers() {
+            causality.advance(writer, &|dot| held.contains(dot));
+        }
+        causality.canonicalise(|dot| held.contains(dot));
         causality
     }
 
@@ -127,8 +132,7 @@ impl Causality {
     /// canonical with the dots held *after* the merge. Commutative, associative, idempotent.
     pub fn join(&mut self, other: &Self, held: impl Fn(Dot) -> bool) {
         for (writer, counter) in other.pairs() {
-            let mine = self.context.entry(writer).or_default();
-            *mine = (*mine).max(counter);
+            self.raise(writer, counter);
         }
         self.exceptions.extend(&other.exceptions);
         self.canonicalise(held);
@@ -136,42 +140,92 @@ impl Causality {
 
     /// Joins like [`join`](Self::join), but not past what this side refused (rule D8).
     ///
-    /// Each writer's context goes to one below its first refused dot. Dots of the other context
-    /// above that, neither held nor refused, are dead: they become exceptions if that adds no
-    /// more than `max_exceptions`; else the writer is not joined beyond the refused dot, and what
-    /// stands above stays unseen.
+    /// Each writer's context goes to one below its first refused dot. Dots above that which the
+    /// other side has seen, neither held nor refused here, are dead and become exceptions. At most
+    /// `max_exceptions` are added, to the writers with the fewest counters in question first: a
+    /// writer for which they do not suffice is not joined beyond its refused dot, and what stands
+    /// above stays unseen.
+    ///
+    /// Takes as many steps as dots are held, and runs refused or excepted, above the first refused
+    /// ones, and `max_exceptions`: whatever counters the other side claims.
     pub fn join_with_refusals(
         &mut self,
         other: &Self,
-        refused: &RefusedDots,
+        refused: &DotSet,
         max_exceptions: u64,
         held: impl Fn(Dot) -> bool,
     ) {
-        let mut limited = other.clone();
-        for writer in refused.writers() {
-            let first = refused.runs_of(writer).next().map_or(1, |run| run.first);
-            let claimed = other.counter(writer);
-            if claimed < first {
-                continue;
-            }
-            match first - 1 {
-                0 => limited.context.remove(&writer),
-                below => limited.context.insert(writer, below),
-            };
-            let from = first.max(self.counter(writer).saturating_add(1));
-            if let Some(dead) = dead_between(writer, from, claimed, refused, max_exceptions, &held)
-            {
-                limited.exceptions.extend(&dead);
+        let first_of = |writer| Some((writer, refused.runs_of(writer).next()?.first));
+        let firsts: BTreeMap<Writer, u64> = refused.writers().filter_map(first_of).collect();
+        let mut limited = Self::default();
+        for (writer, claimed) in other.pairs() {
+            let below = firsts.get(&writer).map_or(u64::MAX, |first| first - 1);
+            limited.raise(writer, claimed.min(below));
+        }
+        for run in other.exceptions.runs() {
+            let below = firsts.get(&run.writer).map_or(u64::MAX, |first| first - 1);
+            if let Some(run) = DotRun::new(run.writer, run.first, run.last.min(below)) {
+                limited.exceptions.insert_run(run);
             }
         }
-        for dot in refused.runs().flat_map(|run| {
-            // a refused dot is never an exception here, even if the other side has seen it dead
-            let exceptions: Vec<_> = other.exceptions.runs_of(run.writer).collect();
-            exceptions.into_iter().flat_map(move |dead| overlap(run, dead)).collect::<Vec<_>>()
-        }) {
-            limited.exceptions.remove(dot);
+
+        let mut firsts: Vec<_> = firsts.into_iter().collect();
+        firsts.sort_by_key(|&(writer, first)| other.counter(writer).saturating_sub(first));
+        let mut left = max_exceptions;
+        for (writer, first) in firsts {
+            let from = (writer, first);
+            let dead = self.dead_beyond(from, other, refused, left, &held);
+            // what did not suffice is spent too: it was walked over
+            let added = dead.len() as u64;
+            if added <= left {
+                limited.exceptions.extend(&dead.into_iter().collect());
+            }
+            left = left.saturating_sub(added);
         }
         self.join(&limited, held);
+    }
+
+    /// The writer's dots from a counter on that the other side has seen and that are new to this
+    /// one, neither held nor refused: all of them, or more than `most`.
+    fn dead_beyond(
+        &self,
+        (writer, first): (Writer, u64),
+        other: &Self,
+        refused: &DotSet,
+        most: u64,
+        held: &impl Fn(Dot) -> bool,
+    ) -> Vec<Dot> {
+        let (mut dead, mut next) = (Vec::new(), Some(first));
+        while let Some(dot) = next.and_then(|from| other.next_known(writer, from)) {
+            let last = self.whole_run(dot, refused).unwrap_or_else(|| {
+                if !held(dot) {
+                    dead.push(dot);
+                }
+                dot.counter()
+            });
+            if dead.len() as u64 > most {
+                break;
+            }
+            next = last.checked_add(1);
+        }
+        dead
+    }
+
+    /// The writer's next dot from `counter` on that is covered or an exception.
+    fn next_known(&self, writer: Writer, counter: u64) -> Option<Dot> {
+        if counter <= self.counter(writer) {
+            return Dot::of(writer, counter);
+        }
+        Dot::of(writer, self.exceptions.next_from(writer, counter)?)
+    }
+
+    /// Where the dots end, from this one on, that are known here already or refused.
+    fn whole_run(&self, dot: Dot, refused: &DotSet) -> Option<u64> {
+        if self.covers(dot) {
+            return Some(self.counter(dot.writer()));
+        }
+        let run = refused.run_around(dot).or_else(|| self.exceptions.run_around(dot))?;
+        Some(run.last)
     }
 
     /// Canonical bytes: pairs ascending by writer, then exceptions ascending by dot.
@@ -275,6 +329,13 @@ impl Causality {
         }
     }
 
+    fn raise(&mut self, writer: Writer, counter: u64) {
+        if counter > 0 {
+            let mine = self.context.entry(writer).or_default();
+            *mine = (*mine).max(counter);
+        }
+    }
+
     /// Moves the writer's context over what stands right above it, held or dead.
     fn advance(&mut self, writer: Writer, held: &impl Fn(Dot) -> bool) {
         let mut counter = self.counter(writer);
@@ -295,35 +356,6 @@ impl Causality {
             self.exceptions.remove_through(writer, counter);
         }
     }
-}
-
-/// The dead dots of a writer in `first..=last`: none at all if they are more than `max`.
-fn dead_between(
-    writer: Writer,
-    first: u64,
-    last: u64,
-    refused: &DotSet,
-    max: u64,
-    held: &impl Fn(Dot) -> bool,
-) -> Option<DotSet> {
-    let mut dead = DotSet::default();
-    let mut count = 0;
-    for counter in first..=last {
-        let dot = Dot::of(writer, counter)?;
-        if !refused.contains(dot) && !held(dot) {
-            count += 1;
-            if count > max {
-                return None;
-            }
-            dead.insert(dot);
-        }
-    }
-    Some(dead)
-}
-
-fn overlap(a: DotRun, b: DotRun) -> impl Iterator<Item = Dot> {
-    let run = DotRun { writer: a.writer, first: a.first.max(b.first), last: a.last.min(b.last) };
-    (run.first..=run.last).filter_map(move |counter| Dot::of(run.writer, counter))
 }
 
 fn read_dot(reader: &mut Reader<'_>) -> Result<Dot, ContextError> {

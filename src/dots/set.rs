@@ -74,6 +74,16 @@ impl DotSet {
         (last >= dot.counter()).then_some(DotRun { writer: dot.writer(), first, last })
     }
 
+    /// The least counter of a dot of the writer in the set, from `counter` on. O(log runs).
+    #[must_use]
+    pub fn next_from(&self, writer: Writer, counter: u64) -> Option<u64> {
+        let runs = self.runs.get(&writer)?;
+        match runs.range(..=counter).next_back() {
+            Some((_, &last)) if last >= counter => Some(counter),
+            _ => runs.range(counter..).next().map(|(&first, _)| first),
+        }
+    }
+
     /// Adds a dot; says whether it is new.
     pub fn insert(&mut self, dot: Dot) -> bool {
         if self.contains(dot) {

@@ -39,7 +39,7 @@ impl Path {
 
     /// The deepest bit index.
     pub(super) fn last(&self) -> Option<u8> {
-        self.bits().iter_ones().last().map(|bit| bit as u8)
+        self.deepest_first().next()
     }
 
     /// The indices that are less than `bits`.
@@ -62,19 +62,21 @@ impl Path {
         end: TreeHash,
         siblings: &[TreeHash],
     ) -> TreeHash {
-        // collected first: walking the ones backwards underflows in bitvec 1.1 when none is left
-        let mut bits = [0; 256];
-        let mut count = 0;
-        for (slot, bit) in bits.iter_mut().zip(self.bits().iter_ones()) {
-            *slot = bit as u8;
-            count += 1;
-        }
-        bits[..count].iter().rev().zip(siblings).fold(end, |hash, (&bit, sibling)| {
+        self.deepest_first().zip(siblings).fold(end, |hash, (bit, sibling)| {
             if key.bit(bit) {
                 algorithm.inner(bit, sibling, &hash)
             } else {
                 algorithm.inner(bit, &hash, sibling)
             }
+        })
+    }
+
+    // by hand: walking ones backwards underflows in bitvec 1.1 once none is left
+    fn deepest_first(&self) -> impl Iterator<Item = u8> {
+        let bytes = self.bitmap().iter().enumerate().rev().filter(|(_, byte)| **byte != 0);
+        bytes.flat_map(|(at, byte)| {
+            let bits = (0..8).rev().filter(move |bit| byte & (0x80 >> bit) != 0);
+            bits.map(move |bit| (at * 8) as u8 + bit)
         })
     }
 
