@@ -226,16 +226,10 @@ impl World {
         for dot in theirs.canonical().1 {
             peer.model.remove(dot);
         }
-        let dead = theirs.seen.iter().filter(|dot| !theirs.held().contains_key(dot));
-        let held: BTreeSet<Dot> = peer.model.held().into_keys().collect();
-        for dot in dead {
-            // what was named as removed was removed before the join, unless it was not held then
-            assert!(
-                !held.contains(dot)
-                    || session.models[side].held().contains_key(dot).eq(&false)
-                    || !theirs.seen.contains(dot),
-                "a dot that the peer had seen dead outlived the session"
-            );
+        // what the peer had seen dead and this side held when they met was named, and is gone
+        for dot in theirs.seen.iter().filter(|dot| !theirs.held().contains_key(dot)) {
+            let met = session.models[side].held().contains_key(dot);
+            assert!(!met || !peer.model.held().contains_key(dot), "{dot} outlived the session");
         }
         peer.model.seen.extend(theirs.seen.iter().copied());
     }

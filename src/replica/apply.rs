@@ -17,10 +17,16 @@ use super::view::{ApplyOutcome, IncomingSibling, KeyUpdate, RefusalReason, Refus
 #[derive(Default)]
 struct Verdict {
     outcome: ApplyOutcome,
-    /// Siblings to add, with the one held under the same dot that makes way.
-    add: Vec<(IncomingSibling, Option<(KeyHash, Sibling)>)>,
+    /// Siblings to add.
+    add: Vec<Accepted>,
     /// Siblings that lost against a held one with the same dot.
     lost: Vec<Sibling>,
+}
+
+/// A sibling to add, and the one held under the same dot that makes way.
+struct Accepted {
+    incoming: IncomingSibling,
+    loser: Option<(KeyHash, Sibling)>,
 }
 
 impl<S: Store> Collection<S> {
@@ -80,7 +86,7 @@ impl<S: Store> Collection<S> {
         let Some(key) = key.filter(|key| self.key_hash(key) == key_hash) else {
             return Ok(outcome);
         };
-        for (incoming, loser) in add {
+        for Accepted { incoming, loser } in add {
             if let Some((holder, sibling)) = loser {
                 draft.remove(&holder, sibling.dot)?;
                 draft.keep_evidence(holder, sibling);
@@ -127,12 +133,12 @@ impl<S: Store> Collection<S> {
             if !taken.insert(dot) {
                 continue;
             }
-            if let Some((holder, held)) = &loser {
-                if (holder, held.to_bytes()) > (key_hash, sibling.to_bytes()) {
-                    verdict.lost.push(sibling);
-                    verdict.refuse(dot, RefusalReason::SameDot);
-                    continue;
-                }
+            if let Some((holder, held)) = &loser
+                && (holder, held.to_bytes()) > (key_hash, sibling.to_bytes())
+            {
+                verdict.lost.push(sibling);
+                verdict.refuse(dot, RefusalReason::SameDot);
+                continue;
             }
             incoming.value = given.get(&sibling.value_hash).cloned();
             let size = match &incoming.value {
@@ -150,7 +156,7 @@ impl<S: Store> Collection<S> {
                     Some(size) if size != sibling.size => {
                         verdict.refuse(dot, RefusalReason::Unavailable);
                     }
-                    Some(_) => verdict.add.push((incoming, loser)),
+                    Some(_) => verdict.add.push(Accepted { incoming, loser }),
                 }
             }
         }
@@ -166,19 +172,16 @@ impl<S: Store> Collection<S> {
         verdict: &mut Verdict,
     ) -> Result<(), ReplicaError> {
         let removes = verdict.outcome.refused.is_empty();
-        let makes_way = |sibling: &Sibling| {
-            verdict.add.iter().any(|(_, loser)| *loser == Some((*key_hash, *sibling)))
+        let goes = |sibling: &Sibling| {
+            let loses = |accepted: &Accepted| accepted.loser == Some((*key_hash, *sibling));
+            (removes && remove.contains(&sibling.dot)) || verdict.add.iter().any(loses)
         };
-        let stay = draft
-            .siblings(key_hash)?
-            .iter()
-            .filter(|sibling| !(removes && remove.contains(&sibling.dot)) && !makes_way(sibling))
-            .count();
+        let stay = draft.siblings(key_hash)?.iter().filter(|sibling| !goes(sibling)).count();
         if !verdict.add.is_empty()
             && stay + verdict.add.len() > self.node.limits.max_siblings.max(1)
         {
-            for (incoming, _) in std::mem::take(&mut verdict.add) {
-                verdict.refuse(incoming.sibling.dot, RefusalReason::Siblings);
+            for accepted in std::mem::take(&mut verdict.add) {
+                verdict.refuse(accepted.incoming.sibling.dot, RefusalReason::Siblings);
             }
         }
         Ok(())

@@ -166,10 +166,10 @@ impl<S: Store> Collection<S> {
     ) -> Result<(PresentWriter, Dot), ReplicaError> {
         if let Some(present) = present {
             let next = Dot::of(present.writer, present.counter).and_then(Dot::next);
-            if let Some(next) = next.filter(|next| next.counter() < u64::MAX) {
-                if !draft.seen(next)? {
-                    return Ok((present, next));
-                }
+            if let Some(next) = next.filter(|next| next.counter() < u64::MAX)
+                && !draft.seen(next)?
+            {
+                return Ok((present, next));
             }
         }
         loop {

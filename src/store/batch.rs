@@ -8,7 +8,16 @@ use super::Table;
 /// Rows to write and to remove, all or none. The last word on a row counts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Batch {
-    rows: BTreeMap<(Table, Box<[u8]>), Option<Arc<[u8]>>>,
+    rows: BTreeMap<RowName, Option<Arc<[u8]>>>,
+}
+
+/// Where a row stands.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RowName {
+    /// Its table.
+    pub table: Table,
+    /// Its key.
+    pub key: Box<[u8]>,
 }
 
 impl Batch {
@@ -19,12 +28,12 @@ impl Batch {
 
     /// Writes a row whose value is shared, not copied.
     pub fn put_shared(&mut self, table: Table, key: &[u8], value: Arc<[u8]>) {
-        self.rows.insert((table, key.into()), Some(value));
+        self.rows.insert(RowName { table, key: key.into() }, Some(value));
     }
 
     /// Removes a row; nothing happens if there is none.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
-        self.rows.insert((table, key.into()), None);
+        self.rows.insert(RowName { table, key: key.into() }, None);
     }
 
     /// Number of rows touched.
@@ -47,11 +56,11 @@ impl Batch {
 
     /// The rows, ascending by table and key; no value: removed.
     pub fn iter(&self) -> impl Iterator<Item = (Table, &[u8], Option<&Arc<[u8]>>)> {
-        self.rows.iter().map(|((table, key), value)| (*table, &**key, value.as_ref()))
+        self.rows.iter().map(|(name, value)| (name.table, &*name.key, value.as_ref()))
     }
 
     /// The rows by value, ascending by table and key.
-    pub fn into_rows(self) -> impl Iterator<Item = (Table, Box<[u8]>, Option<Arc<[u8]>>)> {
-        self.rows.into_iter().map(|((table, key), value)| (table, key, value))
+    pub fn into_rows(self) -> impl Iterator<Item = (RowName, Option<Arc<[u8]>>)> {
+        self.rows.into_iter()
     }
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use super::batch::RowName;
 use super::{
     Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table, scan_start,
 };
@@ -76,7 +77,7 @@ impl Inner {
     fn apply(&mut self, batch: Batch) -> u64 {
         self.number += 1;
         let number = self.number;
-        for (table, key, value) in batch.into_rows() {
+        for (RowName { table, key }, value) in batch.into_rows() {
             let rows = self.tables.entry(table).or_default();
             match rows.get_mut(&key) {
                 None if value.is_none() => {}

@@ -1,0 +1,122 @@
+//! Puts into the store on disk, beside what the disk itself can do: a loop of writes of the same
+//! size with a sync each. Prints puts a second and ratios; each figure is the best of three runs.
+//!
+//! `cargo bench --bench store`
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use selfsame::replica::{Collection, Replica, ReplicaOptions};
+use selfsame::store::{Durability, EmbeddedOptions, EmbeddedStore, MemoryStore, Store};
+use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
+
+const VALUE_BYTES: usize = 740;
+/// About what the journal takes for one put of that size.
+const ROW_BYTES: usize = 1_400;
+const RUNS: usize = 3;
+const SPAN: Duration = Duration::from_millis(1_500);
+
+fn collection<S: Store>(store: S, durability: Durability) -> Arc<Collection<S>> {
+    let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
+    let random = Box::new(rand::random::<u64>);
+    let replica = Replica::open(store, options, random).unwrap();
+    let name = CollectionName::new("bench").unwrap();
+    let spec = CollectionSpec { name, algorithm: Default::default(), policy: Policy::Lww };
+    replica.create_collection(spec).unwrap()
+}
+
+fn embedded(folder: &Path) -> EmbeddedStore {
+    EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap()
+}
+
+fn best(run: impl Fn() -> f64) -> f64 {
+    (0..RUNS).map(|_| run()).fold(0.0, f64::max)
+}
+
+/// Events a second.
+fn rate(mut event: impl FnMut(u64)) -> f64 {
+    let begun = Instant::now();
+    let mut count = 0;
+    while begun.elapsed() < SPAN {
+        event(count);
+        count += 1;
+    }
+    count as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn syncs_of_the_disk() -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = File::create(folder.path().join("file")).unwrap();
+    file.set_len(64 << 20).unwrap();
+    file.sync_all().unwrap();
+    rate(|_| {
+        file.write_all(&[7; ROW_BYTES]).unwrap();
+        file.sync_data().unwrap();
+    })
+}
+
+fn put<S: Store>(collection: &Collection<S>, number: u64) {
+    let key = Key::new(number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes()).unwrap();
+    let mut value = [0; VALUE_BYTES];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    collection.put(&key, value, number).unwrap();
+}
+
+fn single(durability: Durability) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let collection = collection(embedded(folder.path()), durability);
+    rate(|number| put(&collection, number))
+}
+
+fn in_memory() -> f64 {
+    let collection = collection(MemoryStore::default(), Durability::Never);
+    rate(|number| put(&collection, number))
+}
+
+fn grouped(writers: usize) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let collection = collection(embedded(folder.path()), Durability::Always);
+    let next = AtomicU64::new(0);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..writers {
+            scope.spawn(|| {
+                while begun.elapsed() < SPAN {
+                    put(&collection, next.fetch_add(1, Ordering::Relaxed));
+                }
+            });
+        }
+    });
+    next.into_inner() as f64 / begun.elapsed().as_secs_f64()
+}
+
+fn imported() -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let collection = collection(embedded(folder.path()), Durability::Periodic);
+    let batch = 1_000;
+    batch as f64
+        * rate(|round| {
+            let entries = (0..batch).map(|number| {
+                let key = Key::new((round * batch + number).to_be_bytes()).unwrap();
+                (key, Arc::from([number as u8; VALUE_BYTES].as_slice()))
+            });
+            collection.import(entries, round).unwrap();
+        })
+}
+
+fn main() {
+    let disk = best(syncs_of_the_disk);
+    println!("disk: {disk:.0} writes of {ROW_BYTES} B with a sync each, a second");
+    let always = best(|| single(Durability::Always));
+    println!("one writer, always: {always:.0} puts/s, {:.2} of the disk", always / disk);
+    let group = best(|| grouped(256));
+    println!("256 writers, always: {group:.0} puts/s, {:.1} of the disk", group / disk);
+    println!("one writer, periodic: {:.0} puts/s", best(|| single(Durability::Periodic)));
+    println!("import by 1,000, periodic: {:.0} entries/s", best(imported));
+    println!("one writer, in memory: {:.0} puts/s", best(in_memory));
+}
