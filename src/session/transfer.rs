@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::machine::{Flow, Session};
 use super::merge;
 use super::message::{Bulk, Bytes, FreeMessage, Message, ValueItem, Want};
-use super::outcome::Failure;
+use super::outcome::{AbortCode, Failure};
 use super::turn::{protocol, raw};
 use crate::delta::{
     self, BaseId, BlockSignature, ChunkMatch, Encoded, Encoding, Expected, GapRequest, IdMargin,
@@ -41,6 +41,17 @@ struct Awaited {
     bases: Vec<ValueHash>,
     /// Whether it was asked for whole after an encoding that failed.
     retried: bool,
+    /// Whether it was asked for at all yet.
+    requested: bool,
+    /// Whether the sender was given the signature of a base, and blocks of it.
+    described: [bool; 2],
+}
+
+impl Awaited {
+    const fn new(key: KeyHash, sibling: Sibling) -> Self {
+        let (retried, requested, described) = (false, false, [false; 2]);
+        Self { key, sibling, bases: Vec::new(), retried, requested, described }
+    }
 }
 
 /// A key of which not all values are here yet.
@@ -50,6 +61,10 @@ struct PendingKey {
     adds: Vec<IncomingSibling>,
     missing: usize,
     removes: Vec<Dot>,
+    /// Whether a value was asked for: then the rest may come, or the key would never be whole.
+    begun: bool,
+    /// Bytes of what was asked for: in memory here, or on their way.
+    reserved_bytes: u64,
 }
 
 /// What is to come in and to be applied.
@@ -97,7 +112,9 @@ impl Incoming {
 
     /// Forgets a key that is left out.
     pub(super) fn forget(&mut self, key: &KeyHash) {
-        self.pending.remove(key);
+        if let Some(pending) = self.pending.remove(key) {
+            self.release(pending.reserved_bytes);
+        }
         self.vanishing.remove(key);
         self.awaited.retain(|_, awaited| awaited.key != *key);
         let awaited = &self.awaited;
@@ -105,8 +122,13 @@ impl Incoming {
         self.ready.retain(|update| update.key_hash != *key);
     }
 
+    fn release(&mut self, bytes: u64) {
+        self.outstanding_bytes = self.outstanding_bytes.saturating_sub(bytes);
+    }
+
     fn finish_key(&mut self, key: KeyHash) {
         if let Some(done) = self.pending.remove(&key) {
+            self.release(done.reserved_bytes);
             let bytes = done.adds.iter().filter_map(|add| add.value.as_ref()).map(|v| v.len());
             self.ready_bytes += bytes.sum::<usize>();
             self.ready.push_back(KeyUpdate {
@@ -116,6 +138,22 @@ impl Incoming {
                 remove: done.removes,
             });
         }
+    }
+
+    /// Makes room for a value that is to be asked for, once the window has it.
+    fn reserve(&mut self, dot: Dot, window: u64) -> bool {
+        let Some(awaited) = self.awaited.get_mut(&dot) else { return true };
+        let Some(pending) = self.pending.get_mut(&awaited.key) else { return true };
+        let size = if awaited.requested { 0 } else { awaited.sibling.size };
+        let total = self.outstanding_bytes.saturating_add(size);
+        if self.outstanding_bytes > 0 && !pending.begun && total > window {
+            return false;
+        }
+        awaited.requested = true;
+        pending.begun = true;
+        pending.reserved_bytes = pending.reserved_bytes.saturating_add(size);
+        self.outstanding_bytes = total;
+        true
     }
 
     fn arrived(&mut self, key: KeyHash, dot: Dot, value: Option<Arc<[u8]>>) {
@@ -148,6 +186,43 @@ pub(super) struct Outgoing {
     waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,
     times: BTreeMap<Dot, u8>,
     sending: Option<(Vec<u8>, usize)>,
+    /// Bytes of signatures that wait with what was asked.
+    signature_bytes: usize,
+}
+
+impl Asked {
+    fn signature_bytes(&self) -> usize {
+        let blocks = self.matched.as_ref().map_or(0, |(_, blocks)| blocks.wire_len());
+        blocks + self.signature.as_ref().map_or(0, Signature::wire_len)
+    }
+}
+
+impl Outgoing {
+    fn ask(&mut self, asked: Asked, most: usize) -> Result<(), Failure> {
+        self.signature_bytes += asked.signature_bytes();
+        if self.signature_bytes > most {
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        self.asked.push_back(asked);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Asked> {
+        let asked = self.asked.pop_front()?;
+        self.signature_bytes -= asked.signature_bytes();
+        Some(asked)
+    }
+
+    fn wait(&mut self, asked: Asked, matched: Option<ChunkMatch>) {
+        self.signature_bytes += asked.signature_bytes();
+        self.waiting.insert(asked.dot, (asked, matched));
+    }
+
+    fn waited(&mut self, dot: Dot) -> Option<(Asked, Option<ChunkMatch>)> {
+        let waited = self.waiting.remove(&dot)?;
+        self.signature_bytes -= waited.0.signature_bytes();
+        Some(waited)
+    }
 }
 
 impl Session {
@@ -212,6 +287,11 @@ impl Session {
             if removes.is_empty() {
                 return Ok(());
             }
+            if let Some(pending) = incoming.pending.get_mut(&key) {
+                // together with what replaces them, or not at all
+                pending.removes.extend(removes);
+                return Ok(());
+            }
             let update = KeyUpdate { key: None, key_hash: key, add: Vec::new(), remove: removes };
             if vanishes {
                 incoming.vanishing.insert(key, update);
@@ -269,7 +349,7 @@ impl Session {
             }
         }
         let bases = bases.iter().map(|base| base.value_hash).collect();
-        let awaited = Awaited { key, sibling, bases, retried: false };
+        let awaited = Awaited { bases, ..Awaited::new(key, sibling) };
         self.incoming.awaited.insert(sibling.dot, awaited);
         self.incoming.wanted.push_back(want);
         Ok(())
@@ -296,19 +376,13 @@ impl Session {
         let mut wants = Vec::new();
         let mut bytes = 0;
         while wants.len() < self.setup.config.max_batch_size.max(1) && bytes < GATHERED {
-            let want = incoming.wanted.front()?.clone();
-            let size = incoming.awaited.get(&want.dot).map_or(0, |awaited| awaited.sibling.size);
-            let window = self.setup.limits.max_pending_bytes as u64;
-            if incoming.outstanding_bytes > 0 && incoming.outstanding_bytes + size > window {
+            let Some(want) = incoming.wanted.front() else { break };
+            if !incoming.reserve(want.dot, self.setup.limits.max_pending_bytes as u64) {
                 break;
             }
-            incoming.outstanding_bytes += size;
-            incoming.wanted.pop_front();
+            let Some(want) = incoming.wanted.pop_front() else { break };
             bytes += 16 + want.signature.as_ref().map_or(0, Signature::wire_len);
             wants.push(want);
-            if incoming.wanted.is_empty() {
-                break;
-            }
         }
         (!wants.is_empty()).then_some(FreeMessage::Request(wants))
     }
@@ -363,8 +437,10 @@ impl Session {
     ) -> Result<(), Failure> {
         // what is not awaited any more was left out meanwhile
         let Some(awaited) = self.incoming.awaited.remove(&dot) else { return Ok(()) };
+        if !awaited.requested {
+            return Err(protocol());
+        }
         let size = awaited.sibling.size;
-        self.incoming.outstanding_bytes = self.incoming.outstanding_bytes.saturating_sub(size);
         let base = match encoded.encoding.base() {
             None => None,
             Some(id) => match awaited.bases.iter().find(|hash| id.names(hash)) {
@@ -394,7 +470,8 @@ impl Session {
     }
 
     fn ask_whole(&mut self, dot: Dot, awaited: Awaited) {
-        self.incoming.wanted.push_back(Want { dot, bases: Vec::new(), signature: None });
+        // before what is new: the key that waits for it holds its bytes until then
+        self.incoming.wanted.push_front(Want { dot, bases: Vec::new(), signature: None });
         let awaited = Awaited { retried: true, ..awaited };
         self.incoming.awaited.insert(dot, awaited);
     }
@@ -407,13 +484,20 @@ impl Session {
     ) -> Result<(), Failure> {
         for dot in dots {
             if let Some(awaited) = self.incoming.awaited.remove(dot) {
-                let size = awaited.sibling.size;
-                let outstanding = self.incoming.outstanding_bytes.saturating_sub(size);
-                self.incoming.outstanding_bytes = outstanding;
                 self.refuse(awaited.key, &[(*dot, RefusalReason::Unavailable)], view)?;
             }
         }
         Ok(())
+    }
+
+    /// A base is described to the sender of a value once: by signature, then by blocks.
+    fn describes(&mut self, dot: Dot, round: usize) -> Result<Option<Awaited>, Failure> {
+        let Some(awaited) = self.incoming.awaited.get_mut(&dot) else { return Ok(None) };
+        let again = std::mem::replace(&mut awaited.described[round], true);
+        if again || !awaited.requested {
+            return Err(protocol());
+        }
+        Ok(Some(awaited.clone()))
     }
 
     pub(super) fn peer_needs_signature(
@@ -421,7 +505,7 @@ impl Session {
         dot: Dot,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let Some(awaited) = self.describes(dot, 0)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
             None => None,
@@ -445,7 +529,7 @@ impl Session {
         gaps: &GapRequest,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let Some(awaited) = self.describes(dot, 1)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
             None => None,
@@ -540,8 +624,13 @@ impl Session {
         let key = update.key_hash;
         let missing = update.add.len();
         let siblings: Vec<Sibling> = update.add.iter().map(|add| add.sibling).collect();
-        let pending =
-            PendingKey { key: update.key, adds: update.add, missing, removes: update.remove };
+        let pending = PendingKey {
+            key: update.key,
+            adds: update.add,
+            missing,
+            removes: update.remove,
+            ..PendingKey::default()
+        };
         self.incoming.pending.insert(key, pending);
         for sibling in siblings {
             let lost = outcome.missing_values.contains(&sibling.dot);
@@ -549,8 +638,7 @@ impl Session {
                 Some(value) => self.incoming.arrived(key, sibling.dot, Some(value)),
                 None if !lost => self.incoming.arrived(key, sibling.dot, None),
                 None => {
-                    let awaited = Awaited { key, sibling, bases: Vec::new(), retried: false };
-                    self.ask_whole(sibling.dot, awaited);
+                    self.ask_whole(sibling.dot, Awaited::new(key, sibling));
                 }
             }
         }
@@ -575,22 +663,17 @@ impl Session {
             {
                 return Err(protocol());
             }
-            self.outgoing.asked.push_back(Asked {
-                dot: want.dot,
-                bases: want.bases,
-                signature: want.signature,
-                matched: None,
-                signature_asked: false,
-            });
+            let Want { dot, bases, signature } = want;
+            let asked = Asked { dot, bases, signature, matched: None, signature_asked: false };
+            self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)?;
         }
         Ok(())
     }
 
     pub(super) fn peer_signature(&mut self, dot: Dot, signature: Signature) -> Result<(), Failure> {
-        let (mut asked, _) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
+        let (mut asked, _) = self.outgoing.waited(dot).ok_or_else(protocol)?;
         asked.signature = Some(signature);
-        self.outgoing.asked.push_back(asked);
-        Ok(())
+        self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
     }
 
     pub(super) fn peer_blocks(
@@ -598,10 +681,9 @@ impl Session {
         dot: Dot,
         signature: BlockSignature,
     ) -> Result<(), Failure> {
-        let (mut asked, matched) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
+        let (mut asked, matched) = self.outgoing.waited(dot).ok_or_else(protocol)?;
         asked.matched = Some((matched.ok_or_else(protocol)?, signature));
-        self.outgoing.asked.push_back(asked);
-        Ok(())
+        self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
     }
 
     /// The next frame of values.
@@ -624,9 +706,9 @@ impl Session {
             if !items.is_empty() && own.is_some_and(|(_, own)| own.size > GATHERED as u64) {
                 break; // a large value travels alone
             }
-            let Some(asked) = self.outgoing.asked.pop_front() else { break };
+            let Some(asked) = self.outgoing.next() else { break };
             // a retry replaces what a signature was awaited for
-            self.outgoing.waiting.remove(&dot);
+            self.outgoing.waited(dot);
             let Some(encoded) = self.encode(asked, own, view)? else { continue };
             if encoded.bytes.len() > GATHERED {
                 let length = encoded.bytes.len() as u64;
@@ -698,7 +780,7 @@ impl Session {
                 };
                 if let Some(gaps) = matched.gaps() {
                     let dot = asked.dot;
-                    self.outgoing.waiting.insert(dot, (asked, Some(matched)));
+                    self.outgoing.wait(asked, Some(matched));
                     self.send_free(FreeMessage::NeedBlocks { dot, gaps });
                     return Ok(Delta::Waits);
                 }
@@ -711,7 +793,7 @@ impl Session {
             None => {
                 asked.signature_asked = true;
                 let dot = asked.dot;
-                self.outgoing.waiting.insert(dot, (asked, None));
+                self.outgoing.wait(asked, None);
                 self.send_free(FreeMessage::NeedSignature(dot));
                 Ok(Delta::Waits)
             }
