@@ -451,6 +451,10 @@ impl Session {
         if self.flow == Flow::Give {
             return Err(protocol());
         }
+        let found_by = match self.phase {
+            Phase::BloomExchange | Phase::MerkleComparison => self.phase,
+            _ => Phase::Announce,
+        };
         let peer = self.peer_seen()?.clone();
         for run in dots.runs() {
             for (dot, key) in held_in(run, view)? {
@@ -460,8 +464,8 @@ impl Session {
                 if !self.room_for(&key) {
                     return Ok(());
                 }
-                self.count_found(&key, Phase::Announce);
-                let known = self.knowledge.entry(key, Phase::Announce);
+                self.count_found(&key, found_by);
+                let known = self.knowledge.entry(key, found_by);
                 if !known.gone.contains(&dot) {
                     known.gone.push(dot);
                     self.progress += 1;
@@ -469,7 +473,7 @@ impl Session {
                     self.update(key, view)?;
                     if self.flow == Flow::Compare {
                         // the answer says what the peer holds instead
-                        self.tell(key, Phase::Announce);
+                        self.tell(key, found_by);
                     }
                 }
             }
