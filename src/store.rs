@@ -21,13 +21,13 @@
 //! # Ok::<(), selfsame::store::StoreError>(())
 //! ```
 
-pub mod batch;
+mod batch;
 #[cfg(feature = "node")]
 mod committer;
 #[cfg(feature = "node")]
 pub mod embedded;
-pub mod memory;
-pub mod table;
+mod memory;
+mod table;
 
 use std::ops::Bound;
 use std::path::PathBuf;

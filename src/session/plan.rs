@@ -1,6 +1,14 @@
 //! The planner: which method looks for what announcement did not explain.
 //!
 //! A pure function of what both sides stated, so that its choice can be shown and tested.
+//!
+//! ```
+//! use selfsame::session::plan::{Method, decide};
+//!
+//! let (method, step) = decide(50, 20_000, 0.1);
+//! assert_eq!(method, Method::Steer);
+//! assert!(step.reason.contains("50 of 20000"));
+//! ```
 
 use super::phase::Phase;
 use super::stats::PlanStep;
