@@ -16,7 +16,6 @@ pub mod paged;
 mod path;
 pub mod proof;
 mod rows;
-pub mod rows;
 pub mod shape;
 pub mod signature;
 mod slots;
