@@ -10,6 +10,7 @@ use super::message::{
 };
 use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
+use super::plan;
 use crate::delta::{Encoded, Encoding};
 use crate::dots::{Dot, DotRun, DotSet};
 use crate::entry::Record;
@@ -106,13 +107,20 @@ impl Session {
         if uncertain > UNCERTAIN_ANNOUNCEMENTS {
             unseen.clear();
         }
+        let entries = unseen.len() as u64;
         for key in unseen {
             self.tell(key, Phase::Announce);
         }
-        self.announce_removals(view)
+        let removals = self.announce_removals(view)?;
+        self.note_plan(
+            Phase::Announce,
+            format!("the peer has not seen {entries} entries and may hold {removals} removed dots"),
+            plan::announcement_bytes(entries, removals),
+        );
+        Ok(())
     }
 
-    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<u64, Failure> {
         let peer = self.peer_seen()?.clone();
         let known = view.join_record(&self.setup.peer)?;
         let (position, limit) = match &known {
@@ -126,7 +134,7 @@ impl Session {
             named_of_run(run, &peer, &mut named);
         }
         self.name_removed(&named);
-        Ok(())
+        Ok(named.count())
     }
 
     /// Takes in a part of the peer's turn.
