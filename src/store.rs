@@ -21,20 +21,20 @@
 //! # Ok::<(), selfsame::store::StoreError>(())
 //! ```
 
-pub mod batch;
+mod batch;
 #[cfg(feature = "node")]
 mod committer;
 #[cfg(feature = "node")]
 pub mod embedded;
-pub mod memory;
-pub mod table;
+mod memory;
+mod table;
 
 use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use batch::Batch;
+pub use batch::{Batch, RowName};
 #[cfg(feature = "node")]
 pub use embedded::{EmbeddedOptions, EmbeddedSnapshot, EmbeddedStore};
 pub use memory::{MemorySnapshot, MemoryStore};

@@ -1,4 +1,30 @@
 //! Turns to peers: dials, greets, runs sessions, asks questions.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use selfsame::net::{Endpoint, PeerAddress};
+//! use selfsame::node::client::ClientError;
+//! use selfsame::node::{Node, Unwatched};
+//! use selfsame::replica::Collection;
+//! use selfsame::session::{Mode, Outcome, SyncConfig};
+//! use selfsame::store::Store;
+//!
+//! /// Takes what the peer has, and gives nothing.
+//! async fn pull<S: Store>(
+//!     node: &Node<S>,
+//!     endpoint: &Endpoint,
+//!     peer: &PeerAddress,
+//!     collection: &Arc<Collection<S>>,
+//! ) -> Result<Outcome, ClientError> {
+//!     let link = node.connect(endpoint, peer, Duration::from_secs(10)).await?;
+//!     let config = SyncConfig { mode: Mode::Pull, ..node.config.clone() };
+//!     let (_stop, stopped) = tokio::sync::watch::channel(false);
+//!     let done = node.synchronise(&link, collection, &config, stopped, &Unwatched).await?;
+//!     Ok(done.last().outcome.clone())
+//! }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,28 @@
 //! Answers peers: every connection is greeted, every stream on it is a session or a question.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use selfsame::net::Endpoint;
+//! use selfsame::node::Node;
+//! use selfsame::node::server::{Event, serve};
+//! use selfsame::store::Store;
+//!
+//! /// Serves until somebody presses Ctrl-C.
+//! async fn listen<S: Store>(node: Arc<Node<S>>, endpoint: Endpoint) {
+//!     let (stop, stopped) = tokio::sync::watch::channel(false);
+//!     tokio::spawn(async move {
+//!         let _ = tokio::signal::ctrl_c().await;
+//!         let _ = stop.send(true);
+//!     });
+//!     let tell = |event| {
+//!         if let Event::Session { peer, collection, report } = event {
+//!             println!("{collection} with {peer}: {:?}", report.outcome);
+//!         }
+//!     };
+//!     serve(node, endpoint, stopped, Arc::new(tell)).await;
+//! }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -100,6 +100,16 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.methods.push((if full { Method::Full } else { Method::Steer }, self.progress));
+        let reason = match (full, may_filter) {
+            (true, _) => "steering found nothing more: descent with whole hashes",
+            (_, true) => {
+                "the trees still differ: descent, unless the peer's estimate is for filters"
+            }
+            _ => "the trees still differ: descent",
+        };
+        let entries = self.ours.envelope.totals().entries;
+        let predicted = plan::descent_bytes(1, entries);
+        self.note_plan(Phase::MerkleComparison, reason.to_owned(), predicted);
         let estimator = if may_filter { Some(self.estimator(view)?) } else { None };
         let mut descent = self.new_descent(full, true);
         let top = descent.node(&Prefix::ALL, view)?;

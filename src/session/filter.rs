@@ -105,6 +105,12 @@ impl Session {
         if second {
             return Ok(());
         }
+        let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
+        if !filtered {
+            let reason = "the peer chose filters".to_owned();
+            let predicted = plan::filter_bytes(items, self.filter_rate(items, found.max(1)));
+            self.note_plan(Phase::BloomExchange, reason, predicted);
+        }
         self.methods.push((Method::Bloom, self.progress));
         let own = passed.len() as u64;
         let estimate = found.max(own.abs_diff(items)).max(1);

@@ -11,6 +11,7 @@ use super::message::{
 };
 use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
+use super::plan;
 use crate::delta::{Encoded, Encoding};
 use crate::dots::{Causality, Dot, DotRun, DotSet};
 use crate::entry::Record;
@@ -126,13 +127,20 @@ impl Session {
         if uncertain > UNCERTAIN_ANNOUNCEMENTS {
             unseen.clear();
         }
+        let entries = unseen.len() as u64;
         for key in unseen {
             self.tell(key, Phase::Announce);
         }
-        self.announce_removals(view)
+        let removals = self.announce_removals(view)?;
+        self.note_plan(
+            Phase::Announce,
+            format!("the peer has not seen {entries} entries and may hold {removals} removed dots"),
+            plan::announcement_bytes(entries, removals),
+        );
+        Ok(())
     }
 
-    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<u64, Failure> {
         let peer = Arc::clone(self.peer_seen()?);
         let known = view.join_record(&self.setup.peer)?;
         let (position, limit) = match &known {
@@ -146,7 +154,7 @@ impl Session {
             known_of_run(run, &peer.causality, peer.above.as_ref(), &mut named);
         }
         self.name_removed(&named);
-        Ok(())
+        Ok(named.count())
     }
 
     /// Takes in a part of the peer's turn.
@@ -299,6 +307,11 @@ impl Session {
                 _ => break,
             }
             self.items.pop_front();
+            if self.told_bytes > self.setup.limits.max_session_bytes {
+                // enough for one session: the rest is told by the next
+                self.partial = true;
+                self.items.retain(|item| !matches!(item, TurnItem::Tell(..) | TurnItem::Ask(..)));
+            }
         }
         Ok(TurnMessage::States { found_by: phase, held, absent, ask })
     }
@@ -310,6 +323,8 @@ impl Session {
     ) -> Result<Option<KeyState>, Failure> {
         let Some(entry) = view.entry(key)? else { return Ok(None) };
         let peer = self.peer_seen()?;
+        let news = entry.record.siblings().iter().filter(|sibling| !peer.has(sibling.dot));
+        let told: u64 = news.fold(0, |sum, sibling| sum.saturating_add(sibling.size));
         let mut values = Vec::new();
         if self.flow != Flow::Compare {
             let small = entry
@@ -326,6 +341,9 @@ impl Session {
         }
         for (_, value) in &values {
             self.stats.sent.count(&raw(value.0.clone()), value.0.len() as u64);
+        }
+        if self.flow != Flow::Compare {
+            self.told_bytes = self.told_bytes.saturating_add(told);
         }
         let siblings = entry.record.siblings().to_vec();
         Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
@@ -392,7 +410,9 @@ impl Session {
     }
 
     pub(super) fn room_for(&mut self, key: &KeyHash) -> bool {
-        let room = self.knowledge.len() < 2 * self.setup.limits.max_session_entries
+        let limits = &self.setup.limits;
+        let room = self.incoming.accepted_bytes() <= limits.max_session_bytes.saturating_mul(2)
+            && self.knowledge.len() < 2 * limits.max_session_entries
             || self.knowledge.get(key).is_some();
         self.partial |= !room;
         room
@@ -642,7 +662,7 @@ impl Session {
 }
 
 /// Most runs of dots above the context that are listed in an opening.
-pub(super) const MAX_RUNS_ABOVE: usize = 4_096;
+pub(super) const MAX_RUNS_ABOVE: usize = 32_768;
 
 /// A value that rides along as it stands.
 pub(super) const fn raw(bytes: Vec<u8>) -> Encoded {
