@@ -119,8 +119,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (ours, theirs) = (a.replica.collection(&name)?, b.replica.collection(&name)?);
     let (ada, bob) = (Key::new(b"player:ada".to_vec())?, Key::new(b"player:bob".to_vec())?);
 
-    ours.put(&ada, b"level 3", a.now_ms)?;
-    theirs.put(&bob, b"level 9", b.now_ms)?;
+    ours.put(&ada, b"level 3".to_vec(), a.now_ms)?;
+    theirs.put(&bob, b"level 9".to_vec(), b.now_ms)?;
     let [outcome, _] = reconcile(&a, &b, 1)?;
     let Outcome::Complete { certificate: Some(certificate) } = outcome else {
         return Err(format!("not complete: {outcome:?}").into());
@@ -131,7 +131,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // a delete at one, a put at the other: what was deleted goes, what was not seen stays
     ours.delete(&bob, a.now_ms)?;
-    theirs.put(&ada, b"level 4", b.now_ms)?;
+    theirs.put(&ada, b"level 4".to_vec(), b.now_ms)?;
     reconcile(&a, &b, 2)?;
     for collection in [&ours, &theirs] {
         let ada = collection.read(&ada)?.ok_or("she was not deleted")?;

@@ -18,6 +18,10 @@ use crate::store::Store;
 
 /// Frames that wait between a stream and the core.
 const QUEUED_FRAMES: usize = 4;
+/// How many times the patience a session may take whatever it moves...
+const PATIENCES: u32 = 8;
+/// ...and how slowly it may move the rest: bytes a second, both ways.
+const SLOWEST_BYTES: u64 = 1 << 10;
 /// How long the last frames may take to reach the peer.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -78,11 +82,11 @@ impl LaneIo {
     /// Ends the outgoing stream and waits until the peer has it all.
     async fn finish(mut self) {
         drop(self.outgoing.take());
-        if let Some(mut writer) = self.writer.take() {
-            if tokio::time::timeout(FAREWELL, &mut writer).await.is_err() {
-                // a peer that reads no more must not keep the frames here
-                writer.abort();
-            }
+        if let Some(mut writer) = self.writer.take()
+            && tokio::time::timeout(FAREWELL, &mut writer).await.is_err()
+        {
+            // a peer that reads no more must not keep the frames here
+            writer.abort();
         }
         if let Some(reader) = self.reader.take() {
             reader.abort();
@@ -156,7 +160,11 @@ pub async fn drive<S: Store>(
         if session.outcome().is_some() {
             break;
         }
-        let deadline = last_frame + world.patience;
+        // a peer that sends a frame now and then does not hold a session for ever
+        let (sent, received) = session.stats().bytes();
+        let slowest = Duration::from_secs((sent + received) / SLOWEST_BYTES);
+        let latest = started + world.patience * PATIENCES + slowest;
+        let deadline = (last_frame + world.patience).min(latest);
         tokio::select! {
             permit = reserve(control.outgoing.as_ref()), if next_control.is_some() => {
                 match (permit, next_control.take()) {

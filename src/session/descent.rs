@@ -218,7 +218,7 @@ impl Session {
         let children: Vec<TreeHash> = children.collect::<Result<_, _>>().map_err(|_| protocol())?;
         let claimed = descent.claims.remove(prefix).ok_or_else(protocol)?;
         if fold(algorithm, prefix.len(), &children) != claimed {
-            return Err(Failure::Lie { prefix: *prefix });
+            return Err(self.not_as_stated(*prefix));
         }
         for (at, hash) in children.into_iter().enumerate() {
             let child = child_of(prefix, at).ok_or_else(protocol)?;
@@ -228,6 +228,16 @@ impl Session {
             return Err(Failure::Ours(AbortCode::Limit));
         }
         Ok(())
+    }
+
+    /// Whose fault it is that an answer does not hash to what was stated before it. A refusal may
+    /// have changed the tree between the two: then nobody lied.
+    fn not_as_stated(&self, prefix: Prefix) -> Failure {
+        if self.verification.has_refusals() {
+            Failure::Ours(AbortCode::RootMismatch)
+        } else {
+            Failure::Lie { prefix }
+        }
     }
 
     fn compare_child(
@@ -287,7 +297,7 @@ impl Session {
         if descent.full {
             let claimed = descent.claims.remove(&prefix).ok_or_else(protocol)?;
             if hash_of_list(descent.tree.algorithm(), &theirs) != Some(claimed) {
-                return Err(Failure::Lie { prefix });
+                return Err(self.not_as_stated(prefix));
             }
             if !descent.started_here {
                 if descent.totals(&prefix, view)?.entries
@@ -372,7 +382,7 @@ fn read_leaves(
 ) -> Result<Vec<(KeyHash, Vec<u8>)>, Failure> {
     let shared = usize::from(prefix.len()) / 8;
     let tail = HASH_LEN - shared;
-    if list.leaves.0.len() % (tail + width) != 0 {
+    if !list.leaves.0.len().is_multiple_of(tail + width) {
         return Err(protocol());
     }
     let mut leaves: Vec<(KeyHash, Vec<u8>)> = Vec::new();

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
+use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
     Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
@@ -18,7 +19,7 @@ use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
 use super::stats::SyncStats;
-use super::transfer::{Incoming, Outgoing};
+use super::transfer::Incoming;
 use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
@@ -325,7 +326,7 @@ impl Session {
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
-        let opening = self.opening(view)?;
+        let opening = Box::new(self.opening(view)?);
         self.control.push_back(Message::HelloReply(HelloReply::Differs {
             nonce: self.setup.nonce,
             clock: self.setup.clock,
@@ -369,7 +370,7 @@ impl Session {
         self.stage = Stage::Exchange;
         self.turn = Turn::Mine;
         self.opened = true;
-        self.peer_opening(opening, view)?;
+        self.peer_opening(*opening, view)?;
         if self.strategy != Strategy::Auto {
             return self.start_detection(view);
         }

@@ -264,18 +264,22 @@ impl Session {
                 Some(TurnItem::Message(message)) => Ok(Some(message)),
                 _ => Ok(None),
             },
-            Some(TurnItem::Nodes(_)) => {
-                Ok(Some(TurnMessage::Nodes(take_while(&mut self.items, |item| match item {
-                    TurnItem::Nodes(node) => Ok((node.hashes.0.len() + 40, node)),
-                    other => Err(other),
-                }))))
-            }
-            Some(TurnItem::Leaves(_)) => {
-                Ok(Some(TurnMessage::Leaves(take_while(&mut self.items, |item| match item {
-                    TurnItem::Leaves(list) => Ok((list.leaves.0.len() + 40, list)),
-                    other => Err(other),
-                }))))
-            }
+            Some(TurnItem::Nodes(_)) => Ok(Some(TurnMessage::Nodes(take_while(
+                &mut self.items,
+                |item| match item {
+                    TurnItem::Nodes(node) => Some((node.hashes.0.len() + 40, node)),
+                    _ => None,
+                },
+                |item| matches!(item, TurnItem::Nodes(_)),
+            )))),
+            Some(TurnItem::Leaves(_)) => Ok(Some(TurnMessage::Leaves(take_while(
+                &mut self.items,
+                |item| match item {
+                    TurnItem::Leaves(list) => Some((list.leaves.0.len() + 40, list)),
+                    _ => None,
+                },
+                |item| matches!(item, TurnItem::Leaves(_)),
+            )))),
             Some(&(TurnItem::Tell(_, found_by) | TurnItem::Ask(_, found_by))) => {
                 self.gather_states(found_by, view).map(Some)
             }
@@ -729,22 +733,17 @@ fn split_runs(dots: &DotSet) -> Vec<DotSet> {
         .collect()
 }
 
+/// Items of one kind from the front, up to about a message.
 fn take_while<T>(
     items: &mut VecDeque<TurnItem>,
-    pick: impl Fn(TurnItem) -> Result<(usize, T), TurnItem>,
+    pick: impl Fn(TurnItem) -> Option<(usize, T)>,
+    is_such: impl Fn(&TurnItem) -> bool,
 ) -> Vec<T> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
-    while bytes < GATHERED_BYTES {
-        let Some(item) = items.pop_front() else { break };
-        match pick(item) {
-            Ok((size, picked)) => {
-                bytes += size;
-                taken.push(picked);
-            }
-            Err(other) => {
-                items.push_front(other);
-                break;
-            }
+    while bytes < GATHERED_BYTES && items.front().is_some_and(&is_such) {
+        if let Some((size, picked)) = items.pop_front().and_then(&pick) {
+            bytes += size;
+            taken.push(picked);
         }
     }
     taken

@@ -44,6 +44,11 @@ pub(super) struct Verification {
 }
 
 impl Verification {
+    /// Whether either side has refused anything.
+    pub(super) const fn has_refusals(&self) -> bool {
+        self.refusals_sent > 0 || self.refusals_received > 0
+    }
+
     /// Whether turns may still be taken.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.joining, Joining::NotYet)
@@ -323,7 +328,7 @@ impl Session {
             // what is signed is durable by now
             Signature::from_bytes(sign(&message.to_bytes()))
         });
-        self.verification.own_signature = signature.clone();
+        self.verification.own_signature = signature;
         let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
         self.send_free(FreeMessage::Joined { signature });
         if let Err(failure) = self.conclude() {
@@ -360,7 +365,7 @@ impl Session {
             self.outcome = Some(Outcome::Incomplete { refused });
             return Ok(());
         };
-        let (Some(own), Some(theirs)) = (self.verification.own_signature.clone(), signature) else {
+        let (Some(own), Some(theirs)) = (self.verification.own_signature, signature) else {
             return Err(protocol());
         };
         let theirs = Signature::parse(&theirs).map_err(|_| protocol())?;
