@@ -165,7 +165,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let prefix = read_prefix(&node.prefix)?;
-        if prefix.len() % u16::from(STEP) != 0 || prefix.len() >= 256 {
+        if !prefix.len().is_multiple_of(u16::from(STEP)) || prefix.len() >= 256 {
             return Err(protocol());
         }
         let Some(mut descent) = self.descent.take() else {
@@ -336,7 +336,7 @@ fn read_leaves(
 ) -> Result<Vec<(KeyHash, Vec<u8>)>, Failure> {
     let shared = usize::from(prefix.len()) / 8;
     let tail = HASH_LEN - shared;
-    if list.leaves.0.len() % (tail + width) != 0 {
+    if !list.leaves.0.len().is_multiple_of(tail + width) {
         return Err(protocol());
     }
     let mut leaves: Vec<(KeyHash, Vec<u8>)> = Vec::new();

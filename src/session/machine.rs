@@ -10,8 +10,8 @@ use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
-    Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
-    WireSpec,
+    Bulk, Differing, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality,
+    WireDots, WireSpec,
 };
 use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
@@ -308,13 +308,14 @@ impl Session {
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
         let opening = self.opening(view)?;
-        self.control.push_back(Message::HelloReply(HelloReply::Differs {
+        let differing = Differing {
             nonce: self.setup.nonce,
             clock: self.setup.clock,
             state: self.ours.state,
             opening,
             base_known: self.theirs.base.is_some(),
-        }));
+        };
+        self.control.push_back(Message::HelloReply(HelloReply::Differs(Box::new(differing))));
         Ok(())
     }
 
@@ -337,10 +338,11 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let HelloReply::Differs { nonce, clock, state, opening, base_known } = reply else {
+        let HelloReply::Differs(differing) = reply else {
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
         };
+        let Differing { nonce, clock, state, opening, base_known } = *differing;
         self.id = Some(session_id(&self.setup.nonce, &nonce));
         self.theirs.clock = clock;
         self.theirs.state = Some(state);

@@ -1,7 +1,5 @@
 //! Turns: what one side says about differences before it is the other's turn.
 
-use std::collections::VecDeque;
-
 use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
 use super::machine::{Flow, Role, Session, Turn};
@@ -22,6 +20,8 @@ use crate::types::Key;
 const INLINE_BYTES: u64 = 256;
 /// Aim for the size of a message that gathers several items.
 const GATHERED_BYTES: usize = 128 << 10;
+/// Bytes of a prefix in a message, at most.
+const WIRE_PREFIX_BYTES: usize = 36;
 /// Runs of dots in one message.
 const RUNS_PER_MESSAGE: usize = 16_384;
 /// Without a list of what the peer holds above its context, at most so many dots are announced
@@ -244,16 +244,24 @@ impl Session {
                 _ => Ok(None),
             },
             Some(TurnItem::Nodes(_)) => {
-                Ok(Some(TurnMessage::Nodes(take_while(&mut self.items, |item| match item {
-                    TurnItem::Nodes(node) => Ok((node.hashes.0.len() + 40, node)),
-                    other => Err(other),
-                }))))
+                let (mut nodes, mut bytes) = (Vec::new(), 0);
+                while let Some(TurnItem::Nodes(node)) = self.items.pop_front_if(|item| {
+                    bytes < GATHERED_BYTES && matches!(item, TurnItem::Nodes(_))
+                }) {
+                    bytes += node.hashes.0.len() + WIRE_PREFIX_BYTES;
+                    nodes.push(node);
+                }
+                Ok(Some(TurnMessage::Nodes(nodes)))
             }
             Some(TurnItem::Leaves(_)) => {
-                Ok(Some(TurnMessage::Leaves(take_while(&mut self.items, |item| match item {
-                    TurnItem::Leaves(list) => Ok((list.leaves.0.len() + 40, list)),
-                    other => Err(other),
-                }))))
+                let (mut lists, mut bytes) = (Vec::new(), 0);
+                while let Some(TurnItem::Leaves(list)) = self.items.pop_front_if(|item| {
+                    bytes < GATHERED_BYTES && matches!(item, TurnItem::Leaves(_))
+                }) {
+                    bytes += list.leaves.0.len() + WIRE_PREFIX_BYTES;
+                    lists.push(list);
+                }
+                Ok(Some(TurnMessage::Leaves(lists)))
             }
             Some(&(TurnItem::Tell(_, found_by) | TurnItem::Ask(_, found_by))) => {
                 self.gather_states(found_by, view).map(Some)
@@ -666,25 +674,4 @@ fn split_runs(dots: &DotSet) -> Vec<DotSet> {
             part
         })
         .collect()
-}
-
-fn take_while<T>(
-    items: &mut VecDeque<TurnItem>,
-    pick: impl Fn(TurnItem) -> Result<(usize, T), TurnItem>,
-) -> Vec<T> {
-    let (mut taken, mut bytes) = (Vec::new(), 0);
-    while bytes < GATHERED_BYTES {
-        let Some(item) = items.pop_front() else { break };
-        match pick(item) {
-            Ok((size, picked)) => {
-                bytes += size;
-                taken.push(picked);
-            }
-            Err(other) => {
-                items.push_front(other);
-                break;
-            }
-        }
-    }
-    taken
 }

@@ -33,6 +33,7 @@ pub(super) struct Verification {
     ready_sent: Option<Ready>,
     ready_received: Option<Ready>,
     joining: Joining,
+    not_taken: DotSet,
     merged: Option<Causality>,
     message: Option<CertificateMessage>,
     own_signature: Option<Signature>,
@@ -206,6 +207,7 @@ impl Session {
         if self.flow == Flow::Both && self.verification.refused.is_empty() {
             self.prepare_certificate(view)?;
         }
+        self.verification.not_taken = self.not_taken(view)?;
         self.verification.joining = Joining::Wanted;
         if self.flow == Flow::Give {
             self.verification.joining = Joining::Durable;
@@ -268,19 +270,28 @@ impl Session {
         }
         self.verification.joining = Joining::Polled;
         let peer = self.theirs.seen.as_ref()?.causality.clone();
-        Some(JoinRequest { epoch: self.ours.epoch, peer, refused: self.not_taken() })
+        let refused = std::mem::take(&mut self.verification.not_taken);
+        Some(JoinRequest { epoch: self.ours.epoch, peer, refused })
     }
 
-    /// All dots of left-out keys that the peer holds and this side may not have taken.
-    fn not_taken(&self) -> DotSet {
-        self.knowledge
-            .iter()
-            .filter(|(_, known)| known.excluded)
-            .filter_map(|(_, known)| known.theirs.record())
-            .flat_map(Record::siblings)
-            .map(|sibling| sibling.dot)
-            .filter(|&dot| !self.ours.causality.knows(dot))
-            .collect()
+    /// All dots of left-out keys that the join must leave as they are: what the peer holds and
+    /// this side may not have taken, and what is held here although the peer has seen it dead.
+    fn not_taken(&self, view: &dyn CollectionView) -> Result<DotSet, Failure> {
+        let peer = &self.peer_seen()?.causality;
+        let mut dots = DotSet::default();
+        for (key, known) in self.knowledge.iter().filter(|(_, known)| known.excluded) {
+            let theirs = known.theirs.record();
+            let theirs = theirs.into_iter().flat_map(Record::siblings).map(|one| one.dot);
+            theirs.filter(|&dot| !self.ours.causality.knows(dot)).for_each(|dot| {
+                dots.insert(dot);
+            });
+            let mine = view.entry(key)?;
+            let mine = mine.iter().flat_map(|entry| entry.record.siblings()).map(|one| one.dot);
+            mine.filter(|&dot| peer.exceptions().contains(dot)).for_each(|dot| {
+                dots.insert(dot);
+            });
+        }
+        Ok(dots)
     }
 
     /// The join is durable, or was not possible. `sign` signs with the key of this node's id.
@@ -297,7 +308,7 @@ impl Session {
             // what is signed is durable by now
             Signature::from_bytes(sign(&message.to_bytes()))
         });
-        self.verification.own_signature = signature.clone();
+        self.verification.own_signature = signature;
         let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
         self.send_free(FreeMessage::Joined { signature });
         if let Err(failure) = self.conclude() {
@@ -334,7 +345,7 @@ impl Session {
             self.outcome = Some(Outcome::Incomplete { refused });
             return Ok(());
         };
-        let (Some(own), Some(theirs)) = (self.verification.own_signature.clone(), signature) else {
+        let (Some(own), Some(theirs)) = (self.verification.own_signature, signature) else {
             return Err(protocol());
         };
         let theirs = Signature::parse(&theirs).map_err(|_| protocol())?;
