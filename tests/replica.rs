@@ -236,7 +236,7 @@ fn join(
     now: u64,
 ) {
     let pairs = context.iter().map(|&(w, n)| (selfsame::dots::Writer::new(w).unwrap(), n));
-    let peer = Causality::new(pairs, dots(exceptions), |_| false);
+    let peer = Causality::new(pairs, dots(exceptions), &DotSet::default());
     let seen: Vec<Dot> = (1..4)
         .flat_map(|w| (1..20).filter_map(move |n| Dot::new(w, n)))
         .filter(|&dot| peer.knows(dot))
@@ -317,7 +317,7 @@ fn a_refused_item_keeps_what_it_would_have_replaced() {
     assert!(held.record.holds(Dot::new(7, 1).unwrap()));
     // the join stops below the refused dot, and neither loses the old nor claims the new
     let writer = Dot::new(7, 1).unwrap().writer();
-    let peer = Causality::new([(writer, 3)], DotSet::default(), |_| false);
+    let peer = Causality::new([(writer, 3)], DotSet::default(), &DotSet::default());
     let request = JoinRequest { epoch: 0, peer, refused: dots(&[(7, 2)]) };
     collection.join(&request, NOW).unwrap();
     let snapshot = collection.snapshot().unwrap();

@@ -191,6 +191,6 @@ async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
     let _stream = writer.finish().await?;
     let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
     let frame = reader.next_frame().await?;
-    let frame = frame.ok_or_else(|| ClientError::Silent(Duration::ZERO))?;
+    let frame = frame.ok_or(ClientError::Silent(Duration::ZERO))?;
     Ok(wire::decode(&frame)?)
 }

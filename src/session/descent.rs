@@ -98,7 +98,7 @@ impl Session {
         let top = descent.node(&Prefix::ALL, view)?;
         self.descent = Some(descent);
         let message = TurnMessage::Descend { estimator, full, top };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
 
@@ -326,7 +326,7 @@ fn read_leaves(
 ) -> Result<Vec<(KeyHash, Vec<u8>)>, Failure> {
     let shared = usize::from(prefix.len()) / 8;
     let tail = HASH_LEN - shared;
-    if list.leaves.0.len() % (tail + width) != 0 {
+    if !list.leaves.0.len().is_multiple_of(tail + width) {
         return Err(protocol());
     }
     let mut leaves: Vec<(KeyHash, Vec<u8>)> = Vec::new();

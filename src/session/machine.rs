@@ -309,7 +309,7 @@ impl Session {
             nonce: self.setup.nonce,
             clock: self.setup.clock,
             state: self.ours.state,
-            opening,
+            opening: Box::new(opening),
             base_known: self.theirs.base.is_some(),
         }));
         Ok(())
@@ -344,11 +344,12 @@ impl Session {
         if !base_known {
             self.theirs.base = None;
         }
-        self.items.push_back(TurnItem::Message(TurnMessage::Opening(self.opening(view)?)));
+        let ours = TurnMessage::Opening(self.opening(view)?);
+        self.items.push_back(TurnItem::Message(Box::new(ours)));
         self.stage = Stage::Exchange;
         self.turn = Turn::Mine;
         self.opened = true;
-        self.peer_opening(opening, view)?;
+        self.peer_opening(*opening, view)?;
         if self.strategy != Strategy::Auto {
             return self.start_detection(view);
         }

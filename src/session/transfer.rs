@@ -261,11 +261,11 @@ impl Session {
         let mut want = Want { dot: sibling.dot, bases: Vec::new(), signature: None };
         if self.setup.config.enable_binary_diff {
             want.bases = bases.iter().map(|base| BaseId::of(&base.value_hash)).collect();
-            if let Some(first) = bases.first() {
-                if !self.peer_seen()?.has(first.dot) {
-                    // the sender cannot have it: the signature rides along
-                    want.signature = self.signature_of(&key, first, sibling.size, view)?;
-                }
+            if let Some(first) = bases.first()
+                && !self.peer_seen()?.has(first.dot)
+            {
+                // the sender cannot have it: the signature rides along
+                want.signature = self.signature_of(&key, first, sibling.size, view)?;
             }
         }
         let bases = bases.iter().map(|base| base.value_hash).collect();

@@ -297,7 +297,7 @@ impl Session {
             // what is signed is durable by now
             Signature::from_bytes(sign(&message.to_bytes()))
         });
-        self.verification.own_signature = signature.clone();
+        self.verification.own_signature = signature;
         let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
         self.send_free(FreeMessage::Joined { signature });
         if let Err(failure) = self.conclude() {
@@ -334,7 +334,7 @@ impl Session {
             self.outcome = Some(Outcome::Incomplete { refused });
             return Ok(());
         };
-        let (Some(own), Some(theirs)) = (self.verification.own_signature.clone(), signature) else {
+        let (Some(own), Some(theirs)) = (self.verification.own_signature, signature) else {
             return Err(protocol());
         };
         let theirs = Signature::parse(&theirs).map_err(|_| protocol())?;
