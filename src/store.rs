@@ -34,7 +34,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-pub use batch::Batch;
+pub use batch::{Batch, RowName};
 #[cfg(feature = "node")]
 pub use embedded::{EmbeddedOptions, EmbeddedSnapshot, EmbeddedStore};
 pub use memory::{MemorySnapshot, MemoryStore};

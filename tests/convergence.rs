@@ -277,10 +277,8 @@ impl World {
         for dot in seen {
             let witnesses: Vec<&Model> =
                 before.iter().filter(|model| model.seen.contains(&dot)).collect();
-            if let Some(held) = witnesses[0].held().get(&dot)
-                && witnesses.iter().all(|model| model.held().contains_key(&dot))
-            {
-                expected.insert(dot, held.clone());
+            if witnesses.iter().all(|model| model.held().contains_key(&dot)) {
+                expected.insert(dot, witnesses[0].held()[&dot].clone());
             }
         }
         let states: BTreeSet<_> =

@@ -46,7 +46,7 @@ fn writes_until_killed() {
             scope.spawn(move || {
                 for number in round * 1_000_000.. {
                     let key = key(writer, number);
-                    if number % 7 == 0 {
+                    if number.is_multiple_of(7) {
                         collection.delete(&key, number).unwrap();
                     } else {
                         let value = format!("{number:>600}");

@@ -348,6 +348,31 @@ fn more_differences_than_fit_one_session_take_several() {
 }
 
 #[test]
+fn more_bytes_than_fit_one_session_take_several() {
+    let limits = Limits { max_session_bytes: 40_000, ..Limits::default() };
+    let mut a = Node::with(1, HashAlgorithm::Blake3, limits.clone());
+    let mut b = Node::with(2, HashAlgorithm::Blake3, limits);
+    let mut oracle = Oracle::default();
+    for at in 0..60u8 {
+        oracle.put(&mut a, &key(at), &[at; 5_000]);
+        oracle.put(&mut b, &key(at), &[at + 100; 3_000]);
+    }
+    for sessions in 1.. {
+        assert!(sessions < 30, "progress is made");
+        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
+        match &run.outcomes {
+            [Outcome::Partial, Outcome::Partial] => {}
+            [Outcome::Complete { .. }, Outcome::Complete { .. }] => {
+                assert!(sessions > 5);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    oracle.check_converged(&[&a, &b]);
+}
+
+#[test]
 fn a_refused_stamp_leaves_its_key_out_and_everything_else_joins() {
     let (mut a, mut b, mut oracle) = (Node::new(1), Node::new(2), Oracle::default());
     oracle.put(&mut a, &key("before"), b"x");

@@ -106,7 +106,8 @@ pub(super) fn leaf_of(algorithm: HashAlgorithm, key: KeyHash, entry: &Entry) -> 
     Leaf { key, record: entry.record.digest(algorithm), totals: entry.record.totals() }
 }
 
-/// The entry at a key hash: what the tree says it is, or damage.
+/// The entry at a key hash: what the tree says it is, or damage. What the tree has no leaf of is
+/// not looked for.
 pub(super) fn read_checked(
     store: &impl Read,
     id: CollectionId,
@@ -114,24 +115,16 @@ pub(super) fn read_checked(
     key_hash: &KeyHash,
     leaf: Option<&Leaf>,
 ) -> Result<Option<Entry>, ReadError> {
+    let Some(leaf) = leaf else { return Ok(None) };
     let row = store.get(Table::Entries, &id.entry(key_hash))?;
-    match (row, leaf) {
-        (None, None) => Ok(None),
-        (Some(_), None) => {
-            Err(ReadError::damaged(format!("the tree lacks the entry at {key_hash}")))
-        }
-        (None, Some(_)) => Err(ReadError::damaged(format!("the entry at {key_hash} is missing"))),
-        (Some(row), Some(leaf)) => {
-            let entry = read_entry(&row)
-                .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
-            if algorithm.key_hash(&entry.key) != *key_hash
-                || entry.record.digest(algorithm) != leaf.record
-            {
-                return Err(ReadError::damaged(format!(
-                    "the entry at {key_hash} does not match its leaf"
-                )));
-            }
-            Ok(Some(entry))
-        }
+    let row =
+        row.ok_or_else(|| ReadError::damaged(format!("the entry at {key_hash} is missing")))?;
+    let entry = read_entry(&row)
+        .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
+    if algorithm.key_hash(&entry.key) != *key_hash || entry.record.digest(algorithm) != leaf.record
+    {
+        let what = format!("the entry at {key_hash} does not match its leaf");
+        return Err(ReadError::damaged(what));
     }
+    Ok(Some(entry))
 }

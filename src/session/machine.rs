@@ -136,6 +136,8 @@ pub struct Session {
     pub(super) agreed: bool,
     /// Whether a limit of differences was reached: then nothing is joined.
     pub(super) partial: bool,
+    /// Bytes of values that the peer was told of and may want.
+    pub(super) told_bytes: u64,
     /// Counts what was learned, so that a method that finds nothing is noticed.
     pub(super) progress: u64,
     /// Detection methods used, with the progress before each.
@@ -242,6 +244,7 @@ impl Session {
             opened: false,
             agreed: false,
             partial: false,
+            told_bytes: 0,
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),

@@ -60,6 +60,8 @@ pub(super) struct Incoming {
     awaited: BTreeMap<Dot, Awaited>,
     wanted: VecDeque<Want>,
     outstanding_bytes: u64,
+    /// Sizes of all values that this session took on.
+    accepted_bytes: u64,
     issued: BTreeSet<Dot>,
     ready: VecDeque<KeyUpdate>,
     ready_bytes: usize,
@@ -77,6 +79,11 @@ impl Incoming {
             && self.wanted.is_empty()
             && self.ready.is_empty()
             && self.in_flight.is_empty()
+    }
+
+    /// Sizes of all values that this session took on.
+    pub(super) const fn accepted_bytes(&self) -> u64 {
+        self.accepted_bytes
     }
 
     /// Number of keys that would vanish.
@@ -219,6 +226,9 @@ impl Session {
                 incoming.ready.push_back(update);
             }
             return Ok(());
+        }
+        for sibling in &adds {
+            incoming.accepted_bytes = incoming.accepted_bytes.saturating_add(sibling.size);
         }
         let pending = incoming.pending.entry(key).or_default();
         pending.key = full_key;

@@ -279,6 +279,11 @@ impl Session {
                 _ => break,
             }
             self.items.pop_front();
+            if self.told_bytes > self.setup.limits.max_session_bytes {
+                // enough for one session: the rest is told by the next
+                self.partial = true;
+                self.items.retain(|item| !matches!(item, TurnItem::Tell(..) | TurnItem::Ask(..)));
+            }
         }
         Ok(TurnMessage::States { found_by: phase, held, absent, ask })
     }
@@ -290,6 +295,8 @@ impl Session {
     ) -> Result<Option<KeyState>, Failure> {
         let Some(entry) = view.entry(key)? else { return Ok(None) };
         let peer = self.peer_seen()?;
+        let news = entry.record.siblings().iter().filter(|sibling| !peer.has(sibling.dot));
+        let told: u64 = news.fold(0, |sum, sibling| sum.saturating_add(sibling.size));
         let mut values = Vec::new();
         if self.flow != Flow::Compare {
             let small = entry
@@ -306,6 +313,9 @@ impl Session {
         }
         for (_, value) in &values {
             self.stats.sent.count(&raw(value.0.clone()), value.0.len() as u64);
+        }
+        if self.flow != Flow::Compare {
+            self.told_bytes = self.told_bytes.saturating_add(told);
         }
         let siblings = entry.record.siblings().to_vec();
         Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
@@ -369,7 +379,9 @@ impl Session {
     }
 
     fn room_for(&mut self, key: &KeyHash) -> bool {
-        let room = self.knowledge.len() < 2 * self.setup.limits.max_session_entries
+        let limits = &self.setup.limits;
+        let room = self.incoming.accepted_bytes() <= limits.max_session_bytes.saturating_mul(2)
+            && self.knowledge.len() < 2 * limits.max_session_entries
             || self.knowledge.get(key).is_some();
         self.partial |= !room;
         room
@@ -596,7 +608,7 @@ impl Session {
 }
 
 /// Most runs of dots above the context that are listed in an opening.
-pub(super) const MAX_RUNS_ABOVE: usize = 4_096;
+pub(super) const MAX_RUNS_ABOVE: usize = 32_768;
 
 /// A value that rides along as it stands.
 pub(super) const fn raw(bytes: Vec<u8>) -> Encoded {
