@@ -108,7 +108,7 @@ impl Session {
         let top = descent.node(&Prefix::ALL, view)?;
         self.descent = Some(descent);
         let message = TurnMessage::Descend { estimator, full, top };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
 

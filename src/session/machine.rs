@@ -349,7 +349,8 @@ impl Session {
         if !base_known {
             self.theirs.base = None;
         }
-        self.items.push_back(TurnItem::Message(TurnMessage::Opening(self.opening(view)?)));
+        let ours = TurnMessage::Opening(self.opening(view)?);
+        self.items.push_back(TurnItem::Message(Box::new(ours)));
         self.stage = Stage::Exchange;
         self.turn = Turn::Mine;
         self.opened = true;

@@ -42,7 +42,7 @@ pub(super) enum TurnItem {
     /// The other side's state of this key is wanted.
     Ask(KeyHash, Phase),
     /// A message as it is.
-    Message(TurnMessage),
+    Message(Box<TurnMessage>),
     /// Children of a prefix.
     Nodes(NodeHashes),
     /// Leaves below a prefix.
@@ -70,7 +70,8 @@ impl Session {
     /// Names dots as seen dead here.
     pub(super) fn name_removed(&mut self, dots: &DotSet) {
         for part in split_runs(dots) {
-            self.items.push_back(TurnItem::Message(TurnMessage::Removed(WireDots::from(&part))));
+            let removed = TurnMessage::Removed(WireDots::from(&part));
+            self.items.push_back(TurnItem::Message(Box::new(removed)));
         }
     }
 
@@ -78,7 +79,7 @@ impl Session {
     pub(super) fn ask_removed(&mut self, dots: &DotSet) {
         for part in split_runs(dots) {
             let dots = WireDots::from(&part);
-            self.items.push_back(TurnItem::Message(TurnMessage::Candidates(dots)));
+            self.items.push_back(TurnItem::Message(Box::new(TurnMessage::Candidates(dots))));
         }
     }
 
@@ -240,7 +241,7 @@ impl Session {
         match self.items.front() {
             None => Ok(None),
             Some(TurnItem::Message(_)) => match self.items.pop_front() {
-                Some(TurnItem::Message(message)) => Ok(Some(message)),
+                Some(TurnItem::Message(message)) => Ok(Some(*message)),
                 _ => Ok(None),
             },
             Some(TurnItem::Nodes(_)) => {
