@@ -298,22 +298,18 @@ pub enum HelloReply {
     /// Equal state hashes: nothing at all is left to do.
     Same,
     /// Different: here is what this side's snapshot is.
-    Differs(Box<Differing>),
-}
-
-/// The responder's side, when the state hashes differ.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Differing {
-    /// The responder's nonce.
-    pub nonce: [u8; 32],
-    /// The responder's clock.
-    pub clock: Stamp,
-    /// State hash of the responder's snapshot.
-    pub state: StateHash,
-    /// Its opening.
-    pub opening: Opening,
-    /// Whether the base named in the hello is known here too, and used.
-    pub base_known: bool,
+    Differs {
+        /// The responder's nonce.
+        nonce: [u8; 32],
+        /// The responder's clock.
+        clock: Stamp,
+        /// State hash of the responder's snapshot.
+        state: StateHash,
+        /// Its opening.
+        opening: Box<Opening>,
+        /// Whether the base named in the hello is known here too, and used.
+        base_known: bool,
+    },
 }
 
 /// What one side's snapshot holds of a key, told once per session.
