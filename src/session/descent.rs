@@ -115,7 +115,7 @@ impl Session {
         let top = descent.node(&Prefix::ALL, view)?;
         self.descent = Some(descent);
         let message = TurnMessage::Descend { estimator, full, top };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
 
@@ -177,7 +177,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let prefix = read_prefix(&node.prefix)?;
-        if prefix.len() % u16::from(STEP) != 0 || prefix.len() >= 256 {
+        if !prefix.len().is_multiple_of(u16::from(STEP)) || prefix.len() >= 256 {
             return Err(protocol());
         }
         let Some(mut descent) = self.descent.take() else {

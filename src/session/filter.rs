@@ -35,7 +35,7 @@ impl Session {
         dots.iter().for_each(|&dot| filter.insert(dot));
         let filter = filter.to_wire();
         let message = TurnMessage::Filter { filter, items, second: false };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         self.methods.push((Method::Bloom, self.progress));
         Ok(())
     }
@@ -119,7 +119,7 @@ impl Session {
         passed.iter().for_each(|&dot| answer.insert(dot));
         let filter = answer.to_wire();
         let message = TurnMessage::Filter { filter, items: own, second: true };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
 

@@ -12,8 +12,8 @@ use super::descent::Descent;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
-    Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
-    WireSpec,
+    Bulk, Differing, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality,
+    WireDots, WireSpec,
 };
 use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
@@ -333,7 +333,8 @@ impl Session {
             state: self.ours.state,
             opening,
             base_known: self.theirs.base.is_some(),
-        }));
+        };
+        self.control.push_back(Message::HelloReply(HelloReply::Differs(Box::new(differing))));
         Ok(())
     }
 
@@ -356,17 +357,19 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let HelloReply::Differs { nonce, clock, state, opening, base_known } = reply else {
+        let HelloReply::Differs(differing) = reply else {
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
         };
+        let Differing { nonce, clock, state, opening, base_known } = *differing;
         self.id = Some(session_id(&self.setup.nonce, &nonce));
         self.theirs.clock = clock;
         self.theirs.state = Some(state);
         if !base_known {
             self.theirs.base = None;
         }
-        self.items.push_back(TurnItem::Message(TurnMessage::Opening(self.opening(view)?)));
+        let ours = TurnMessage::Opening(self.opening(view)?);
+        self.items.push_back(TurnItem::Message(Box::new(ours)));
         self.stage = Stage::Exchange;
         self.turn = Turn::Mine;
         self.opened = true;

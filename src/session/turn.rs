@@ -49,7 +49,7 @@ pub(super) enum TurnItem {
     /// The other side's state of this key is wanted.
     Ask(KeyHash, Phase),
     /// A message as it is.
-    Message(TurnMessage),
+    Message(Box<TurnMessage>),
     /// Children of a prefix.
     Nodes(NodeHashes),
     /// Leaves below a prefix.
@@ -261,7 +261,7 @@ impl Session {
         match self.items.front() {
             None => Ok(None),
             Some(TurnItem::Message(_)) => match self.items.pop_front() {
-                Some(TurnItem::Message(message)) => Ok(Some(message)),
+                Some(TurnItem::Message(message)) => Ok(Some(*message)),
                 _ => Ok(None),
             },
             Some(TurnItem::Nodes(_)) => Ok(Some(TurnMessage::Nodes(take_while(
