@@ -12,8 +12,8 @@ use super::descent::Descent;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
-    Bulk, Differing, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality,
-    WireDots, WireSpec,
+    Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
+    WireSpec,
 };
 use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
@@ -333,8 +333,7 @@ impl Session {
             state: self.ours.state,
             opening,
             base_known: self.theirs.base.is_some(),
-        };
-        self.control.push_back(Message::HelloReply(HelloReply::Differs(Box::new(differing))));
+        }));
         Ok(())
     }
 
@@ -357,11 +356,10 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let HelloReply::Differs(differing) = reply else {
+        let HelloReply::Differs { nonce, clock, state, opening, base_known } = reply else {
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
         };
-        let Differing { nonce, clock, state, opening, base_known } = *differing;
         self.id = Some(session_id(&self.setup.nonce, &nonce));
         self.theirs.clock = clock;
         self.theirs.state = Some(state);

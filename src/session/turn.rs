@@ -87,7 +87,8 @@ impl Session {
 
     fn queue_dots(&mut self, dots: &DotSet, message: impl FnOnce(WireDots) -> TurnMessage) {
         let bytes = RUN_BYTES * dots.run_count();
-        self.queue(TurnItem::Message(message(WireDots::from(dots))), bytes);
+        let message = Box::new(message(WireDots::from(dots)));
+        self.queue(TurnItem::Message(message), bytes);
     }
 
     /// Queues what answers the peer. It decides how much that is: over the limit the rest is left

@@ -36,7 +36,6 @@ pub(super) struct Verification {
     ready_sent: Option<Ready>,
     ready_received: Option<Ready>,
     joining: Joining,
-    not_taken: DotSet,
     merged: Option<Causality>,
     message: Option<CertificateMessage>,
     own_signature: Option<Signature>,
@@ -226,7 +225,6 @@ impl Session {
         if self.flow == Flow::Both && self.verification.refused.is_empty() {
             self.prepare_certificate(view)?;
         }
-        self.verification.not_taken = self.not_taken(view)?;
         self.verification.joining = Joining::Wanted;
         if self.flow == Flow::Give {
             self.verification.joining = Joining::Durable;
@@ -297,8 +295,7 @@ impl Session {
         }
         self.verification.joining = Joining::Polled;
         let peer = self.theirs.seen.as_ref()?.causality.clone();
-        let refused = std::mem::take(&mut self.verification.not_taken);
-        Some(JoinRequest { epoch: self.ours.epoch, peer, refused })
+        Some(JoinRequest { epoch: self.ours.epoch, peer, refused: self.not_taken() })
     }
 
     /// Of left-out keys: all dots that the peer holds and this side may not have taken, and those
