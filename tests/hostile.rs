@@ -558,7 +558,7 @@ fn a_key_whose_siblings_are_over_the_window_still_comes() {
 #[test]
 fn signatures_are_made_once_and_only_for_what_was_asked() {
     let node = node_with(0, Limits::default());
-    let base: Vec<u8> = (0..20_000u32).map(|at| (at * at >> 5) as u8).collect();
+    let base: Vec<u8> = (0..20_000u32).map(|at| ((at * at) >> 5) as u8).collect();
     node.collection.put(&key("state"), base, node.now_ms).unwrap();
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
@@ -576,7 +576,7 @@ fn signatures_are_made_once_and_only_for_what_was_asked() {
 fn signatures_are_not_hoarded() {
     let limits = Limits { max_pending_bytes: 100_000, ..Limits::default() };
     let mut victim = Victim::open(node_with(300, limits), &Claim::empty(Mode::Both));
-    let base: Vec<u8> = (0..60_000u32).map(|at| (at * at >> 5) as u8).collect();
+    let base: Vec<u8> = (0..60_000u32).map(|at| ((at * at) >> 5) as u8).collect();
     let signature = Signature::of(&base, 60_000, &SignatureKey([1; 32]), IdMargin::First).unwrap();
     assert!(signature.wire_len() > 500);
     let writer = victim.view.writers().unwrap()[0];
