@@ -292,6 +292,34 @@ fn a_key_left_out_loses_nothing_at_the_join() {
     assert_ne!(a.dots(&key("second")), [held.dot]);
 }
 
+/// Two nodes that draw the same writer, as a machine and its copy do.
+fn clones() -> [Node; 2] {
+    let (original, mut copy) = (Node::new(1), Node::new(1));
+    copy.key = Node::new(2).key;
+    [original, copy]
+}
+
+#[test]
+fn a_dot_that_stands_for_two_puts_stops_the_session_and_neither_is_lost() {
+    for (of_a, of_b) in [("one", "other"), ("same", "same")] {
+        for mode in [Mode::Both, Mode::Pull, Mode::Push] {
+            let [mut a, mut b] = clones();
+            let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
+            let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+            assert_eq!(first.dot, second.dot);
+            let config = SyncConfig { mode, ..SyncConfig::default() };
+            let stopped = run(&mut a, &mut b, &config, 1);
+            assert!(
+                stopped.outcomes.contains(&Outcome::Failed(Failure::Ours(AbortCode::Clone))),
+                "{mode:?}: {:?}",
+                stopped.outcomes
+            );
+            assert_eq!(a.dots(&key(of_a)), [first.dot]);
+            assert_eq!(b.dots(&key(of_b)), [first.dot]);
+        }
+    }
+}
+
 // mass deletion by a hostile context
 
 #[test]
