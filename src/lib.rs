@@ -1,5 +1,7 @@
 //! selfsame keeps replicas the same: an anti-entropy reconciliation engine.
 
+#[cfg(feature = "node")]
+pub mod cli;
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "session")]
