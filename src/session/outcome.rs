@@ -25,7 +25,7 @@ impl Tally {
     /// Keys changed.
     #[must_use]
     pub const fn changed(&self) -> u64 {
-        self.added + self.updated + self.removed
+        self.added.saturating_add(self.updated).saturating_add(self.removed)
     }
 }
 

@@ -57,6 +57,12 @@ pub fn descent_bytes(estimate: u64, entries: u64) -> u64 {
     (estimate as f64 * (own * node + 120.0) + estimate as f64 * node / 8.0) as u64
 }
 
+/// Bytes that announcing so many entries, of one sibling each, and removals is expected to cost.
+#[must_use]
+pub const fn announcement_bytes(entries: u64, removals: u64) -> u64 {
+    entries.saturating_mul(85).saturating_add(removals.saturating_mul(3))
+}
+
 /// Bytes that two filters over `items` dots with this rate cost.
 #[must_use]
 pub fn filter_bytes(items: u64, fpr: f64) -> u64 {
