@@ -292,6 +292,34 @@ fn a_key_left_out_loses_nothing_at_the_join() {
     assert_ne!(a.dots(&key("second")), [held.dot]);
 }
 
+/// Two nodes that draw the same writer, as a machine and its copy do.
+fn clones() -> [Node; 2] {
+    let (original, mut copy) = (Node::new(1), Node::new(1));
+    copy.key = Node::new(2).key;
+    [original, copy]
+}
+
+#[test]
+fn a_dot_that_stands_for_two_puts_stops_the_session_and_neither_is_lost() {
+    for (of_a, of_b) in [("one", "other"), ("same", "same")] {
+        for mode in [Mode::Both, Mode::Pull, Mode::Push] {
+            let [mut a, mut b] = clones();
+            let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
+            let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+            assert_eq!(first.dot, second.dot);
+            let config = SyncConfig { mode, ..SyncConfig::default() };
+            let stopped = run(&mut a, &mut b, &config, 1);
+            assert!(
+                stopped.outcomes.contains(&Outcome::Failed(Failure::Ours(AbortCode::Clone))),
+                "{mode:?}: {:?}",
+                stopped.outcomes
+            );
+            assert_eq!(a.dots(&key(of_a)), [first.dot]);
+            assert_eq!(b.dots(&key(of_b)), [first.dot]);
+        }
+    }
+}
+
 // mass deletion by a hostile context
 
 #[test]
@@ -558,7 +586,7 @@ fn a_key_whose_siblings_are_over_the_window_still_comes() {
 #[test]
 fn signatures_are_made_once_and_only_for_what_was_asked() {
     let node = node_with(0, Limits::default());
-    let base: Vec<u8> = (0..20_000u32).map(|at| (at * at >> 5) as u8).collect();
+    let base: Vec<u8> = (0..20_000u32).map(|at| ((at * at) >> 5) as u8).collect();
     node.collection.put(&key("state"), base, node.now_ms).unwrap();
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
@@ -576,7 +604,7 @@ fn signatures_are_made_once_and_only_for_what_was_asked() {
 fn signatures_are_not_hoarded() {
     let limits = Limits { max_pending_bytes: 100_000, ..Limits::default() };
     let mut victim = Victim::open(node_with(300, limits), &Claim::empty(Mode::Both));
-    let base: Vec<u8> = (0..60_000u32).map(|at| (at * at >> 5) as u8).collect();
+    let base: Vec<u8> = (0..60_000u32).map(|at| ((at * at) >> 5) as u8).collect();
     let signature = Signature::of(&base, 60_000, &SignatureKey([1; 32]), IdMargin::First).unwrap();
     assert!(signature.wire_len() > 500);
     let writer = victim.view.writers().unwrap()[0];

@@ -232,7 +232,7 @@ impl Session {
         }
     }
 
-    fn own_sibling(
+    pub(super) fn own_sibling(
         &self,
         dot: Dot,
         view: &dyn CollectionView,

@@ -201,4 +201,10 @@ pub enum AbortCode {
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
+    /// One dot stands for two puts.
+    #[error(
+        "the two nodes hold different puts of one writer: a machine was copied or resumed while \
+         its node ran. Restart both nodes, and put the keys that differ again (`selfsame diff`)"
+    )]
+    Clone,
 }

@@ -373,6 +373,7 @@ impl Session {
         if !self.room_for(&key_hash) || !self.room_for_bytes(&key, &record) {
             return Ok(());
         }
+        self.check_dots(&key_hash, &record, view)?;
         self.count_found(&key_hash, found_by);
         self.knowledge.learn_dots(key_hash, &record);
         let known = self.knowledge.entry(key_hash, found_by);
@@ -390,6 +391,26 @@ impl Session {
         }
         self.learned(key_hash, found_by, view, now_ms)?;
         self.incoming.forget_inline();
+        Ok(())
+    }
+
+    /// A dot that is held here must stand for the same put there: else each side would take its
+    /// own for seen and dead at the other, and both would go.
+    fn check_dots(
+        &self,
+        key: &KeyHash,
+        record: &Record,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if self.flow == Flow::Compare {
+            return Ok(());
+        }
+        for sibling in record.siblings() {
+            let own = self.own_sibling(sibling.dot, view)?;
+            if own.is_some_and(|own| own != (*key, *sibling)) {
+                return Err(Failure::Ours(AbortCode::Clone));
+            }
+        }
         Ok(())
     }
 
