@@ -1,5 +1,5 @@
 //! Whole sessions between two cores in memory: bytes and messages (printed once, deterministic)
-//! and the time of both sides together.
+//! and the time of both sides together. `SELFSAME_BENCH_ENTRIES` sets the size of the collection.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 #[path = "../tests/common/mod.rs"]
@@ -56,7 +56,8 @@ fn print_bytes(entries: u32) {
 }
 
 fn sessions(c: &mut Criterion) {
-    let entries = 20_000;
+    let entries = std::env::var("SELFSAME_BENCH_ENTRIES").ok().and_then(|text| text.parse().ok());
+    let entries = entries.unwrap_or(20_000);
     print_bytes(entries);
     let mut group = c.benchmark_group("session");
     group.sample_size(10);

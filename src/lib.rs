@@ -1,5 +1,7 @@
 //! selfsame keeps replicas the same: an anti-entropy reconciliation engine.
 
+#[cfg(feature = "node")]
+pub mod cli;
 pub mod clock;
 pub mod codec;
 #[cfg(feature = "session")]
@@ -23,3 +25,8 @@ pub mod sketch;
 #[cfg(feature = "session")]
 pub mod store;
 pub mod types;
+
+/// The code of the embedding guide compiles and runs.
+#[cfg(all(doctest, feature = "session"))]
+#[doc = include_str!("../docs/library.md")]
+struct LibraryGuide;

@@ -1,2 +1,7 @@
 //! The `selfsame` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    selfsame::cli::run()
+}

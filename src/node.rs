@@ -1,7 +1,7 @@
 //! A node: a replica with an identity, which serves and starts sessions.
 //!
 //! [`Node`] is the common part; [`server`] answers peers, [`client`] turns to them, [`query`]
-//! holds what is asked outside sessions.
+//! holds what is asked outside sessions. Where a node lives: [`home`]; its settings: [`config`].
 //!
 //! ```
 //! use std::sync::Arc;
@@ -57,6 +57,8 @@
 //! ```
 
 pub mod client;
+pub mod config;
+pub mod home;
 pub mod query;
 pub mod server;
 

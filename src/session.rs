@@ -63,6 +63,7 @@
 mod config;
 mod descent;
 mod filter;
+mod give;
 mod knowledge;
 mod machine;
 pub mod merge;

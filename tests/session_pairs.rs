@@ -318,7 +318,7 @@ fn compare_itemises_and_changes_nothing() {
         }
         let after = [a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap()];
         assert_eq!(states, after);
-        assert!(run.stats[0].phases.get(&Phase::StateTransfer).is_none());
+        assert!(!run.stats[0].phases.contains_key(&Phase::StateTransfer));
     }
 }
 

@@ -75,6 +75,9 @@ pub enum ClientError {
     /// The peer's digest does not hold.
     #[error("the peer's digest does not hold: its hashes do not belong together")]
     BadDigest,
+    /// The peer ended the stream.
+    #[error("the peer did not answer: it may be another version")]
+    NoAnswer,
     /// The peer took too long.
     #[error("the peer did not answer within {0:?}")]
     Silent(Duration),
@@ -191,6 +194,6 @@ async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
     let _stream = writer.finish().await?;
     let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
     let frame = reader.next_frame().await?;
-    let frame = frame.ok_or_else(|| ClientError::Silent(Duration::ZERO))?;
+    let frame = frame.ok_or(ClientError::NoAnswer)?;
     Ok(wire::decode(&frame)?)
 }

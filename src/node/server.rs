@@ -259,9 +259,9 @@ impl<S: Store> Server<S> {
 /// One frame, and the end of the stream.
 async fn say(send: SendStream, frame: &[u8]) {
     let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    if writer.write_frame(frame).await.is_ok() {
-        if let Ok(mut stream) = writer.finish().await {
-            let _ = timeout(FAREWELL, stream.delivered()).await;
-        }
+    if writer.write_frame(frame).await.is_ok()
+        && let Ok(mut stream) = writer.finish().await
+    {
+        let _ = timeout(FAREWELL, stream.delivered()).await;
     }
 }

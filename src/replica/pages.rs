@@ -14,6 +14,8 @@ use super::view::{Entry, ViewError};
 
 /// A page can have this many leaves and no more.
 const MAX_PAGE_LEAVES: usize = 4_096;
+/// Rows read at once for a page: most pages have fewer.
+const ROWS_AT_ONCE: usize = 65;
 
 /// A read that failed, before it is known which collection it was about.
 pub(super) enum ReadError {
@@ -75,24 +77,32 @@ pub(super) fn with_pages<S: Read, R>(
 }
 
 /// The leaves of the entries under a prefix, as the store has them.
+///
+/// Reads a usual page's worth of rows at a time: what stands behind the page is not wanted.
 pub(super) fn read_page_leaves(
     store: &impl Read,
     id: CollectionId,
     algorithm: HashAlgorithm,
     prefix: &Prefix,
 ) -> Result<Vec<Leaf>, ReadError> {
-    let from = id.entry(&prefix.first_key());
-    let rows =
-        store.scan(Table::Entries, &id.prefix(), Bound::Included(&from), MAX_PAGE_LEAVES + 1)?;
+    let mut next = Bound::Included(id.entry(&prefix.first_key()));
     let mut leaves = Vec::new();
-    for row in rows {
-        let key = entry_key(&row.key)?;
-        if !prefix.contains(&key) {
-            break;
+    while leaves.len() <= MAX_PAGE_LEAVES {
+        let start = next.as_ref().map(Vec::as_slice);
+        let rows = store.scan(Table::Entries, &id.prefix(), start, ROWS_AT_ONCE)?;
+        for row in &rows {
+            let key = entry_key(&row.key)?;
+            if !prefix.contains(&key) {
+                return Ok(leaves);
+            }
+            let entry = read_entry(&row.value)
+                .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
+            leaves.push(leaf_of(algorithm, key, &entry));
         }
-        let entry = read_entry(&row.value)
-            .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
-        leaves.push(leaf_of(algorithm, key, &entry));
+        match rows.last() {
+            Some(last) if rows.len() == ROWS_AT_ONCE => next = Bound::Excluded(last.key.to_vec()),
+            _ => break,
+        }
     }
     Ok(leaves)
 }

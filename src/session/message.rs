@@ -306,7 +306,7 @@ pub enum HelloReply {
         /// State hash of the responder's snapshot.
         state: StateHash,
         /// Its opening.
-        opening: Opening,
+        opening: Box<Opening>,
         /// Whether the base named in the hello is known here too, and used.
         base_known: bool,
     },

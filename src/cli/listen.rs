@@ -1,0 +1,157 @@
+//! `selfsame listen`
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::error::CliError;
+use super::interrupt::Interrupt;
+use super::output::{counted, note, print, print_json, size};
+use super::peer::runtime;
+use super::report::words;
+use super::{Context, Exit};
+use crate::net::{AllowList, Endpoint, IdentityError, parse_node_id};
+use crate::node::server::{Event, serve};
+use crate::types::NodeId;
+
+/// Clocks further apart than this are worth a word.
+const NOTABLE_MS: u64 = 5_000;
+
+/// Serves sessions to peers until Ctrl-C
+///
+/// Only the nodes that config.toml or --allow lists may connect; they may read and write every
+/// collection of this node. While it runs, other commands cannot open the data folder. Ctrl-C
+/// ends it cleanly: running sessions are told, and what they had applied is kept.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  selfsame listen --allow ID
+  selfsame listen --addr 192.0.2.7:7447 --allow ID --allow OTHER_ID")]
+pub(super) struct Listen {
+    /// Where to listen (UDP) [default: listen in config.toml]; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    addr: Option<SocketAddr>,
+    /// A node that may connect, beside those in config.toml; may be repeated
+    #[arg(long, value_name = "ID", value_parser = node_id)]
+    allow: Vec<NodeId>,
+    /// Prints JSON, a line for each event; the first is {\"event\":\"listening\", \"id\",
+    /// \"address\"}
+    #[arg(long)]
+    json: bool,
+}
+
+fn node_id(text: &str) -> Result<NodeId, IdentityError> {
+    parse_node_id(text)
+}
+
+impl Listen {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let interrupt = Interrupt::install()?;
+        context.with(|home| {
+            let allowed: BTreeSet<NodeId> =
+                home.config.allow.iter().chain(&self.allow).copied().collect();
+            let count = allowed.len() as u64;
+            let runtime = runtime()?;
+            runtime.block_on(async {
+                let address = self.addr.unwrap_or(home.config.listen);
+                let identity = Arc::clone(&home.identity);
+                let admission = Arc::new(AllowList::from_iter(allowed));
+                let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
+                self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
+                let json = self.json;
+                let listener = Arc::new(move |event: Event| tell(&event, json));
+                serve(Arc::new(home.node()), endpoint, interrupt.receiver(), listener).await;
+                Ok::<(), CliError>(())
+            })?;
+            // tasks of connections hold the store until they are gone
+            runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+            note("stopped");
+            Ok(Exit::Done)
+        })
+    }
+
+    fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
+        if allowed == 0 {
+            note(
+                "nobody may connect: list node ids under allow in config.toml, or with --allow ID",
+            );
+        }
+        if self.json {
+            let address = address.to_string();
+            return print_json(
+                &json!({"event": "listening", "id": id.to_string(), "address": address}),
+            );
+        }
+        print(format_args!(
+            "listening on {address}, {} allowed\npeers reach this node as {id}@HOST:{}",
+            counted(allowed, "node", "nodes"),
+            address.port()
+        ))
+    }
+}
+
+/// A line for an event; if nobody reads them, serving goes on.
+fn tell(event: &Event, json: bool) {
+    let _ = match (json, described(event)) {
+        (true, (value, _)) => print_json(&value),
+        (false, (_, Some(text))) => print(text),
+        (false, (_, None)) => Ok(()),
+    };
+}
+
+fn described(event: &Event) -> (Value, Option<String>) {
+    match event {
+        Event::Connected { peer, clock_ahead_ms } => {
+            let json = json!({
+                "event": "connected", "peer": peer.to_string(), "clock_ahead_ms": clock_ahead_ms,
+            });
+            let apart = clock_ahead_ms.unsigned_abs();
+            let text = (apart > NOTABLE_MS)
+                .then(|| format!("{}: its clock is {apart} ms apart: check both", short(peer)));
+            (json, text)
+        }
+        Event::NotGreeted { peer, error } => {
+            let json = json!({
+                "event": "not_greeted", "peer": peer.to_string(), "error": error.to_string(),
+            });
+            (json, Some(format!("{}: {error}", short(peer))))
+        }
+        Event::Session { peer, collection, report } => {
+            let (sent, received) = report.stats.bytes();
+            let (outcome, sentence) = words(&report.outcome);
+            let json = json!({
+                "event": "session", "peer": peer.to_string(), "collection": collection.as_str(),
+                "outcome": outcome, "detail": sentence,
+                "changed_here": report.stats.here.changed(),
+                "changed_there": report.stats.there.changed(),
+                "bytes_sent": sent, "bytes_received": received,
+            });
+            let text = format!(
+                "{}: {collection}: {sentence} ({} changed here, {} there; {} sent, {} received)",
+                short(peer),
+                report.stats.here.changed(),
+                report.stats.there.changed(),
+                size(sent),
+                size(received)
+            );
+            (json, Some(text))
+        }
+        Event::Refused { peer, code } => {
+            let json = json!({
+                "event": "refused", "peer": peer.to_string(), "reason": code.to_string(),
+            });
+            (json, Some(format!("{}: turned away: {code}", short(peer))))
+        }
+        Event::Disconnected { peer } => {
+            (json!({"event": "disconnected", "peer": peer.to_string()}), None)
+        }
+    }
+}
+
+fn short(peer: &NodeId) -> String {
+    let mut text = peer.to_string();
+    text.truncate(8);
+    text
+}

@@ -1,0 +1,67 @@
+//! How far a long verb has come: on a terminal only.
+
+use std::io::IsTerminal as _;
+use std::time::Instant;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::output::count;
+
+/// A line on standard error that says entries, bytes, their rates and the time left.
+pub(super) struct Progress {
+    bar: ProgressBar,
+    started: Instant,
+    entries: u64,
+}
+
+impl Progress {
+    /// Whether anybody would see it.
+    pub(super) fn is_seen() -> bool {
+        std::io::stderr().is_terminal()
+    }
+
+    /// Begins; of how many bytes, if that is known.
+    pub(super) fn new(bytes: Option<u64>) -> Self {
+        let bar = if Self::is_seen() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let template = match bytes {
+            Some(bytes) => {
+                bar.set_length(bytes);
+                "{bar:24} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}, {msg}, \
+                 {eta} left"
+            }
+            None => "{spinner} {binary_bytes} {binary_bytes_per_sec}, {msg}",
+        };
+        bar.set_style(
+            ProgressStyle::with_template(template)
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("=> "),
+        );
+        Self { bar, started: Instant::now(), entries: 0 }
+    }
+
+    /// One entry more.
+    pub(super) fn entry(&mut self, bytes: u64) {
+        self.entries += 1;
+        self.bar.inc(bytes);
+        if self.entries.is_multiple_of(64) {
+            let seconds = self.started.elapsed().as_secs_f64().max(0.001);
+            let rate = self.entries as f64 / seconds;
+            self.bar.set_message(format!("{} entries, {rate:.0}/s", count(self.entries)));
+        }
+    }
+
+    /// Says something without tearing the line.
+    pub(super) fn note(&self, text: &str) {
+        if self.bar.is_hidden() {
+            super::output::note(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

@@ -1,0 +1,100 @@
+//! `selfsame prove`
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+
+use super::arguments::{self, KeyArgument};
+use super::error::CliError;
+use super::output::{Output, note, print, print_json};
+use super::{Context, Exit};
+use crate::merkle::{Bundle, Sealed};
+use crate::replica::{CollectionView as _, Snapshot, ViewError};
+use crate::store::EmbeddedStore;
+use crate::types::{CollectionName, Key};
+
+/// Writes a proof that a key is in a collection with what versions, or that it is not
+///
+/// The file holds all that `selfsame verify` needs besides the root and the key. Whoever holds
+/// the root from a source they trust needs to trust nobody else. Printed: what is proved, and
+/// the root that the proof belongs to; the next write gives another root.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  selfsame prove players player:17 -o player17.proof
+  selfsame verify player17.proof --root ROOT --key player:17")]
+pub(super) struct Prove {
+    /// The collection
+    #[arg(value_parser = arguments::collection)]
+    collection: CollectionName,
+    #[command(flatten)]
+    key: KeyArgument,
+    /// Where to write the proof; - is standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: PathBuf,
+    /// Prints JSON: {\"result\": \"present\" or \"absent\", \"root\", \"bytes\"}
+    #[arg(long)]
+    json: bool,
+}
+
+impl Prove {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let key = self.key.key()?;
+        context.with(|home| {
+            let snapshot = home.replica.collection(&self.collection)?.snapshot()?;
+            let bundle = prove(&snapshot, &key)?;
+            let bytes = bundle.to_bytes();
+            let result = if bundle.record().is_some() { "present" } else { "absent" };
+            let root = bundle.envelope().root();
+            if self.output == Path::new("-") {
+                let mut output = Output::new();
+                output.bytes(&bytes)?;
+                output.finish()?;
+                note(format_args!("{key} is {result} in {} with root {root}", self.collection));
+                return Ok(Exit::Done);
+            }
+            write(&self.output, &bytes)?;
+            if self.json {
+                let root = root.to_string();
+                print_json(&json!({"result": result, "root": root, "bytes": bytes.len()}))?;
+            } else {
+                print(format_args!(
+                    "{key} is {result} in {}: {} bytes of proof for root\n{root}",
+                    self.collection,
+                    bytes.len()
+                ))?;
+            }
+            Ok(Exit::Done)
+        })
+    }
+}
+
+fn prove(snapshot: &Snapshot<EmbeddedStore>, key: &Key) -> Result<Bundle, CliError> {
+    let key_hash = snapshot.spec().algorithm.key_hash(key);
+    let record = snapshot.entry(&key_hash)?.map(|entry| entry.record);
+    let mut tree = snapshot.tree().clone();
+    loop {
+        match Bundle::prove(&tree, snapshot.envelope().clone(), key, record.clone()) {
+            Ok(bundle) => return Ok(bundle),
+            Err(Sealed(prefix)) => {
+                let leaves = snapshot.page(&prefix)?;
+                tree.unseal(&prefix, leaves).map_err(|error| {
+                    let collection = snapshot.spec().name.to_string();
+                    let what = format!("page {prefix}: {error}");
+                    ViewError::Damaged { collection, what }
+                })?;
+            }
+        }
+    }
+}
+
+/// The file appears whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut file = super::folder::new_file(folder).map_err(CliError::file("write", path))?;
+    file.write_all(bytes).map_err(CliError::file("write", path))?;
+    file.persist(path).map_err(|error| CliError::file("write", path)(error.error))?;
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! `selfsame sync`
+
+use clap::{Args, ValueEnum};
+
+use super::error::CliError;
+use super::interrupt::Interrupt;
+use super::output::{note, print, print_json};
+use super::peer::{PeerArgument, Spinner, with_peer};
+use super::report::{self, Report};
+use super::{Context, Exit, arguments};
+use crate::session::{Mode, Strategy};
+use crate::types::CollectionName;
+
+/// Synchronises a collection with a peer: finds what differs, moves only that, proves the result
+///
+/// The peer must be listening, allow this node, and have the collection with the same policy and
+/// hash. Ends with 0 only if both ends computed the same root. Ctrl-C ends it early: what was
+/// applied is kept, and the next run goes on from there.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  selfsame sync players --peer ID@192.0.2.7:7447
+  selfsame sync players --peer ID@[2001:db8::7]:7447 --direction pull
+  selfsame sync players --peer ID@node-a.example:7447 --explain")]
+pub(super) struct Sync {
+    /// The collection
+    #[arg(value_parser = arguments::collection)]
+    collection: CollectionName,
+    #[command(flatten)]
+    peer: PeerArgument,
+    /// Which way entries move
+    #[arg(long, value_enum, default_value_t = Direction::Both)]
+    direction: Direction,
+    /// How differences are found
+    #[arg(long, value_enum, default_value_t = How::Auto)]
+    strategy: How,
+    /// Shows the plan, what it was expected to cost and what each phase did cost
+    #[arg(long)]
+    explain: bool,
+    /// Prints JSON: outcome, detail, changes here and there, bytes, phases, plan, refused items,
+    /// certificate
+    #[arg(long)]
+    json: bool,
+    /// Lets the session remove more keys than the brake allows (see max_removals in config.toml)
+    #[arg(long)]
+    allow_removals: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Direction {
+    /// Both ends become the same
+    Both,
+    /// This node takes what the peer has, and gives nothing
+    Pull,
+    /// This node gives what it has, and takes nothing
+    Push,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    /// The planner chooses
+    Auto,
+    /// Bloom filters, then the Merkle tree
+    Bloom,
+    /// The Merkle tree alone
+    Merkle,
+}
+
+impl Sync {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        let interrupt = Interrupt::install()?;
+        context.with(|home| {
+            let collection = home.replica.collection(&self.collection)?;
+            let mut config = home.config.sync();
+            config.mode = match self.direction {
+                Direction::Both => Mode::Both,
+                Direction::Pull => Mode::Pull,
+                Direction::Push => Mode::Push,
+            };
+            config.strategy = match self.strategy {
+                How::Auto => Strategy::Auto,
+                How::Bloom => Strategy::Bloom,
+                How::Merkle => Strategy::Merkle,
+            };
+            config.allow_removals |= self.allow_removals;
+            let done = with_peer(home, &self.peer.peer, &interrupt, async |node, link| {
+                let (stop, spinner) = (interrupt.receiver(), Spinner::new());
+                Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
+            })?;
+            let report = Report::from(&done);
+            let exit = report::exit(&report.outcome);
+            if self.json {
+                let mut json = report.json();
+                json["root"] = collection.root()?.to_string().into();
+                print_json(&json)?;
+            } else {
+                self.tell(&report, exit)?;
+            }
+            Ok(exit)
+        })
+    }
+
+    fn tell(&self, report: &Report, exit: Exit) -> Result<(), CliError> {
+        let failed = !matches!(exit, Exit::Done | Exit::Partial);
+        if failed {
+            note(format_args!("error: {}", report.text()));
+        } else {
+            print(report.text())?;
+        }
+        if self.explain {
+            print(report.explained())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,375 @@
+//! The node's settings: `config.toml` in its data folder.
+//!
+//! Every key has a default; what is written must be known, of the right type and in range, or
+//! the error names file, line and reason.
+//!
+//! ```
+//! use std::path::Path;
+//! use selfsame::node::config::Config;
+//!
+//! let config = Config::parse("[sync]\nmax_batch_size = 50\n", Path::new("config.toml"))?;
+//! assert_eq!(config.sync().max_batch_size, 50);
+//! let wrong = Config::parse("\n[sync]\nbatch = 50\n", Path::new("config.toml")).unwrap_err();
+//! assert!(wrong.to_string().starts_with("config.toml, line 3: unknown field `batch`"));
+//! assert_eq!(Config::parse(Config::DEFAULT_TEXT, Path::new("config.toml"))?, Config::default());
+//! # Ok::<(), selfsame::node::config::ConfigError>(())
+//! ```
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use crate::limits::Limits;
+use crate::net::{NetLimits, parse_node_id};
+use crate::session::SyncConfig;
+use crate::store::Durability;
+use crate::types::NodeId;
+
+/// The port that nodes listen on unless told otherwise.
+pub const DEFAULT_PORT: u16 = 7447;
+/// Longest config file that is read.
+const MAX_FILE_BYTES: u64 = 1 << 20;
+const LONGEST_MS: u64 = 3_600_000;
+
+/// Settings that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read {path}: {source}; `selfsame init` writes one if it is missing",
+        path = .path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no config.
+    #[error("{path}, line {line}: {reason}", path = .path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line of the fault, from 1.
+        line: usize,
+        /// What is wrong there.
+        reason: String,
+    },
+}
+
+/// The settings of a node: all known, of the right type and in range.
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where to wait for peers.
+    pub listen: SocketAddr,
+    /// Who may connect.
+    #[serde(deserialize_with = "node_ids")]
+    pub allow: Vec<NodeId>,
+    #[serde(deserialize_with = "durability")]
+    durability: Durability,
+    limits: LimitSettings,
+    sync: SyncSettings,
+    deadlines: Deadlines,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct LimitSettings {
+    #[serde(deserialize_with = "within::<_, u64, 1, { 1 << 30 }>")]
+    max_value_bytes: u64,
+    #[serde(deserialize_with = "within::<_, usize, 1, 65_535>")]
+    max_siblings: usize,
+    #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
+    max_clock_drift_ms: u64,
+    #[serde(deserialize_with = "within::<_, usize, 1, 16_777_216>")]
+    max_session_entries: usize,
+    #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
+    max_removals: u64,
+    #[serde(deserialize_with = "within::<_, u64, 0, 100>")]
+    max_removals_percent: u64,
+    #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
+    history_age_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 0, 10_000>")]
+    history_percent: u64,
+    #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
+    removal_log_entries: u64,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct SyncSettings {
+    #[serde(deserialize_with = "within::<_, usize, 1, 65_536>")]
+    max_batch_size: usize,
+    #[serde(deserialize_with = "within::<_, usize, 1, 100_000_000>")]
+    bloom_filter_items: usize,
+    #[serde(deserialize_with = "rate")]
+    bloom_filter_fpr: f64,
+    #[serde(deserialize_with = "within::<_, u16, 1, 256>")]
+    max_merkle_depth: u16,
+    enable_binary_diff: bool,
+    allow_removals: bool,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Deadlines {
+    #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_MS>")]
+    dial_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_MS>")]
+    answer_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_MS>")]
+    idle_ms: u64,
+}
+
+/// Largest whole number that TOML can write.
+const MAX_WHOLE: u64 = i64::MAX as u64;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, DEFAULT_PORT)),
+            allow: Vec::new(),
+            durability: Durability::Always,
+            limits: LimitSettings::default(),
+            sync: SyncSettings::default(),
+            deadlines: Deadlines::default(),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            max_value_bytes: limits.max_value_bytes,
+            max_siblings: limits.max_siblings,
+            max_clock_drift_ms: limits.max_clock_drift_ms,
+            max_session_entries: limits.max_session_entries,
+            max_removals: limits.max_removals,
+            max_removals_percent: limits.max_removals_percent,
+            history_age_ms: limits.history_age_ms,
+            history_percent: limits.history_percent,
+            removal_log_entries: limits.removal_log_entries,
+        }
+    }
+}
+
+impl Default for SyncSettings {
+    fn default() -> Self {
+        let sync = SyncConfig::default();
+        Self {
+            max_batch_size: sync.max_batch_size,
+            bloom_filter_items: sync.bloom_filter_items,
+            bloom_filter_fpr: sync.bloom_filter_fpr,
+            max_merkle_depth: sync.max_merkle_depth,
+            enable_binary_diff: sync.enable_binary_diff,
+            allow_removals: sync.allow_removals,
+        }
+    }
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { dial_ms: 10_000, answer_ms: 30_000, idle_ms: 60_000 }
+    }
+}
+
+impl Config {
+    /// The config file as it is first written: every key with its meaning, unit and default.
+    pub const DEFAULT_TEXT: &str = include_str!("config.toml");
+
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// It cannot be read, or is no config.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |source| ConfigError::Unreadable { path: path.into(), source };
+        let mut text = String::new();
+        let file = std::fs::File::open(path).map_err(failed)?;
+        let mut file = io::Read::take(file, MAX_FILE_BYTES + 1);
+        io::Read::read_to_string(&mut file, &mut text).map_err(failed)?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(failed(io::Error::other("it is larger than any config: over 1 MiB")));
+        }
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of the file at `path`, which only errors mention.
+    ///
+    /// # Errors
+    /// It is no config.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let before = &text.as_bytes()[..at];
+            let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+            let reason = error.message().trim().to_owned();
+            ConfigError::Invalid { path: path.into(), line, reason }
+        })
+    }
+
+    /// When a change counts as written.
+    #[must_use]
+    pub const fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The limits of the node.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        let LimitSettings {
+            max_value_bytes,
+            max_siblings,
+            max_clock_drift_ms,
+            max_session_entries,
+            max_removals,
+            max_removals_percent,
+            history_age_ms,
+            history_percent,
+            removal_log_entries,
+        } = self.limits;
+        Limits {
+            max_value_bytes,
+            max_siblings,
+            max_clock_drift_ms,
+            max_session_entries,
+            max_removals,
+            max_removals_percent,
+            history_age_ms,
+            history_percent,
+            removal_log_entries,
+            ..Limits::default()
+        }
+    }
+
+    /// How sessions behave unless they are told otherwise.
+    #[must_use]
+    pub fn sync(&self) -> SyncConfig {
+        let SyncSettings {
+            max_batch_size,
+            bloom_filter_items,
+            bloom_filter_fpr,
+            max_merkle_depth,
+            enable_binary_diff,
+            allow_removals,
+        } = self.sync;
+        SyncConfig {
+            max_batch_size,
+            bloom_filter_items,
+            bloom_filter_fpr,
+            max_merkle_depth,
+            enable_binary_diff,
+            allow_removals,
+            ..SyncConfig::default()
+        }
+    }
+
+    /// What connections may cost.
+    #[must_use]
+    pub fn net(&self) -> NetLimits {
+        NetLimits {
+            idle_timeout: Duration::from_millis(self.deadlines.idle_ms),
+            ..NetLimits::default()
+        }
+    }
+
+    /// How long finding and greeting a peer may take.
+    #[must_use]
+    pub const fn dial_deadline(&self) -> Duration {
+        Duration::from_millis(self.deadlines.dial_ms)
+    }
+
+    /// Longest wait for a peer's next answer.
+    #[must_use]
+    pub const fn patience(&self) -> Duration {
+        Duration::from_millis(self.deadlines.answer_ms)
+    }
+}
+
+/// A whole number from `MIN` to `MAX`.
+fn within<'de, D, T, const MIN: u64, const MAX: u64>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: TryFrom<u64>,
+{
+    let number = i64::deserialize(deserializer)?;
+    u64::try_from(number)
+        .ok()
+        .filter(|number| (MIN..=MAX).contains(number))
+        .and_then(|number| T::try_from(number).ok())
+        .ok_or_else(|| D::Error::custom(format!("{number} is not from {MIN} to {MAX}")))
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let rate = f64::deserialize(deserializer)?;
+    if (0.000_001..=0.9).contains(&rate) {
+        return Ok(rate);
+    }
+    Err(D::Error::custom(format!("{rate} is not from 0.000001 to 0.9")))
+}
+
+fn durability<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Durability, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "always" => Ok(Durability::Always),
+        "periodic" => Ok(Durability::Periodic),
+        "never" => Ok(Durability::Never),
+        other => Err(D::Error::custom(format!(
+            "{other:?} is no durability: use \"always\", \"periodic\" or \"never\""
+        ))),
+    }
+}
+
+/// A node id as text, checked.
+struct IdText(NodeId);
+
+impl<'de> Deserialize<'de> for IdText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_node_id(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+fn node_ids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeId>, D::Error> {
+    let ids = Vec::<IdText>::deserialize(deserializer)?;
+    Ok(ids.into_iter().map(|id| id.0).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    fn error(text: &str) -> String {
+        Config::parse(text, Path::new("c")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_written_defaults_are_the_defaults() {
+        let written = Config::parse(Config::DEFAULT_TEXT, Path::new("c")).unwrap();
+        assert_eq!(written, Config::default());
+        assert_eq!(written.limits(), Limits::default());
+        assert_eq!(written.sync(), SyncConfig::default());
+        assert_eq!(Config::parse("", Path::new("c")).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line() {
+        assert!(error("listen = \"here\"").starts_with("c, line 1: "));
+        assert!(error("\nlisten = 7").starts_with("c, line 2: "));
+        let unknown = error("[limits]\n# a comment\nmax_values = 1\n");
+        assert!(unknown.starts_with("c, line 3: unknown field `max_values`"), "{unknown}");
+        let range = error("[limits]\nmax_value_bytes = 0\n");
+        assert_eq!(range, "c, line 2: 0 is not from 1 to 1073741824");
+        assert!(error("[sync]\nbloom_filter_fpr = 1.5\n").contains("line 2: 1.5 is not from"));
+        assert!(error("[sync]\nallow_removals = \"yes\"\n").contains("line 2: invalid type"));
+        assert!(error("durability = \"some\"").contains("\"always\", \"periodic\" or \"never\""));
+        let id = error(&format!("allow = [\n  \"{}\",\n]", "0".repeat(64)));
+        assert!(id.starts_with("c, line 2: ") && id.contains("not a usable node id"), "{id}");
+        assert!(error("listen = ").starts_with("c, line 1: "));
+        assert!(error("[limits]\nmax_siblings = -1").contains("-1 is not from 1 to 65535"));
+    }
+}
