@@ -19,8 +19,8 @@
 //! assert!(seen.knows(third));
 //! ```
 
-pub mod causality;
-pub mod set;
+mod causality;
+mod set;
 
 use std::fmt;
 use std::num::NonZeroU64;

@@ -26,6 +26,10 @@ pub struct Limits {
     /// Most keys whose state one session learns from its peer: about 300 bytes each. Beyond, the
     /// session applies what it has without joining, and a fresh one goes on.
     pub max_session_entries: usize,
+    /// Most bytes of values that one session moves each way. Beyond, the session applies what it
+    /// has without joining, and a fresh one goes on: a store may keep what is written while a
+    /// snapshot is open in memory, so this bounds what a session can cost there.
+    pub max_session_bytes: u64,
     /// Most bytes of values that wait to be applied in one session.
     pub max_pending_bytes: usize,
     /// Most leaves listed for one prefix before the comparison descends further.
@@ -58,6 +62,7 @@ impl Default for Limits {
             max_exceptions: 65_536,
             max_frame_bytes: 1 << 20,
             max_session_entries: 65_536,
+            max_session_bytes: 64 << 20,
             max_pending_bytes: 32 << 20,
             max_listed_leaves: 1_024,
             max_filter_bytes: 16 << 20,

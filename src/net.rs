@@ -10,6 +10,8 @@
 //! | `endpoint` | the socket: dial and accept |
 //! | `connection`, `stream` | a connection and its streams |
 //! | [`frame`] | frames on a stream |
+//! | `link` | a greeted connection, and what its streams are for |
+//! | `drive` | a session core between streams and a collection |
 //! | [`codes`] | the table of codes for closing |
 //! | `error` | what can go wrong, whose fault it is, what to do |
 //!
@@ -65,13 +67,13 @@ pub mod address;
 pub mod admission;
 pub mod codes;
 mod connection;
-pub mod drive;
+mod drive;
 mod endpoint;
 mod error;
 pub mod frame;
 pub mod identity;
 mod limits;
-pub mod link;
+mod link;
 mod stream;
 mod tls;
 

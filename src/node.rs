@@ -2,6 +2,59 @@
 //!
 //! [`Node`] is the common part; [`server`] answers peers, [`client`] turns to them, [`query`]
 //! holds what is asked outside sessions. Where a node lives: [`home`]; its settings: [`config`].
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use selfsame::net::{AllowList, Endpoint, Identity, NetLimits, PeerAddress};
+//! use selfsame::node::{Node, Unwatched, server};
+//! use selfsame::replica::{Replica, ReplicaOptions};
+//! use selfsame::session::{Outcome, SyncConfig};
+//! use selfsame::store::MemoryStore;
+//! use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let node = || -> Result<_, Box<dyn std::error::Error>> {
+//!     let random = Box::new(rand::random);
+//!     let replica = Replica::open(MemoryStore::default(), ReplicaOptions::default(), random)?;
+//!     let collection = replica.create_collection(CollectionSpec {
+//!         name: CollectionName::new("players")?,
+//!         algorithm: Default::default(),
+//!         policy: Policy::Lww,
+//!     })?;
+//!     let node = Node {
+//!         replica: Arc::new(replica),
+//!         identity: Arc::new(Identity::generate()?),
+//!         config: SyncConfig::default(),
+//!         patience: Duration::from_secs(10),
+//!     };
+//!     Ok((Arc::new(node), collection))
+//! };
+//! let ((home, at_home), (away, on_the_way)) = (node()?, node()?);
+//! at_home.put(&Key::new("ada")?, b"level 3".to_vec(), Node::<MemoryStore>::now_ms())?;
+//!
+//! let bind = |node: &Node<MemoryStore>, admitted: AllowList| {
+//!     let any_port = "127.0.0.1:0".parse().expect("an address");
+//!     Endpoint::bind(node.identity.clone(), any_port, Arc::new(admitted), NetLimits::default())
+//! };
+//! let (to_home, from_away) =
+//!     (bind(&home, AllowList::from_iter([away.id()]))?, bind(&away, AllowList::default())?);
+//! let address = PeerAddress::new(home.id(), to_home.local_address());
+//! let (stop, stopped) = tokio::sync::watch::channel(false);
+//! let serving = tokio::spawn(server::serve(home, to_home, stopped.clone(), Arc::new(|_| {})));
+//!
+//! let link = away.connect(&from_away, &address, Duration::from_secs(10)).await?;
+//! let config = SyncConfig::default();
+//! let done = away.synchronise(&link, &on_the_way, &config, stopped, &Unwatched).await?;
+//! assert!(matches!(done.last().outcome, Outcome::Complete { .. }));
+//! assert_eq!(on_the_way.root()?, at_home.root()?);
+//! stop.send(true)?;
+//! serving.await?;
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod client;
 pub mod config;

@@ -22,8 +22,8 @@
 //!     policy: Policy::Lww,
 //! })?;
 //! let key = Key::new(b"player:17".to_vec())?;
-//! players.put(&key, b"level 3", 1_000)?;
-//! players.put(&key, b"level 4", 1_001)?;
+//! players.put(&key, *b"level 3", 1_000)?;
+//! players.put(&key, *b"level 4", 1_001)?;
 //! let reading = players.read(&key)?.expect("it was put");
 //! assert_eq!(reading.versions[0].value.as_deref(), Some(&b"level 4"[..]));
 //! players.delete(&key, 1_002)?;
@@ -31,20 +31,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod apply;
-pub mod collection;
+mod apply;
+mod collection;
 mod commit;
-pub mod draft;
+mod draft;
 mod history;
-pub mod join;
+mod join;
 mod log;
-pub mod open;
+mod open;
 mod pages;
-pub mod put;
-pub mod recovery;
+mod put;
+mod recovery;
 mod rows;
-pub mod snapshot;
-pub mod view;
+mod snapshot;
+mod token;
+mod view;
 
 pub use collection::{Collection, PresentWriter, Reading, Version};
 pub use draft::Evidence;

@@ -15,18 +15,65 @@
 //! | verification | one root at both ends, then each joins what the other has seen |
 //!
 //! Turns alternate until both overlay trees have one hash; values flow at the same time.
+//!
+//! What a driver does, here with two replicas that are already equal:
+//!
+//! ```
+//! use selfsame::clock::Stamp;
+//! use selfsame::limits::Limits;
+//! use selfsame::merkle::NodeKey;
+//! use selfsame::replica::{Replica, ReplicaOptions};
+//! use selfsame::session::{Lane, Outcome, Session, Setup, SyncConfig};
+//! use selfsame::store::MemoryStore;
+//! use selfsame::types::{CollectionName, CollectionSpec, Policy};
+//!
+//! let (a, b) = (NodeKey::from_seed(&[1; 32]), NodeKey::from_seed(&[2; 32]));
+//! let spec = CollectionSpec {
+//!     name: CollectionName::new("players")?,
+//!     algorithm: Default::default(),
+//!     policy: Policy::Lww,
+//! };
+//! let open = || -> Result<_, Box<dyn std::error::Error>> {
+//!     let random = Box::new(|| 4); // the system's, in earnest
+//!     let replica = Replica::open(MemoryStore::default(), ReplicaOptions::default(), random)?;
+//!     Ok(replica.create_collection(spec.clone())?)
+//! };
+//! let (at_a, at_b) = (open()?.snapshot()?, open()?.snapshot()?);
+//! let setup = |me: &NodeKey, peer: &NodeKey| Setup {
+//!     me: me.node_id(),
+//!     peer: peer.node_id(),
+//!     config: SyncConfig::default(),
+//!     limits: Limits::default(),
+//!     nonce: me.node_id().0, // random, in earnest
+//!     channel: [0; 32],
+//!     clock: Stamp::new(1_700_000_000_000, 0),
+//! };
+//!
+//! let mut session_a = Session::initiate(setup(&a, &b), &at_a);
+//! let hello = session_a.poll_transmit(Lane::Control, &at_a).expect("says hello first");
+//! let mut session_b = Session::respond(&Session::read_hello(&hello)?, setup(&b, &a), &at_b);
+//! let reply = session_b.poll_transmit(Lane::Control, &at_b).expect("answers");
+//! session_a.handle(Lane::Control, &reply, &at_a, 1_700_000_000_000);
+//! for session in [session_a, session_b] {
+//!     assert_eq!(session.outcome(), Some(&Outcome::Complete { certificate: None }));
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+// the code of the embedding guide is tested with the rest
+#![cfg_attr(doctest, doc = include_str!("../docs/library.md"))]
 
-pub mod config;
+mod config;
 mod descent;
 mod filter;
+mod give;
 mod knowledge;
-pub mod machine;
+mod machine;
 pub mod merge;
 pub mod message;
-pub mod outcome;
-pub mod phase;
+mod outcome;
+mod phase;
 pub mod plan;
-pub mod stats;
+mod stats;
 mod transfer;
 mod turn;
 mod verify;

@@ -188,7 +188,7 @@ impl World {
         }
         let (mine, theirs) = (&session.sides[side], &session.sides[1 - side]);
         let mut updates = theirs.updates_for(mine, HashAlgorithm::Blake3);
-        if self.now % 2 == 0 {
+        if self.now.is_multiple_of(2) {
             updates.reverse();
         }
         for update in updates.iter().cycle().take(updates.len() * (1 + usize::from(twice))) {
@@ -277,10 +277,8 @@ impl World {
         for dot in seen {
             let witnesses: Vec<&Model> =
                 before.iter().filter(|model| model.seen.contains(&dot)).collect();
-            if let Some(held) = witnesses[0].held().get(&dot) {
-                if witnesses.iter().all(|model| model.held().contains_key(&dot)) {
-                    expected.insert(dot, held.clone());
-                }
+            if witnesses.iter().all(|model| model.held().contains_key(&dot)) {
+                expected.insert(dot, witnesses[0].held()[&dot].clone());
             }
         }
         let states: BTreeSet<_> =

@@ -46,7 +46,7 @@ fn writes_until_killed() {
             scope.spawn(move || {
                 for number in round * 1_000_000.. {
                     let key = key(writer, number);
-                    if number % 7 == 0 {
+                    if number.is_multiple_of(7) {
                         collection.delete(&key, number).unwrap();
                     } else {
                         let value = format!("{number:>600}");
@@ -104,7 +104,7 @@ fn nothing_acknowledged_is_lost_when_the_process_is_killed() {
                 let value = reading.versions[0].value.clone().unwrap();
                 String::from_utf8_lossy(&value).trim().parse::<u64>().unwrap()
             });
-            let possible = |number: u64| (number % 7 != 0).then_some(number);
+            let possible = |number: u64| (!number.is_multiple_of(7)).then_some(number);
             assert!(
                 found == possible(number) || found == possible(next),
                 "round {round}: {found:?} after {number} was acknowledged"

@@ -63,6 +63,14 @@ fn dots(pairs: &[(u64, u64)]) -> DotSet {
     pairs.iter().map(|&(w, c)| Dot::new(w, c).unwrap()).collect()
 }
 
+/// What is said of a key: siblings and removals, as (writer, counter).
+#[derive(Debug, Clone)]
+struct Said {
+    number: u8,
+    add: Vec<(u64, u64)>,
+    remove: Vec<(u64, u64)>,
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Put(u8, u8),
@@ -70,8 +78,8 @@ enum Step {
     Delete(u8),
     DeleteDots(u8, Vec<u8>),
     Import(Vec<(u8, u8)>),
-    /// Siblings (writer, counter) and removals of a foreign writer under a key.
-    Apply(Vec<(u8, Vec<(u64, u64)>, Vec<(u64, u64)>)>),
+    /// What foreign writers wrote.
+    Apply(Vec<Said>),
     Join(Vec<(u64, u64)>, Vec<(u64, u64)>),
     Reopen,
 }
@@ -83,7 +91,11 @@ fn foreign() -> impl Strategy<Value = (u64, u64)> {
 fn step() -> impl Strategy<Value = Step> {
     let number = 0..8u8;
     let some = || prop::collection::vec(foreign(), 0..4);
-    let apply = (number.clone(), some(), some());
+    let said = (number.clone(), some(), some()).prop_map(|(number, add, remove)| Said {
+        number,
+        add,
+        remove,
+    });
     prop_oneof![
         4 => (number.clone(), any::<u8>()).prop_map(|(k, v)| Step::Put(k, v)),
         2 => (number.clone(), any::<u8>(), prop::collection::vec(0..3u8, 0..3))
@@ -92,7 +104,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (number.clone(), prop::collection::vec(0..3u8, 0..3))
             .prop_map(|(k, d)| Step::DeleteDots(k, d)),
         1 => prop::collection::vec((number, 0..3u8), 0..5).prop_map(Step::Import),
-        5 => prop::collection::vec(apply, 1..3).prop_map(Step::Apply),
+        5 => prop::collection::vec(said, 1..3).prop_map(Step::Apply),
         1 => (some(), some()).prop_map(|(c, e)| Step::Join(c, e)),
         1 => Just(Step::Reopen),
     ]
@@ -192,15 +204,10 @@ fn import(c: &Collection<Shared>, model: &mut Model, entries: Vec<(u8, u8)>, now
     }
 }
 
-fn apply(
-    c: &Collection<Shared>,
-    model: &mut Model,
-    updates: Vec<(u8, Vec<(u64, u64)>, Vec<(u64, u64)>)>,
-    now: u64,
-) {
-    let updates: Vec<KeyUpdate> = updates
+fn apply(c: &Collection<Shared>, model: &mut Model, said: Vec<Said>, now: u64) {
+    let updates: Vec<KeyUpdate> = said
         .into_iter()
-        .map(|(number, add, remove)| {
+        .map(|Said { number, add, remove }| {
             let at_home = |&&(w, n): &&(u64, u64)| home(w, n) == number;
             let add = add.iter().filter(at_home).map(|&(w, n)| incoming(w, n, &[w as u8, n as u8]));
             let remove: Vec<_> = remove.iter().filter(at_home).copied().collect();
@@ -236,7 +243,7 @@ fn join(
     now: u64,
 ) {
     let pairs = context.iter().map(|&(w, n)| (selfsame::dots::Writer::new(w).unwrap(), n));
-    let peer = Causality::new(pairs, dots(exceptions), |_| false);
+    let peer = Causality::new(pairs, dots(exceptions), &DotSet::default());
     let seen: Vec<Dot> = (1..4)
         .flat_map(|w| (1..20).filter_map(move |n| Dot::new(w, n)))
         .filter(|&dot| peer.knows(dot))
@@ -317,7 +324,7 @@ fn a_refused_item_keeps_what_it_would_have_replaced() {
     assert!(held.record.holds(Dot::new(7, 1).unwrap()));
     // the join stops below the refused dot, and neither loses the old nor claims the new
     let writer = Dot::new(7, 1).unwrap().writer();
-    let peer = Causality::new([(writer, 3)], DotSet::default(), |_| false);
+    let peer = Causality::new([(writer, 3)], DotSet::default(), &DotSet::default());
     let request = JoinRequest { epoch: 0, peer, refused: dots(&[(7, 2)]) };
     collection.join(&request, NOW).unwrap();
     let snapshot = collection.snapshot().unwrap();
@@ -488,7 +495,7 @@ fn what_is_remembered_of_a_join_comes_back_until_a_recovery() {
 }
 
 /// Writes over a row of a closed store.
-fn tamper(store: &Shared, table: Table, change: impl Fn(&mut Vec<u8>)) {
+fn tamper(store: &Shared, table: Table, change: impl Fn(&mut [u8])) {
     let rows = store.scan(table, &[], std::ops::Bound::Unbounded, 99).unwrap();
     let row = rows.last().unwrap();
     let mut value = row.value.to_vec();
@@ -498,7 +505,7 @@ fn tamper(store: &Shared, table: Table, change: impl Fn(&mut Vec<u8>)) {
     store.commit(batch, Durability::Always).unwrap();
 }
 
-fn flip(value: &mut Vec<u8>) {
+fn flip(value: &mut [u8]) {
     let middle = value.len() / 2;
     value[middle] ^= 1;
 }

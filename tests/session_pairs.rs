@@ -318,7 +318,7 @@ fn compare_itemises_and_changes_nothing() {
         }
         let after = [a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap()];
         assert_eq!(states, after);
-        assert!(run.stats[0].phases.get(&Phase::StateTransfer).is_none());
+        assert!(!run.stats[0].phases.contains_key(&Phase::StateTransfer));
     }
 }
 
@@ -344,6 +344,31 @@ fn more_differences_than_fit_one_session_take_several() {
         }
     }
     assert!(sessions > 3);
+    oracle.check_converged(&[&a, &b]);
+}
+
+#[test]
+fn more_bytes_than_fit_one_session_take_several() {
+    let limits = Limits { max_session_bytes: 40_000, ..Limits::default() };
+    let mut a = Node::with(1, HashAlgorithm::Blake3, limits.clone());
+    let mut b = Node::with(2, HashAlgorithm::Blake3, limits);
+    let mut oracle = Oracle::default();
+    for at in 0..60u8 {
+        oracle.put(&mut a, &key(at), &[at; 5_000]);
+        oracle.put(&mut b, &key(at), &[at + 100; 3_000]);
+    }
+    for sessions in 1.. {
+        assert!(sessions < 30, "progress is made");
+        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
+        match &run.outcomes {
+            [Outcome::Partial, Outcome::Partial] => {}
+            [Outcome::Complete { .. }, Outcome::Complete { .. }] => {
+                assert!(sessions > 5);
+                break;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
     oracle.check_converged(&[&a, &b]);
 }
 

@@ -18,6 +18,10 @@ use crate::store::Store;
 
 /// Frames that wait between a stream and the core.
 const QUEUED_FRAMES: usize = 4;
+/// How many times the patience a session may take whatever it moves...
+const PATIENCES: u32 = 8;
+/// ...and how slowly it may move the rest: bytes a second, both ways.
+const SLOWEST_BYTES: u64 = 1 << 10;
 /// How long the last frames may take to reach the peer.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -78,8 +82,11 @@ impl LaneIo {
     /// Ends the outgoing stream and waits until the peer has it all.
     async fn finish(mut self) {
         drop(self.outgoing.take());
-        if let Some(writer) = self.writer.take() {
-            let _ = tokio::time::timeout(FAREWELL, writer).await;
+        if let Some(mut writer) = self.writer.take()
+            && tokio::time::timeout(FAREWELL, &mut writer).await.is_err()
+        {
+            // a peer that reads no more must not keep the frames here
+            writer.abort();
         }
         if let Some(reader) = self.reader.take() {
             reader.abort();
@@ -150,10 +157,14 @@ pub async fn drive<S: Store>(
                 None => session.disconnected(),
             }
         }
-        if session.outcome().is_some() && next_control.is_none() {
+        if session.outcome().is_some() {
             break;
         }
-        let deadline = last_frame + world.patience;
+        // a peer that sends a frame now and then does not hold a session for ever
+        let (sent, received) = session.stats().bytes();
+        let slowest = Duration::from_secs((sent + received) / SLOWEST_BYTES);
+        let latest = started + world.patience * PATIENCES + slowest;
+        let deadline = (last_frame + world.patience).min(latest);
         tokio::select! {
             permit = reserve(control.outgoing.as_ref()), if next_control.is_some() => {
                 match (permit, next_control.take()) {
@@ -186,7 +197,7 @@ pub async fn drive<S: Store>(
                 }
             }
             () = tokio::time::sleep_until(deadline.into()) => session.abort(AbortCode::Deadline),
-            _ = stop.wait_for(|stop| *stop), if session.outcome().is_none() => {
+            Ok(_) = stop.wait_for(|stop| *stop) => {
                 session.abort(AbortCode::Cancelled);
             }
         }
@@ -195,12 +206,32 @@ pub async fn drive<S: Store>(
     if let Some(id) = session.id() {
         world.link.forget_bulk(&id);
     }
+    if session.outcome() != Some(&Outcome::Interrupted) {
+        let last_words =
+            say_last(&mut session, world.view, control.outgoing.as_ref(), next_control);
+        let _ = tokio::time::timeout(FAREWELL, last_words).await;
+    }
     control.finish().await;
     bulk.finish().await;
     let totals = session.merged_totals();
     let stats = session.stats().clone();
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
     SessionReport { outcome, stats, totals, elapsed: started.elapsed() }
+}
+
+/// Sends what is left of the control lane once there is an outcome: why, or the last signature.
+async fn say_last<S: Store>(
+    session: &mut Session,
+    view: &Snapshot<S>,
+    outgoing: Option<&mpsc::Sender<Vec<u8>>>,
+    mut next: Option<Vec<u8>>,
+) {
+    while let Some(frame) = next.take().or_else(|| session.poll_transmit(Lane::Control, view)) {
+        match reserve(outgoing).await {
+            Some(permit) => permit.send(frame),
+            None => return,
+        }
+    }
 }
 
 async fn reserve(outgoing: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permit<'_, Vec<u8>>> {

@@ -1,4 +1,30 @@
 //! Turns to peers: dials, greets, runs sessions, asks questions.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use selfsame::net::{Endpoint, PeerAddress};
+//! use selfsame::node::client::ClientError;
+//! use selfsame::node::{Node, Unwatched};
+//! use selfsame::replica::Collection;
+//! use selfsame::session::{Mode, Outcome, SyncConfig};
+//! use selfsame::store::Store;
+//!
+//! /// Takes what the peer has, and gives nothing.
+//! async fn pull<S: Store>(
+//!     node: &Node<S>,
+//!     endpoint: &Endpoint,
+//!     peer: &PeerAddress,
+//!     collection: &Arc<Collection<S>>,
+//! ) -> Result<Outcome, ClientError> {
+//!     let link = node.connect(endpoint, peer, Duration::from_secs(10)).await?;
+//!     let config = SyncConfig { mode: Mode::Pull, ..node.config.clone() };
+//!     let (_stop, stopped) = tokio::sync::watch::channel(false);
+//!     let done = node.synchronise(&link, collection, &config, stopped, &Unwatched).await?;
+//!     Ok(done.last().outcome.clone())
+//! }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,6 +75,9 @@ pub enum ClientError {
     /// The peer's digest does not hold.
     #[error("the peer's digest does not hold: its hashes do not belong together")]
     BadDigest,
+    /// The peer ended the stream.
+    #[error("the peer did not answer: it may be another version")]
+    NoAnswer,
     /// The peer took too long.
     #[error("the peer did not answer within {0:?}")]
     Silent(Duration),
@@ -165,6 +194,6 @@ async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
     let _stream = writer.finish().await?;
     let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
     let frame = reader.next_frame().await?;
-    let frame = frame.ok_or_else(|| ClientError::Silent(Duration::ZERO))?;
+    let frame = frame.ok_or(ClientError::NoAnswer)?;
     Ok(wire::decode(&frame)?)
 }

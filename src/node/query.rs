@@ -1,4 +1,23 @@
 //! Questions outside sessions: one frame each way on a stream of their own.
+//!
+//! ```
+//! use selfsame::node::query::WireDigest;
+//! use selfsame::replica::{Replica, ReplicaOptions};
+//! use selfsame::store::MemoryStore;
+//! use selfsame::types::{CollectionName, CollectionSpec, Policy};
+//!
+//! let random = Box::new(|| 4); // the system's, in earnest
+//! let replica = Replica::open(MemoryStore::default(), ReplicaOptions::default(), random)?;
+//! let players = replica.create_collection(CollectionSpec {
+//!     name: CollectionName::new("players")?,
+//!     algorithm: Default::default(),
+//!     policy: Policy::Lww,
+//! })?;
+//! // whoever receives a digest checks that its hashes belong together
+//! let digest = players.digest()?;
+//! assert_eq!(WireDigest::from(&digest).check(), Some(digest));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,28 @@
 //! Answers peers: every connection is greeted, every stream on it is a session or a question.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use selfsame::net::Endpoint;
+//! use selfsame::node::Node;
+//! use selfsame::node::server::{Event, serve};
+//! use selfsame::store::Store;
+//!
+//! /// Serves until somebody presses Ctrl-C.
+//! async fn listen<S: Store>(node: Arc<Node<S>>, endpoint: Endpoint) {
+//!     let (stop, stopped) = tokio::sync::watch::channel(false);
+//!     tokio::spawn(async move {
+//!         let _ = tokio::signal::ctrl_c().await;
+//!         let _ = stop.send(true);
+//!     });
+//!     let tell = |event| {
+//!         if let Event::Session { peer, collection, report } = event {
+//!             println!("{collection} with {peer}: {:?}", report.outcome);
+//!         }
+//!     };
+//!     serve(node, endpoint, stopped, Arc::new(tell)).await;
+//! }
+//! ```
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -235,9 +259,9 @@ impl<S: Store> Server<S> {
 /// One frame, and the end of the stream.
 async fn say(send: SendStream, frame: &[u8]) {
     let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    if writer.write_frame(frame).await.is_ok() {
-        if let Ok(mut stream) = writer.finish().await {
-            let _ = timeout(FAREWELL, stream.delivered()).await;
-        }
+    if writer.write_frame(frame).await.is_ok()
+        && let Ok(mut stream) = writer.finish().await
+    {
+        let _ = timeout(FAREWELL, stream.delivered()).await;
     }
 }

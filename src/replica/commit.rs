@@ -63,7 +63,8 @@ impl<S: Store> Collection<S> {
             let answer = draft(&mut drafting, &mut writer)?;
             let drafted = drafting.finish()?;
             if !drafted.is_empty() {
-                let seen = self.see(live, &drafted)?;
+                writer = drafted.still_own(writer);
+                let seen = self.see(live, &drafted, writer)?;
                 self.commit(live, drafted, &seen, writer, now_ms)?;
             }
             (answer, live.number)
@@ -86,10 +87,15 @@ impl<S: Store> Collection<S> {
     }
 
     /// The context after the dots of a draft came and went; canonical.
-    fn see(&self, live: &Live, drafted: &Drafted) -> Result<Seen, ReplicaError> {
+    fn see(
+        &self,
+        live: &Live,
+        drafted: &Drafted,
+        own: Option<PresentWriter>,
+    ) -> Result<Seen, ReplicaError> {
         let before = live.causality.slice(drafted.dots.keys().map(|dot| dot.writer()));
         let mut after = before.clone();
-        let held = Held::new(&*self.store, self.id, &drafted.dots);
+        let held = Held::new(&*self.store, self.id, &drafted.dots, own);
         for (&dot, holder) in &drafted.dots {
             match holder {
                 Some(_) => after.observe(dot, |dot| held.contains(dot)),

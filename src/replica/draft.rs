@@ -15,6 +15,7 @@ use crate::merkle::{Change, Leaf, PagedTree};
 use crate::store::{Batch, Read, StoreError, Table};
 use crate::types::{CollectionName, Key};
 
+use super::collection::PresentWriter;
 use super::rows::{CollectionId, write_entry};
 use super::{ReplicaError, pages};
 
@@ -57,6 +58,18 @@ impl Evidence {
 }
 
 impl Drafted {
+    /// The present writer, unless the draft holds a dot of it that it did not write: then a
+    /// clone uses it too, and the next put draws a fresh one.
+    pub(super) fn still_own(&self, writer: Option<PresentWriter>) -> Option<PresentWriter> {
+        writer.filter(|present| {
+            let next = Dot::of(present.writer, present.counter.saturating_add(1));
+            let last = Dot::of(present.writer, u64::MAX);
+            next.zip(last).is_some_and(|(next, last)| {
+                next > last || self.dots.range(next..=last).next().is_none()
+            })
+        })
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.dots.is_empty() && self.evidence.is_empty()
     }
@@ -138,6 +151,12 @@ impl<'a, S: Read> Draft<'a, S> {
         Ok(self.ground.causality.knows(dot)
             || self.dots.contains_key(&dot)
             || self.holder(dot)?.is_some())
+    }
+
+    /// Whether a dot of the present writer is taken, as far as memory knows: a dot of it that
+    /// somebody else wrote ends the writer when it is applied, so no index need be asked.
+    pub(super) fn is_taken(&self, own: Dot) -> bool {
+        self.ground.causality.knows(own) || self.dots.contains_key(&own)
     }
 
     /// Size of a value that is, or will be, held for this key.
@@ -305,6 +324,8 @@ pub(super) struct Held<'a, S> {
     pub(super) store: &'a S,
     pub(super) id: CollectionId,
     pub(super) dots: &'a BTreeMap<Dot, Option<KeyHash>>,
+    /// The present writer: above its counter nothing is stored.
+    pub(super) own: Option<PresentWriter>,
     failure: RefCell<Option<StoreError>>,
 }
 
@@ -313,13 +334,18 @@ impl<'a, S: Read> Held<'a, S> {
         store: &'a S,
         id: CollectionId,
         dots: &'a BTreeMap<Dot, Option<KeyHash>>,
+        own: Option<PresentWriter>,
     ) -> Self {
-        Self { store, id, dots, failure: RefCell::new(None) }
+        Self { store, id, dots, own, failure: RefCell::new(None) }
     }
 
     pub(super) fn contains(&self, dot: Dot) -> bool {
         if let Some(holder) = self.dots.get(&dot) {
             return holder.is_some();
+        }
+        let above = |own: PresentWriter| own.writer == dot.writer() && own.counter < dot.counter();
+        if self.own.is_some_and(above) {
+            return false;
         }
         match self.store.size_of(Table::Dots, &self.id.dot(dot)) {
             Ok(size) => size.is_some(),

@@ -14,6 +14,8 @@ use super::view::{Entry, ViewError};
 
 /// A page can have this many leaves and no more.
 const MAX_PAGE_LEAVES: usize = 4_096;
+/// Rows read at once for a page: most pages have fewer.
+const ROWS_AT_ONCE: usize = 65;
 
 /// A read that failed, before it is known which collection it was about.
 pub(super) enum ReadError {
@@ -75,24 +77,32 @@ pub(super) fn with_pages<S: Read, R>(
 }
 
 /// The leaves of the entries under a prefix, as the store has them.
+///
+/// Reads a usual page's worth of rows at a time: what stands behind the page is not wanted.
 pub(super) fn read_page_leaves(
     store: &impl Read,
     id: CollectionId,
     algorithm: HashAlgorithm,
     prefix: &Prefix,
 ) -> Result<Vec<Leaf>, ReadError> {
-    let from = id.entry(&prefix.first_key());
-    let rows =
-        store.scan(Table::Entries, &id.prefix(), Bound::Included(&from), MAX_PAGE_LEAVES + 1)?;
+    let mut next = Bound::Included(id.entry(&prefix.first_key()));
     let mut leaves = Vec::new();
-    for row in rows {
-        let key = entry_key(&row.key)?;
-        if !prefix.contains(&key) {
-            break;
+    while leaves.len() <= MAX_PAGE_LEAVES {
+        let start = next.as_ref().map(Vec::as_slice);
+        let rows = store.scan(Table::Entries, &id.prefix(), start, ROWS_AT_ONCE)?;
+        for row in &rows {
+            let key = entry_key(&row.key)?;
+            if !prefix.contains(&key) {
+                return Ok(leaves);
+            }
+            let entry = read_entry(&row.value)
+                .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
+            leaves.push(leaf_of(algorithm, key, &entry));
         }
-        let entry = read_entry(&row.value)
-            .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
-        leaves.push(leaf_of(algorithm, key, &entry));
+        match rows.last() {
+            Some(last) if rows.len() == ROWS_AT_ONCE => next = Bound::Excluded(last.key.to_vec()),
+            _ => break,
+        }
     }
     Ok(leaves)
 }
@@ -106,7 +116,8 @@ pub(super) fn leaf_of(algorithm: HashAlgorithm, key: KeyHash, entry: &Entry) -> 
     Leaf { key, record: entry.record.digest(algorithm), totals: entry.record.totals() }
 }
 
-/// The entry at a key hash: what the tree says it is, or damage.
+/// The entry at a key hash: what the tree says it is, or damage. What the tree has no leaf of is
+/// not looked for.
 pub(super) fn read_checked(
     store: &impl Read,
     id: CollectionId,
@@ -114,24 +125,16 @@ pub(super) fn read_checked(
     key_hash: &KeyHash,
     leaf: Option<&Leaf>,
 ) -> Result<Option<Entry>, ReadError> {
+    let Some(leaf) = leaf else { return Ok(None) };
     let row = store.get(Table::Entries, &id.entry(key_hash))?;
-    match (row, leaf) {
-        (None, None) => Ok(None),
-        (Some(_), None) => {
-            Err(ReadError::damaged(format!("the tree lacks the entry at {key_hash}")))
-        }
-        (None, Some(_)) => Err(ReadError::damaged(format!("the entry at {key_hash} is missing"))),
-        (Some(row), Some(leaf)) => {
-            let entry = read_entry(&row)
-                .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
-            if algorithm.key_hash(&entry.key) != *key_hash
-                || entry.record.digest(algorithm) != leaf.record
-            {
-                return Err(ReadError::damaged(format!(
-                    "the entry at {key_hash} does not match its leaf"
-                )));
-            }
-            Ok(Some(entry))
-        }
+    let row =
+        row.ok_or_else(|| ReadError::damaged(format!("the entry at {key_hash} is missing")))?;
+    let entry = read_entry(&row)
+        .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
+    if algorithm.key_hash(&entry.key) != *key_hash || entry.record.digest(algorithm) != leaf.record
+    {
+        let what = format!("the entry at {key_hash} does not match its leaf");
+        return Err(ReadError::damaged(what));
     }
+    Ok(Some(entry))
 }

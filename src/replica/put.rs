@@ -167,7 +167,7 @@ impl<S: Store> Collection<S> {
         if let Some(present) = present {
             let next = Dot::of(present.writer, present.counter).and_then(Dot::next);
             if let Some(next) = next.filter(|next| next.counter() < u64::MAX)
-                && !draft.seen(next)?
+                && !draft.is_taken(next)
             {
                 return Ok((present, next));
             }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::knowledge::resident;
 use super::machine::{Flow, Session};
 use super::message::{Bytes, LeafList, NodeHashes, TurnMessage, WirePrefix};
-use super::outcome::Failure;
+use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
 use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
@@ -27,6 +27,8 @@ const CHILDREN: usize = 1 << STEP;
 const SHORT: usize = 8;
 /// Subtrees of at most so many leaves are listed.
 const LISTED: u64 = 4;
+/// What an item of a turn takes in memory besides its bytes, about.
+const ITEM_BYTES: usize = 200;
 
 /// A descent under way, on trees as both sides had them when it began.
 #[derive(Clone, Debug)]
@@ -55,8 +57,13 @@ impl Descent {
         Ok(resident(&mut self.tree, view, |tree| tree.totals_under(prefix))?)
     }
 
-    fn leaves(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Vec<Leaf>, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.leaves_under(prefix).collect())?)
+    fn leaves(
+        &mut self,
+        prefix: &Prefix,
+        most: usize,
+        view: &dyn CollectionView,
+    ) -> Result<Vec<Leaf>, Failure> {
+        Ok(resident(&mut self.tree, view, |tree| tree.leaves_under(prefix).take(most).collect())?)
     }
 
     fn node(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<NodeHashes, Failure> {
@@ -76,7 +83,7 @@ impl Descent {
         let shared = usize::from(prefix.len()) / 8;
         let width = self.width();
         let mut leaves = Vec::new();
-        for leaf in self.leaves(prefix, view)? {
+        for leaf in self.leaves(prefix, usize::MAX, view)? {
             leaves.extend_from_slice(&leaf.key.0[shared..]);
             leaves.extend_from_slice(&leaf.record.0[..width]);
         }
@@ -93,12 +100,22 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.methods.push((if full { Method::Full } else { Method::Steer }, self.progress));
+        let reason = match (full, may_filter) {
+            (true, _) => "steering found nothing more: descent with whole hashes",
+            (_, true) => {
+                "the trees still differ: descent, unless the peer's estimate is for filters"
+            }
+            _ => "the trees still differ: descent",
+        };
+        let entries = self.ours.envelope.totals().entries;
+        let predicted = plan::descent_bytes(1, entries);
+        self.note_plan(Phase::MerkleComparison, reason.to_owned(), predicted);
         let estimator = if may_filter { Some(self.estimator(view)?) } else { None };
         let mut descent = self.new_descent(full, true);
         let top = descent.node(&Prefix::ALL, view)?;
         self.descent = Some(descent);
         let message = TurnMessage::Descend { estimator, full, top };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
 
@@ -111,10 +128,11 @@ impl Session {
     }
 
     fn estimator(&self, view: &dyn CollectionView) -> Result<Estimator, Failure> {
-        let mut tree = self.knowledge.frozen();
-        let algorithm = tree.algorithm();
+        let algorithm = self.ours.spec.algorithm;
         let mut estimator = Estimator::default();
         for bucket in 0..=u8::MAX {
+            // a copy of its own, so that only one bucket at a time is in memory
+            let mut tree = self.knowledge.frozen();
             let prefix = Prefix::of(&KeyHash([bucket; HASH_LEN]), 8);
             let leaves: Vec<Leaf> =
                 resident(&mut tree, view, |tree| tree.leaves_under(&prefix).collect())?;
@@ -134,6 +152,10 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         if let Some(theirs) = estimator {
+            if !self.methods.is_empty() {
+                return Err(protocol());
+            }
+            self.charge(self.ours.envelope.totals().entries)?;
             let estimate = self.estimator(view)?.difference(theirs);
             let entries = self.ours.envelope.totals().entries.max(1);
             let fpr = self.filter_rate(entries, estimate);
@@ -155,18 +177,19 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let prefix = read_prefix(&node.prefix)?;
-        if prefix.len() % u16::from(STEP) != 0 || prefix.len() >= 256 {
+        if !prefix.len().is_multiple_of(u16::from(STEP)) || prefix.len() >= 256 {
             return Err(protocol());
         }
         let Some(mut descent) = self.descent.take() else {
             return Err(protocol());
         };
+        self.charge(CHILDREN as u64)?;
         let theirs = read_children(node, descent.width())?;
         if descent.full {
             self.check_node(&mut descent, &prefix, &theirs)?;
             if !descent.started_here {
                 let answer = descent.node(&prefix, view)?;
-                self.items.push_back(TurnItem::Nodes(answer));
+                self.queue_nodes(answer);
                 self.descent = Some(descent);
                 return Ok(());
             }
@@ -195,16 +218,26 @@ impl Session {
         let children: Vec<TreeHash> = children.collect::<Result<_, _>>().map_err(|_| protocol())?;
         let claimed = descent.claims.remove(prefix).ok_or_else(protocol)?;
         if fold(algorithm, prefix.len(), &children) != claimed {
-            return Err(Failure::Lie { prefix: *prefix });
+            return Err(self.not_as_stated(*prefix));
         }
         for (at, hash) in children.into_iter().enumerate() {
             let child = child_of(prefix, at).ok_or_else(protocol)?;
             descent.claims.insert(child, hash);
         }
-        if descent.claims.len() > CHILDREN * 2 * self.setup.limits.max_session_entries {
-            return Err(Failure::Ours(super::outcome::AbortCode::Limit));
+        if descent.claims.len() > 4 * self.setup.limits.max_session_entries.max(CHILDREN) {
+            return Err(Failure::Ours(AbortCode::Limit));
         }
         Ok(())
+    }
+
+    /// Whose fault it is that an answer does not hash to what was stated before it. A refusal may
+    /// have changed the tree between the two: then nobody lied.
+    fn not_as_stated(&self, prefix: Prefix) -> Failure {
+        if self.verification.has_refusals() {
+            Failure::Ours(AbortCode::RootMismatch)
+        } else {
+            Failure::Lie { prefix }
+        }
     }
 
     fn compare_child(
@@ -226,7 +259,10 @@ impl Session {
         }
         if theirs.is_none() && !descent.full {
             // the peer has nothing there: it hears of every leaf
-            for leaf in descent.leaves(child, view)? {
+            let room = self.setup.limits.max_session_entries.saturating_sub(self.knowledge.len());
+            let leaves = descent.leaves(child, room + 1, view)?;
+            self.charge(leaves.len() as u64)?;
+            for leaf in leaves {
                 self.differs(leaf.key);
             }
             return Ok(());
@@ -236,12 +272,14 @@ impl Session {
         let listed = entries <= LISTED
             || (deep && entries <= self.setup.limits.max_listed_leaves as u64)
             || child.len() >= 256;
-        let item = if listed {
-            TurnItem::Leaves(descent.list(child, view)?)
+        self.charge(if listed { entries } else { CHILDREN as u64 })?;
+        if listed {
+            let list = descent.list(child, view)?;
+            self.queue_list(list);
         } else {
-            TurnItem::Nodes(descent.node(child, view)?)
-        };
-        self.items.push_back(item);
+            let node = descent.node(child, view)?;
+            self.queue_nodes(node);
+        }
         Ok(())
     }
 
@@ -259,19 +297,27 @@ impl Session {
         if descent.full {
             let claimed = descent.claims.remove(&prefix).ok_or_else(protocol)?;
             if hash_of_list(descent.tree.algorithm(), &theirs) != Some(claimed) {
-                return Err(Failure::Lie { prefix });
+                return Err(self.not_as_stated(prefix));
             }
             if !descent.started_here {
+                if descent.totals(&prefix, view)?.entries
+                    > self.setup.limits.max_listed_leaves as u64
+                {
+                    return Err(Failure::Ours(AbortCode::Limit));
+                }
                 let answer = descent.list(&prefix, view)?;
-                self.items.push_back(TurnItem::Leaves(answer));
+                self.queue_list(answer);
             }
         }
+        let room = self.setup.limits.max_session_entries.saturating_mul(2);
         let mine: BTreeMap<KeyHash, RecordDigest> = descent
-            .leaves(&prefix, view)?
+            .leaves(&prefix, room, view)?
             .into_iter()
             .map(|leaf| (leaf.key, leaf.record))
             .collect();
         self.descent = Some(descent);
+        self.charge((mine.len() + theirs.len()) as u64)?;
+        self.partial |= mine.len() == room;
         let listed: BTreeMap<_, _> = theirs.into_iter().collect();
         for (key, record) in &mine {
             if listed.get(key).is_none_or(|theirs| !record.0.starts_with(theirs)) {
@@ -282,6 +328,16 @@ impl Session {
             self.differs(*key);
         }
         Ok(())
+    }
+
+    fn queue_nodes(&mut self, node: NodeHashes) {
+        let bytes = node.hashes.0.len() + ITEM_BYTES;
+        self.queue(TurnItem::Nodes(node), bytes);
+    }
+
+    fn queue_list(&mut self, list: LeafList) {
+        let bytes = list.leaves.0.len() + ITEM_BYTES;
+        self.queue(TurnItem::Leaves(list), bytes);
     }
 
     /// A key was found to differ: this side says what its snapshot holds of it, or asks.
@@ -326,7 +382,7 @@ fn read_leaves(
 ) -> Result<Vec<(KeyHash, Vec<u8>)>, Failure> {
     let shared = usize::from(prefix.len()) / 8;
     let tail = HASH_LEN - shared;
-    if list.leaves.0.len() % (tail + width) != 0 {
+    if !list.leaves.0.len().is_multiple_of(tail + width) {
         return Err(protocol());
     }
     let mut leaves: Vec<(KeyHash, Vec<u8>)> = Vec::new();

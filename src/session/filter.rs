@@ -35,7 +35,7 @@ impl Session {
         dots.iter().for_each(|&dot| filter.insert(dot));
         let filter = filter.to_wire();
         let message = TurnMessage::Filter { filter, items, second: false };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         self.methods.push((Method::Bloom, self.progress));
         Ok(())
     }
@@ -73,14 +73,25 @@ impl Session {
         second: bool,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
+        self.first_such_filter(second)?;
         let seed = self.filter_seed(second);
         let filter =
             BloomFilter::from_wire(filter, &seed, &self.setup.limits).map_err(|_| protocol())?;
         let (mut lacking, mut passed) = (Vec::new(), Vec::new());
+        let most = 2 * self.setup.limits.max_session_entries;
+        let mut found = 0u64;
+        self.charge(self.ours.envelope.totals().siblings)?;
         self.overlay_dots(view, |dot, key| {
-            if filter.contains(dot) { passed.push(dot) } else { lacking.push((dot, key)) }
+            if filter.contains(dot) {
+                passed.push(dot);
+                return;
+            }
+            found += 1;
+            if lacking.len() < most {
+                lacking.push((dot, key));
+            }
         })?;
-        let found = lacking.len() as u64;
+        self.partial |= found > most as u64;
         let mut candidates = DotSet::default();
         for (dot, key) in lacking {
             let seen = self.peer_seen()?.has(dot);
@@ -94,6 +105,12 @@ impl Session {
         if second {
             return Ok(());
         }
+        let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
+        if !filtered {
+            let reason = "the peer chose filters".to_owned();
+            let predicted = plan::filter_bytes(items, self.filter_rate(items, found.max(1)));
+            self.note_plan(Phase::BloomExchange, reason, predicted);
+        }
         self.methods.push((Method::Bloom, self.progress));
         let own = passed.len() as u64;
         let estimate = found.max(own.abs_diff(items)).max(1);
@@ -102,8 +119,16 @@ impl Session {
         passed.iter().for_each(|&dot| answer.insert(dot));
         let filter = answer.to_wire();
         let message = TurnMessage::Filter { filter, items: own, second: true };
-        self.items.push_back(TurnItem::Message(message));
+        self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
+    }
+
+    /// Each filter comes once, the second only in answer to one that this side sent.
+    fn first_such_filter(&mut self, second: bool) -> Result<(), Failure> {
+        let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
+        let sent = filtered && !self.effort.filters[0];
+        let again = std::mem::replace(&mut self.effort.filters[usize::from(second)], true);
+        if again || sent != second { Err(protocol()) } else { Ok(()) }
     }
 
     /// Begins the next way of finding what still differs.
@@ -125,7 +150,8 @@ impl Session {
             }
             _ => Method::Steer,
         };
-        let may_filter = !filtered && self.strategy == Strategy::Auto && method == Method::Steer;
+        // both ends read all leaves for an estimate: once
+        let may_filter = self.methods.is_empty() && self.strategy == Strategy::Auto;
         self.start_descent(method == Method::Full, may_filter, view)
     }
 

@@ -5,9 +5,11 @@
 //! ([`Session::poll_apply`], [`Session::poll_join`]).
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
+use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
     Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
@@ -17,13 +19,13 @@ use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
 use super::stats::SyncStats;
-use super::transfer::{Incoming, Outgoing};
+use super::transfer::Incoming;
 use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
 use crate::dots::Causality;
-use crate::hash::{SessionId, StateHash, TreeHash, session_id};
+use crate::hash::{Root, SessionId, StateHash, TreeHash, session_id};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
 use crate::replica::CollectionView;
@@ -112,9 +114,24 @@ pub(super) struct Peer {
     pub(super) clock: Stamp,
     pub(super) state: Option<StateHash>,
     pub(super) base: Option<Causality>,
-    pub(super) seen: Option<PeerSeen>,
+    pub(super) seen: Option<Arc<PeerSeen>>,
+    /// Root of its snapshot.
+    pub(super) root: Option<Root>,
     /// Tree hash at the end of its last turn.
     pub(super) tree: Option<TreeHash>,
+}
+
+/// What the peer has made this side do, so that it ends somewhere.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Effort {
+    /// Dots, leaves and nodes looked at.
+    pub(super) steps: u64,
+    /// Bytes of what waits to be said in this side's next turn.
+    pub(super) queued_bytes: usize,
+    /// Bytes of what was learned of keys.
+    pub(super) learned_bytes: usize,
+    /// Whether the peer's first and second filter have come.
+    pub(super) filters: [bool; 2],
 }
 
 /// One session with one peer over one collection.
@@ -136,6 +153,8 @@ pub struct Session {
     pub(super) agreed: bool,
     /// Whether a limit of differences was reached: then nothing is joined.
     pub(super) partial: bool,
+    /// Bytes of values that the peer was told of and may want.
+    pub(super) told_bytes: u64,
     /// Counts what was learned, so that a method that finds nothing is noticed.
     pub(super) progress: u64,
     /// Detection methods used, with the progress before each.
@@ -143,6 +162,7 @@ pub struct Session {
     pub(super) knowledge: Knowledge,
     pub(super) descent: Option<Descent>,
     pub(super) items: VecDeque<TurnItem>,
+    pub(super) effort: Effort,
     pub(super) control: VecDeque<Message>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -242,11 +262,13 @@ impl Session {
             opened: false,
             agreed: false,
             partial: false,
+            told_bytes: 0,
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),
             descent: None,
             items: VecDeque::new(),
+            effort: Effort::default(),
             control: VecDeque::new(),
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
@@ -304,7 +326,7 @@ impl Session {
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
-        let opening = self.opening(view)?;
+        let opening = Box::new(self.opening(view)?);
         self.control.push_back(Message::HelloReply(HelloReply::Differs {
             nonce: self.setup.nonce,
             clock: self.setup.clock,
@@ -344,11 +366,12 @@ impl Session {
         if !base_known {
             self.theirs.base = None;
         }
-        self.items.push_back(TurnItem::Message(TurnMessage::Opening(self.opening(view)?)));
+        let ours = TurnMessage::Opening(self.opening(view)?);
+        self.items.push_back(TurnItem::Message(Box::new(ours)));
         self.stage = Stage::Exchange;
         self.turn = Turn::Mine;
         self.opened = true;
-        self.peer_opening(opening, view)?;
+        self.peer_opening(*opening, view)?;
         if self.strategy != Strategy::Auto {
             return self.start_detection(view);
         }
@@ -392,7 +415,8 @@ impl Session {
         self.stats.snapshot_bytes.1 = opening.totals.bytes;
         self.theirs.tree = Some(opening.tree);
         let dead = causality.exceptions().clone();
-        self.theirs.seen = Some(PeerSeen { causality, above });
+        self.theirs.root = Some(envelope.root());
+        self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));
         self.stage = Stage::Exchange;
         match self.flow {
             Flow::Give => Ok(()),
@@ -404,8 +428,18 @@ impl Session {
         }
     }
 
-    pub(super) fn peer_seen(&self) -> Result<&PeerSeen, Failure> {
+    pub(super) fn peer_seen(&self) -> Result<&Arc<PeerSeen>, Failure> {
         self.theirs.seen.as_ref().ok_or_else(protocol)
+    }
+
+    /// Counts what the peer makes this side look at. An honest session looks at everything a few
+    /// times at most; a peer that asks again and again is stopped.
+    pub(super) fn charge(&mut self, steps: u64) -> Result<(), Failure> {
+        self.effort.steps = self.effort.steps.saturating_add(steps);
+        let entries = self.ours.envelope.totals().siblings;
+        let differences = self.setup.limits.max_session_entries as u64;
+        let most = entries.saturating_mul(16).saturating_add(differences.saturating_mul(64));
+        if self.effort.steps > most { Err(Failure::Ours(AbortCode::Limit)) } else { Ok(()) }
     }
 
     /// Takes in a frame. Whatever its bytes: afterwards the session goes on, or has an outcome.
@@ -457,9 +491,15 @@ impl Session {
                     && self.verification.is_open()
             }
             Message::Free(FreeMessage::Abort(_)) => true,
-            Message::Free(_) => self.stage == Stage::Exchange && self.flow != Flow::Compare,
+            Message::Free(FreeMessage::Joined { .. }) => self.moves_entries(),
+            // what was verified changes no more
+            Message::Free(_) => self.moves_entries() && self.verification.is_open(),
         };
         if expected { Ok(()) } else { Err(protocol()) }
+    }
+
+    fn moves_entries(&self) -> bool {
+        self.stage == Stage::Exchange && self.flow != Flow::Compare
     }
 
     fn control_message(

@@ -1,4 +1,30 @@
 //! The merge of what two snapshots hold of one key: pure, and the same at both ends.
+//!
+//! ```
+//! use selfsame::clock::Stamp;
+//! use selfsame::dots::{Causality, Dot};
+//! use selfsame::entry::{Record, Sibling};
+//! use selfsame::hash::HashAlgorithm;
+//! use selfsame::session::merge::{dead, merged, news};
+//!
+//! let put = |counter| Sibling {
+//!     dot: Dot::new(7, counter).expect("not zero"),
+//!     stamp: Stamp::new(counter, 0),
+//!     size: 0,
+//!     value_hash: HashAlgorithm::Blake3.value_hash(b""),
+//! };
+//! let mut seen_here = Causality::default();
+//! seen_here.observe(put(1).dot, |_| false);
+//! let mut seen_there = seen_here.clone();
+//! seen_there.observe(put(2).dot, |_| false);
+//!
+//! // the peer has replaced what is held here
+//! let (here, there) = (Record::new(vec![put(1)])?, Record::new(vec![put(2)])?);
+//! assert_eq!(news(Some(&here), &seen_here, Some(&there)), [put(2)]);
+//! assert_eq!(dead(Some(&here), Some(&there), &seen_there), [put(1).dot]);
+//! assert_eq!(merged(Some(&here), &seen_here, Some(&there), &seen_there), Some(there));
+//! # Ok::<(), selfsame::entry::RecordError>(())
+//! ```
 
 use crate::dots::{Causality, Dot};
 use crate::entry::{Record, Sibling};

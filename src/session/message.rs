@@ -3,6 +3,17 @@
 //! Two kinds: those of a *turn*, in which one side says all it has to say about differences and
 //! ends with [`TurnEnd`]; and *free* ones (requests, refusals, values), which may come at any
 //! time once both openings are known.
+//!
+//! ```
+//! use selfsame::dots::{Dot, DotSet};
+//! use selfsame::session::message::WireDots;
+//!
+//! // sets of dots travel as runs
+//! let dots: DotSet = (5..1_000).map(|at| Dot::new(7, at).expect("not zero")).collect();
+//! let wire = WireDots::from(&dots);
+//! assert_eq!(wire.run_count(), 1);
+//! assert_eq!(wire.to_set(), Some(dots));
+//! ```
 
 use std::collections::BTreeMap;
 
@@ -295,7 +306,7 @@ pub enum HelloReply {
         /// State hash of the responder's snapshot.
         state: StateHash,
         /// Its opening.
-        opening: Opening,
+        opening: Box<Opening>,
         /// Whether the base named in the hello is known here too, and used.
         base_known: bool,
     },

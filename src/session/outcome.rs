@@ -25,7 +25,7 @@ impl Tally {
     /// Keys changed.
     #[must_use]
     pub const fn changed(&self) -> u64 {
-        self.added + self.updated + self.removed
+        self.added.saturating_add(self.updated).saturating_add(self.removed)
     }
 }
 
@@ -201,4 +201,10 @@ pub enum AbortCode {
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
+    /// One dot stands for two puts.
+    #[error(
+        "the two nodes hold different puts of one writer: a machine was copied or resumed while \
+         its node ran. Restart both nodes, and put the keys that differ again (`selfsame diff`)"
+    )]
+    Clone,
 }

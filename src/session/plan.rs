@@ -1,6 +1,14 @@
 //! The planner: which method looks for what announcement did not explain.
 //!
 //! A pure function of what both sides stated, so that its choice can be shown and tested.
+//!
+//! ```
+//! use selfsame::session::plan::{Method, decide};
+//!
+//! let (method, step) = decide(50, 20_000, 0.1);
+//! assert_eq!(method, Method::Steer);
+//! assert!(step.reason.contains("50 of 20000"));
+//! ```
 
 use super::phase::Phase;
 use super::stats::PlanStep;
@@ -47,6 +55,12 @@ pub fn descent_bytes(estimate: u64, entries: u64) -> u64 {
     let own = (levels - shared).max(1.0);
     let node = 16.0 * 8.0 + 8.0;
     (estimate as f64 * (own * node + 120.0) + estimate as f64 * node / 8.0) as u64
+}
+
+/// Bytes that announcing so many entries, of one sibling each, and removals is expected to cost.
+#[must_use]
+pub const fn announcement_bytes(entries: u64, removals: u64) -> u64 {
+    entries.saturating_mul(85).saturating_add(removals.saturating_mul(3))
 }
 
 /// Bytes that two filters over `items` dots with this rate cost.

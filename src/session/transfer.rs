@@ -1,16 +1,16 @@
-//! Values: what is wanted and how, what is sent, what is ready to be applied.
+//! The values that are wanted: how each is asked for, what came, what is ready to be applied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use super::machine::{Flow, Session};
 use super::merge;
-use super::message::{Bulk, Bytes, FreeMessage, Message, ValueItem, Want};
+use super::message::{Bulk, Bytes, FreeMessage, Message, Want};
 use super::outcome::Failure;
 use super::turn::{protocol, raw};
 use crate::delta::{
-    self, BaseId, BlockSignature, ChunkMatch, Encoded, Encoding, Expected, GapRequest, IdMargin,
-    Signature, SignatureKey,
+    self, BaseId, BlockSignature, Encoded, Encoding, Expected, GapRequest, IdMargin, Signature,
+    SignatureKey,
 };
 use crate::dots::Dot;
 use crate::entry::Sibling;
@@ -19,19 +19,13 @@ use crate::replica::{ApplyOutcome, CollectionView, IncomingSibling, KeyUpdate, R
 use crate::types::Key;
 
 /// Bases named for one wanted value.
-const BASES: usize = 4;
-/// Values looked through for a base that was named.
-const HISTORY: usize = 16;
-/// Shorter values travel whole even when a base exists but is not at hand.
-const SIGNATURE_FROM: u64 = 1 << 10;
+pub(super) const BASES: usize = 4;
 /// Values encoded to no more than this travel together in one frame.
-const GATHERED: usize = 256 << 10;
+pub(super) const GATHERED: usize = 256 << 10;
 /// Bytes of a large value in one frame.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 /// Bytes of values that make a batch worth applying.
 const BATCH_BYTES: usize = 4 << 20;
-/// How often one value may be asked for: once, once more whole, and with a signature between.
-const REQUESTS_PER_VALUE: u8 = 4;
 
 /// A value on its way here.
 #[derive(Clone, Debug)]
@@ -41,6 +35,17 @@ struct Awaited {
     bases: Vec<ValueHash>,
     /// Whether it was asked for whole after an encoding that failed.
     retried: bool,
+    /// Whether it was asked for at all yet.
+    requested: bool,
+    /// Whether the sender was given the signature of a base, and blocks of it.
+    described: [bool; 2],
+}
+
+impl Awaited {
+    const fn new(key: KeyHash, sibling: Sibling) -> Self {
+        let (retried, requested, described) = (false, false, [false; 2]);
+        Self { key, sibling, bases: Vec::new(), retried, requested, described }
+    }
 }
 
 /// A key of which not all values are here yet.
@@ -50,6 +55,10 @@ struct PendingKey {
     adds: Vec<IncomingSibling>,
     missing: usize,
     removes: Vec<Dot>,
+    /// Whether a value was asked for: then the rest may come, or the key would never be whole.
+    begun: bool,
+    /// Bytes of what was asked for: in memory here, or on their way.
+    reserved_bytes: u64,
 }
 
 /// What is to come in and to be applied.
@@ -60,6 +69,8 @@ pub(super) struct Incoming {
     awaited: BTreeMap<Dot, Awaited>,
     wanted: VecDeque<Want>,
     outstanding_bytes: u64,
+    /// Sizes of all values that this session took on.
+    accepted_bytes: u64,
     issued: BTreeSet<Dot>,
     ready: VecDeque<KeyUpdate>,
     ready_bytes: usize,
@@ -77,6 +88,11 @@ impl Incoming {
             && self.wanted.is_empty()
             && self.ready.is_empty()
             && self.in_flight.is_empty()
+    }
+
+    /// Sizes of all values that this session took on.
+    pub(super) const fn accepted_bytes(&self) -> u64 {
+        self.accepted_bytes
     }
 
     /// Number of keys that would vanish.
@@ -97,7 +113,9 @@ impl Incoming {
 
     /// Forgets a key that is left out.
     pub(super) fn forget(&mut self, key: &KeyHash) {
-        self.pending.remove(key);
+        if let Some(pending) = self.pending.remove(key) {
+            self.release(pending.reserved_bytes);
+        }
         self.vanishing.remove(key);
         self.awaited.retain(|_, awaited| awaited.key != *key);
         let awaited = &self.awaited;
@@ -105,8 +123,13 @@ impl Incoming {
         self.ready.retain(|update| update.key_hash != *key);
     }
 
+    fn release(&mut self, bytes: u64) {
+        self.outstanding_bytes = self.outstanding_bytes.saturating_sub(bytes);
+    }
+
     fn finish_key(&mut self, key: KeyHash) {
         if let Some(done) = self.pending.remove(&key) {
+            self.release(done.reserved_bytes);
             let bytes = done.adds.iter().filter_map(|add| add.value.as_ref()).map(|v| v.len());
             self.ready_bytes += bytes.sum::<usize>();
             self.ready.push_back(KeyUpdate {
@@ -116,6 +139,22 @@ impl Incoming {
                 remove: done.removes,
             });
         }
+    }
+
+    /// Makes room for a value that is to be asked for, once the window has it.
+    fn reserve(&mut self, dot: Dot, window: u64) -> bool {
+        let Some(awaited) = self.awaited.get_mut(&dot) else { return true };
+        let Some(pending) = self.pending.get_mut(&awaited.key) else { return true };
+        let size = if awaited.requested { 0 } else { awaited.sibling.size };
+        let total = self.outstanding_bytes.saturating_add(size);
+        if self.outstanding_bytes > 0 && !pending.begun && total > window {
+            return false;
+        }
+        awaited.requested = true;
+        pending.begun = true;
+        pending.reserved_bytes = pending.reserved_bytes.saturating_add(size);
+        self.outstanding_bytes = total;
+        true
     }
 
     fn arrived(&mut self, key: KeyHash, dot: Dot, value: Option<Arc<[u8]>>) {
@@ -130,28 +169,8 @@ impl Incoming {
     }
 }
 
-/// A value that the peer asked for.
-#[derive(Clone, Debug)]
-struct Asked {
-    dot: Dot,
-    bases: Vec<BaseId>,
-    signature: Option<Signature>,
-    matched: Option<(ChunkMatch, BlockSignature)>,
-    /// Whether a signature was asked for already.
-    signature_asked: bool,
-}
-
-/// What is to go out.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Outgoing {
-    asked: VecDeque<Asked>,
-    waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,
-    times: BTreeMap<Dot, u8>,
-    sending: Option<(Vec<u8>, usize)>,
-}
-
 impl Session {
-    fn signature_key(&self) -> SignatureKey {
+    pub(super) fn signature_key(&self) -> SignatureKey {
         SignatureKey(self.derive_key("selfsame v1 delta ids"))
     }
 
@@ -159,7 +178,7 @@ impl Session {
         matches!(self.flow, Flow::Both | Flow::Take)
     }
 
-    const fn gives(&self) -> bool {
+    pub(super) const fn gives(&self) -> bool {
         matches!(self.flow, Flow::Both | Flow::Give)
     }
 
@@ -212,6 +231,11 @@ impl Session {
             if removes.is_empty() {
                 return Ok(());
             }
+            if let Some(pending) = incoming.pending.get_mut(&key) {
+                // together with what replaces them, or not at all
+                pending.removes.extend(removes);
+                return Ok(());
+            }
             let update = KeyUpdate { key: None, key_hash: key, add: Vec::new(), remove: removes };
             if vanishes {
                 incoming.vanishing.insert(key, update);
@@ -219,6 +243,9 @@ impl Session {
                 incoming.ready.push_back(update);
             }
             return Ok(());
+        }
+        for sibling in &adds {
+            incoming.accepted_bytes = incoming.accepted_bytes.saturating_add(sibling.size);
         }
         let pending = incoming.pending.entry(key).or_default();
         pending.key = full_key;
@@ -261,15 +288,14 @@ impl Session {
         let mut want = Want { dot: sibling.dot, bases: Vec::new(), signature: None };
         if self.setup.config.enable_binary_diff {
             want.bases = bases.iter().map(|base| BaseId::of(&base.value_hash)).collect();
-            if let Some(first) = bases.first() {
-                if !self.peer_seen()?.has(first.dot) {
-                    // the sender cannot have it: the signature rides along
-                    want.signature = self.signature_of(&key, first, sibling.size, view)?;
-                }
+            let peer = self.peer_seen()?;
+            if let Some(first) = bases.first().filter(|first| !peer.has(first.dot)) {
+                // the sender cannot have it: the signature rides along
+                want.signature = self.signature_of(&key, first, sibling.size, view)?;
             }
         }
         let bases = bases.iter().map(|base| base.value_hash).collect();
-        let awaited = Awaited { key, sibling, bases, retried: false };
+        let awaited = Awaited { bases, ..Awaited::new(key, sibling) };
         self.incoming.awaited.insert(sibling.dot, awaited);
         self.incoming.wanted.push_back(want);
         Ok(())
@@ -296,19 +322,13 @@ impl Session {
         let mut wants = Vec::new();
         let mut bytes = 0;
         while wants.len() < self.setup.config.max_batch_size.max(1) && bytes < GATHERED {
-            let want = incoming.wanted.front()?.clone();
-            let size = incoming.awaited.get(&want.dot).map_or(0, |awaited| awaited.sibling.size);
-            let window = self.setup.limits.max_pending_bytes as u64;
-            if incoming.outstanding_bytes > 0 && incoming.outstanding_bytes + size > window {
+            let Some(want) = incoming.wanted.front() else { break };
+            if !incoming.reserve(want.dot, self.setup.limits.max_pending_bytes as u64) {
                 break;
             }
-            incoming.outstanding_bytes += size;
-            incoming.wanted.pop_front();
+            let Some(want) = incoming.wanted.pop_front() else { break };
             bytes += 16 + want.signature.as_ref().map_or(0, Signature::wire_len);
             wants.push(want);
-            if incoming.wanted.is_empty() {
-                break;
-            }
         }
         (!wants.is_empty()).then_some(FreeMessage::Request(wants))
     }
@@ -363,8 +383,10 @@ impl Session {
     ) -> Result<(), Failure> {
         // what is not awaited any more was left out meanwhile
         let Some(awaited) = self.incoming.awaited.remove(&dot) else { return Ok(()) };
+        if !awaited.requested {
+            return Err(protocol());
+        }
         let size = awaited.sibling.size;
-        self.incoming.outstanding_bytes = self.incoming.outstanding_bytes.saturating_sub(size);
         let base = match encoded.encoding.base() {
             None => None,
             Some(id) => match awaited.bases.iter().find(|hash| id.names(hash)) {
@@ -394,7 +416,8 @@ impl Session {
     }
 
     fn ask_whole(&mut self, dot: Dot, awaited: Awaited) {
-        self.incoming.wanted.push_back(Want { dot, bases: Vec::new(), signature: None });
+        // before what is new: the key that waits for it holds its bytes until then
+        self.incoming.wanted.push_front(Want { dot, bases: Vec::new(), signature: None });
         let awaited = Awaited { retried: true, ..awaited };
         self.incoming.awaited.insert(dot, awaited);
     }
@@ -407,13 +430,20 @@ impl Session {
     ) -> Result<(), Failure> {
         for dot in dots {
             if let Some(awaited) = self.incoming.awaited.remove(dot) {
-                let size = awaited.sibling.size;
-                let outstanding = self.incoming.outstanding_bytes.saturating_sub(size);
-                self.incoming.outstanding_bytes = outstanding;
                 self.refuse(awaited.key, &[(*dot, RefusalReason::Unavailable)], view)?;
             }
         }
         Ok(())
+    }
+
+    /// A base is described to the sender of a value once: by signature, then by blocks.
+    fn describes(&mut self, dot: Dot, round: usize) -> Result<Option<Awaited>, Failure> {
+        let Some(awaited) = self.incoming.awaited.get_mut(&dot) else { return Ok(None) };
+        let again = std::mem::replace(&mut awaited.described[round], true);
+        if again || !awaited.requested {
+            return Err(protocol());
+        }
+        Ok(Some(awaited.clone()))
     }
 
     pub(super) fn peer_needs_signature(
@@ -421,7 +451,7 @@ impl Session {
         dot: Dot,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let Some(awaited) = self.describes(dot, 0)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
             None => None,
@@ -445,7 +475,7 @@ impl Session {
         gaps: &GapRequest,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let Some(awaited) = self.incoming.awaited.get(&dot).cloned() else { return Ok(()) };
+        let Some(awaited) = self.describes(dot, 1)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
             None => None,
@@ -540,8 +570,13 @@ impl Session {
         let key = update.key_hash;
         let missing = update.add.len();
         let siblings: Vec<Sibling> = update.add.iter().map(|add| add.sibling).collect();
-        let pending =
-            PendingKey { key: update.key, adds: update.add, missing, removes: update.remove };
+        let pending = PendingKey {
+            key: update.key,
+            adds: update.add,
+            missing,
+            removes: update.remove,
+            ..PendingKey::default()
+        };
         self.incoming.pending.insert(key, pending);
         for sibling in siblings {
             let lost = outcome.missing_values.contains(&sibling.dot);
@@ -549,184 +584,11 @@ impl Session {
                 Some(value) => self.incoming.arrived(key, sibling.dot, Some(value)),
                 None if !lost => self.incoming.arrived(key, sibling.dot, None),
                 None => {
-                    let awaited = Awaited { key, sibling, bases: Vec::new(), retried: false };
-                    self.ask_whole(sibling.dot, awaited);
+                    self.ask_whole(sibling.dot, Awaited::new(key, sibling));
                 }
             }
         }
         Ok(())
-    }
-
-    /// The peer wants values: each must be a sibling of this snapshot.
-    pub(super) fn peer_wants(
-        &mut self,
-        wants: Vec<Want>,
-        view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
-        if !self.gives() {
-            return Err(protocol());
-        }
-        for want in wants {
-            let times = self.outgoing.times.entry(want.dot).or_insert(0);
-            *times += 1;
-            if *times > REQUESTS_PER_VALUE
-                || want.bases.len() > BASES
-                || view.key_of(want.dot)?.is_none()
-            {
-                return Err(protocol());
-            }
-            self.outgoing.asked.push_back(Asked {
-                dot: want.dot,
-                bases: want.bases,
-                signature: want.signature,
-                matched: None,
-                signature_asked: false,
-            });
-        }
-        Ok(())
-    }
-
-    pub(super) fn peer_signature(&mut self, dot: Dot, signature: Signature) -> Result<(), Failure> {
-        let (mut asked, _) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
-        asked.signature = Some(signature);
-        self.outgoing.asked.push_back(asked);
-        Ok(())
-    }
-
-    pub(super) fn peer_blocks(
-        &mut self,
-        dot: Dot,
-        signature: BlockSignature,
-    ) -> Result<(), Failure> {
-        let (mut asked, matched) = self.outgoing.waiting.remove(&dot).ok_or_else(protocol)?;
-        asked.matched = Some((matched.ok_or_else(protocol)?, signature));
-        self.outgoing.asked.push_back(asked);
-        Ok(())
-    }
-
-    /// The next frame of values.
-    pub(super) fn next_values(
-        &mut self,
-        view: &dyn CollectionView,
-    ) -> Result<Option<Bulk>, Failure> {
-        if let Some((bytes, sent)) = self.outgoing.sending.take() {
-            let end = (sent + CHUNK).min(bytes.len());
-            let chunk = bytes.get(sent..end).unwrap_or_default().to_vec();
-            if end < bytes.len() {
-                self.outgoing.sending = Some((bytes, end));
-            }
-            return Ok(Some(Bulk::Chunk(Bytes(chunk))));
-        }
-        let (mut items, mut gathered) = (Vec::new(), 0);
-        while items.len() < self.setup.config.max_batch_size.max(1) && gathered < GATHERED {
-            let Some(dot) = self.outgoing.asked.front().map(|asked| asked.dot) else { break };
-            let own = self.own_sibling(dot, view)?;
-            if !items.is_empty() && own.is_some_and(|(_, own)| own.size > GATHERED as u64) {
-                break; // a large value travels alone
-            }
-            let Some(asked) = self.outgoing.asked.pop_front() else { break };
-            // a retry replaces what a signature was awaited for
-            self.outgoing.waiting.remove(&dot);
-            let Some(encoded) = self.encode(asked, own, view)? else { continue };
-            if encoded.bytes.len() > GATHERED {
-                let length = encoded.bytes.len() as u64;
-                self.outgoing.sending = Some((encoded.bytes, 0));
-                return Ok(Some(Bulk::Header { dot, encoding: encoded.encoding, length }));
-            }
-            gathered += encoded.wire_len() + 16;
-            items.push(ValueItem { dot, encoded });
-        }
-        Ok((!items.is_empty()).then_some(Bulk::Values(items)))
-    }
-
-    /// Encodes a value; none when it has to wait for the peer or cannot be had.
-    fn encode(
-        &mut self,
-        asked: Asked,
-        own: Option<(KeyHash, Sibling)>,
-        view: &dyn CollectionView,
-    ) -> Result<Option<Encoded>, Failure> {
-        let dot = asked.dot;
-        let Some((key, sibling)) = own else {
-            self.send_free(FreeMessage::Unavailable(vec![dot]));
-            return Ok(None);
-        };
-        let Some(value) = view.value(&key, &sibling.value_hash)? else {
-            self.send_free(FreeMessage::Unavailable(vec![dot]));
-            return Ok(None);
-        };
-        let encoded = match self.delta(asked, &key, &value, view)? {
-            Delta::Waits => return Ok(None),
-            Delta::Made(encoded) => encoded,
-            Delta::None => delta::encode_whole(&value),
-        };
-        self.stats.sent.count(&encoded, sibling.size);
-        Ok(Some(encoded))
-    }
-
-    fn delta(
-        &mut self,
-        mut asked: Asked,
-        key: &KeyHash,
-        value: &[u8],
-        view: &dyn CollectionView,
-    ) -> Result<Delta, Failure> {
-        let Some(&first) = asked.bases.first() else { return Ok(Delta::None) };
-        if !self.setup.config.enable_binary_diff {
-            return Ok(Delta::None);
-        }
-        for hash in view.value_hashes(key, HISTORY)? {
-            let Some(&id) = asked.bases.iter().find(|id| id.names(&hash)) else { continue };
-            if let Some(base) = view.value(key, &hash)? {
-                return Ok(delta::encode_with_base(&base, id, value).into());
-            }
-        }
-        let key = self.signature_key();
-        let limits = &self.setup.limits;
-        if let Some((matched, blocks)) = &asked.matched {
-            let patch = delta::diff(value, matched, Some(blocks), &key, limits).ok();
-            return Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into());
-        }
-        match &asked.signature {
-            Some(Signature::Blocks(blocks)) => {
-                let patch = delta::diff_blocks(value, blocks, &key, limits).ok();
-                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
-            }
-            Some(Signature::Chunks(chunks)) => {
-                let Ok(matched) = delta::match_chunks(value, chunks, &key, limits) else {
-                    return Ok(Delta::None);
-                };
-                if let Some(gaps) = matched.gaps() {
-                    let dot = asked.dot;
-                    self.outgoing.waiting.insert(dot, (asked, Some(matched)));
-                    self.send_free(FreeMessage::NeedBlocks { dot, gaps });
-                    return Ok(Delta::Waits);
-                }
-                let patch = delta::diff(value, &matched, None, &key, limits).ok();
-                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
-            }
-            None if (value.len() as u64) < SIGNATURE_FROM || asked.signature_asked => {
-                Ok(Delta::None)
-            }
-            None => {
-                asked.signature_asked = true;
-                let dot = asked.dot;
-                self.outgoing.waiting.insert(dot, (asked, None));
-                self.send_free(FreeMessage::NeedSignature(dot));
-                Ok(Delta::Waits)
-            }
-        }
-    }
-
-    fn own_sibling(
-        &self,
-        dot: Dot,
-        view: &dyn CollectionView,
-    ) -> Result<Option<(KeyHash, Sibling)>, Failure> {
-        let Some(key) = view.key_of(dot)? else { return Ok(None) };
-        let entry = view.entry(&key)?;
-        let sibling = entry.and_then(|entry| entry.record.sibling(dot).copied());
-        Ok(sibling.map(|sibling| (key, sibling)))
     }
 
     pub(super) fn send_free(&mut self, message: FreeMessage) {
@@ -739,18 +601,5 @@ impl Session {
         hasher.update(&self.setup.channel);
         hasher.update(self.id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
         hasher.finalize().into()
-    }
-}
-
-/// What came of trying a delta.
-enum Delta {
-    Made(Encoded),
-    Waits,
-    None,
-}
-
-impl From<Option<Encoded>> for Delta {
-    fn from(encoded: Option<Encoded>) -> Self {
-        encoded.map_or(Self::None, Self::Made)
     }
 }

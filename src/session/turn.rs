@@ -1,6 +1,7 @@
 //! Turns: what one side says about differences before it is the other's turn.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
@@ -10,8 +11,9 @@ use super::message::{
 };
 use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
+use super::plan;
 use crate::delta::{Encoded, Encoding};
-use crate::dots::{Dot, DotRun, DotSet};
+use crate::dots::{Causality, Dot, DotRun, DotSet};
 use crate::entry::Record;
 use crate::hash::KeyHash;
 use crate::replica::CollectionView;
@@ -21,6 +23,8 @@ use crate::types::Key;
 const INLINE_BYTES: u64 = 256;
 /// Aim for the size of a message that gathers several items.
 const GATHERED_BYTES: usize = 128 << 10;
+/// Bytes that a run of dots takes in a message, at most.
+const RUN_BYTES: usize = 27;
 /// Runs of dots in one message.
 const RUNS_PER_MESSAGE: usize = 16_384;
 /// Without a list of what the peer holds above its context, at most so many dots are announced
@@ -32,6 +36,10 @@ const REMOVALS_AT_FIRST_CONTACT: usize = 4_096;
 const REMOVALS_PER_SESSION: usize = 262_144;
 /// Dots read from the dot index at a time.
 const DOTS_AT_ONCE: usize = 4_096;
+/// Bytes that a sibling takes in memory: in its record, and where its dot stands.
+const LEARNED_SIBLING_BYTES: usize = 128;
+/// Bytes that one session learns of keys, for each key that it may learn of.
+const BYTES_PER_KEY: usize = 512;
 
 /// Something to say in this side's turn.
 #[derive(Clone, Debug)]
@@ -41,7 +49,7 @@ pub(super) enum TurnItem {
     /// The other side's state of this key is wanted.
     Ask(KeyHash, Phase),
     /// A message as it is.
-    Message(TurnMessage),
+    Message(Box<TurnMessage>),
     /// Children of a prefix.
     Nodes(NodeHashes),
     /// Leaves below a prefix.
@@ -51,39 +59,53 @@ pub(super) enum TurnItem {
 impl Session {
     /// Tells the peer the state of a key, once.
     pub(super) fn tell(&mut self, key: KeyHash, found_by: Phase) {
-        if self.flow == Flow::Take {
-            if self.knowledge.mark_told(key, found_by) {
-                self.items.push_back(TurnItem::Ask(key, found_by));
-            }
-        } else if self.knowledge.len() < self.setup.limits.max_session_entries
-            || self.knowledge.get(&key).is_some()
-        {
-            if self.knowledge.mark_told(key, found_by) {
-                self.items.push_back(TurnItem::Tell(key, found_by));
-            }
-        } else {
+        let room = self.knowledge.len() < self.setup.limits.max_session_entries
+            || self.knowledge.get(&key).is_some();
+        if !room {
             self.partial = true;
+        } else if self.knowledge.mark_told(key, found_by) {
+            self.items.push_back(match self.flow {
+                Flow::Take => TurnItem::Ask(key, found_by),
+                _ => TurnItem::Tell(key, found_by),
+            });
         }
     }
 
     /// Names dots as seen dead here.
     pub(super) fn name_removed(&mut self, dots: &DotSet) {
         for part in split_runs(dots) {
-            self.items.push_back(TurnItem::Message(TurnMessage::Removed(WireDots::from(&part))));
+            self.queue_dots(&part, TurnMessage::Removed);
         }
     }
 
     /// Asks which of these dots the peer has seen dead.
     pub(super) fn ask_removed(&mut self, dots: &DotSet) {
         for part in split_runs(dots) {
-            let dots = WireDots::from(&part);
-            self.items.push_back(TurnItem::Message(TurnMessage::Candidates(dots)));
+            self.queue_dots(&part, TurnMessage::Candidates);
         }
+    }
+
+    fn queue_dots(&mut self, dots: &DotSet, message: impl FnOnce(WireDots) -> TurnMessage) {
+        let bytes = RUN_BYTES * dots.run_count();
+        let message = Box::new(message(WireDots::from(dots)));
+        self.queue(TurnItem::Message(message), bytes);
+    }
+
+    /// Queues what answers the peer. It decides how much that is: over the limit the rest is left
+    /// to another session, and this one does not join.
+    pub(super) fn queue(&mut self, item: TurnItem, bytes: usize) {
+        let total = self.effort.queued_bytes.saturating_add(bytes);
+        if total > self.setup.limits.max_pending_bytes {
+            self.partial = true;
+            return;
+        }
+        self.effort.queued_bytes = total;
+        self.items.push_back(item);
     }
 
     /// Announces what the peer has never seen, and logged removals (rule D6).
     pub(super) fn announce(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
-        let peer = self.peer_seen()?.clone();
+        let peer = Arc::clone(self.peer_seen()?);
         let mut unseen = Vec::new();
         let mut uncertain = 0;
         for writer in view.writers()? {
@@ -106,14 +128,21 @@ impl Session {
         if uncertain > UNCERTAIN_ANNOUNCEMENTS {
             unseen.clear();
         }
+        let entries = unseen.len() as u64;
         for key in unseen {
             self.tell(key, Phase::Announce);
         }
-        self.announce_removals(view)
+        let removals = self.announce_removals(view)?;
+        self.note_plan(
+            Phase::Announce,
+            format!("the peer has not seen {entries} entries and may hold {removals} removed dots"),
+            plan::announcement_bytes(entries, removals),
+        );
+        Ok(())
     }
 
-    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
-        let peer = self.peer_seen()?.clone();
+    fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<u64, Failure> {
+        let peer = Arc::clone(self.peer_seen()?);
         let known = view.join_record(&self.setup.peer)?;
         let (position, limit) = match &known {
             Some(record) => (record.log_position, REMOVALS_PER_SESSION),
@@ -123,10 +152,10 @@ impl Session {
         let mut named = DotSet::default();
         for run in log.dots.runs() {
             // what the peer has not seen it cannot hold
-            named_of_run(run, &peer, &mut named);
+            known_of_run(run, &peer.causality, peer.above.as_ref(), &mut named);
         }
         self.name_removed(&named);
-        Ok(())
+        Ok(named.count())
     }
 
     /// Takes in a part of the peer's turn.
@@ -219,6 +248,7 @@ impl Session {
         if let Some(message) = self.gather(view)? {
             return Ok(Some(Message::Turn(message)));
         }
+        self.effort.queued_bytes = 0;
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
         Ok(Some(Message::TurnEnd(TurnEnd {
@@ -232,21 +262,25 @@ impl Session {
         match self.items.front() {
             None => Ok(None),
             Some(TurnItem::Message(_)) => match self.items.pop_front() {
-                Some(TurnItem::Message(message)) => Ok(Some(message)),
+                Some(TurnItem::Message(message)) => Ok(Some(*message)),
                 _ => Ok(None),
             },
-            Some(TurnItem::Nodes(_)) => {
-                Ok(Some(TurnMessage::Nodes(take_while(&mut self.items, |item| match item {
-                    TurnItem::Nodes(node) => Ok((node.hashes.0.len() + 40, node)),
-                    other => Err(other),
-                }))))
-            }
-            Some(TurnItem::Leaves(_)) => {
-                Ok(Some(TurnMessage::Leaves(take_while(&mut self.items, |item| match item {
-                    TurnItem::Leaves(list) => Ok((list.leaves.0.len() + 40, list)),
-                    other => Err(other),
-                }))))
-            }
+            Some(TurnItem::Nodes(_)) => Ok(Some(TurnMessage::Nodes(take_while(
+                &mut self.items,
+                |item| match item {
+                    TurnItem::Nodes(node) => Some((node.hashes.0.len() + 40, node)),
+                    _ => None,
+                },
+                |item| matches!(item, TurnItem::Nodes(_)),
+            )))),
+            Some(TurnItem::Leaves(_)) => Ok(Some(TurnMessage::Leaves(take_while(
+                &mut self.items,
+                |item| match item {
+                    TurnItem::Leaves(list) => Some((list.leaves.0.len() + 40, list)),
+                    _ => None,
+                },
+                |item| matches!(item, TurnItem::Leaves(_)),
+            )))),
             Some(&(TurnItem::Tell(_, found_by) | TurnItem::Ask(_, found_by))) => {
                 self.gather_states(found_by, view).map(Some)
             }
@@ -278,6 +312,11 @@ impl Session {
                 _ => break,
             }
             self.items.pop_front();
+            if self.told_bytes > self.setup.limits.max_session_bytes {
+                // enough for one session: the rest is told by the next
+                self.partial = true;
+                self.items.retain(|item| !matches!(item, TurnItem::Tell(..) | TurnItem::Ask(..)));
+            }
         }
         Ok(TurnMessage::States { found_by: phase, held, absent, ask })
     }
@@ -289,6 +328,8 @@ impl Session {
     ) -> Result<Option<KeyState>, Failure> {
         let Some(entry) = view.entry(key)? else { return Ok(None) };
         let peer = self.peer_seen()?;
+        let news = entry.record.siblings().iter().filter(|sibling| !peer.has(sibling.dot));
+        let told: u64 = news.fold(0, |sum, sibling| sum.saturating_add(sibling.size));
         let mut values = Vec::new();
         if self.flow != Flow::Compare {
             let small = entry
@@ -305,6 +346,9 @@ impl Session {
         }
         for (_, value) in &values {
             self.stats.sent.count(&raw(value.0.clone()), value.0.len() as u64);
+        }
+        if self.flow != Flow::Compare {
+            self.told_bytes = self.told_bytes.saturating_add(told);
         }
         let siblings = entry.record.siblings().to_vec();
         Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
@@ -326,9 +370,10 @@ impl Session {
             return Err(protocol());
         }
         let key_hash = self.ours.spec.algorithm.key_hash(&key);
-        if !self.room_for(&key_hash) {
+        if !self.room_for(&key_hash) || !self.room_for_bytes(&key, &record) {
             return Ok(());
         }
+        self.check_dots(&key_hash, &record, view)?;
         self.count_found(&key_hash, found_by);
         self.knowledge.learn_dots(key_hash, &record);
         let known = self.knowledge.entry(key_hash, found_by);
@@ -339,10 +384,33 @@ impl Session {
         known.theirs = Theirs::Holds(record);
         for (at, value) in state.values {
             let sibling = state.siblings.get(usize::from(at)).ok_or_else(protocol)?;
+            if sibling.size > INLINE_BYTES {
+                return Err(protocol());
+            }
             self.inline_value(sibling, value.0)?;
         }
         self.learned(key_hash, found_by, view, now_ms)?;
         self.incoming.forget_inline();
+        Ok(())
+    }
+
+    /// A dot that is held here must stand for the same put there: else each side would take its
+    /// own for seen and dead at the other, and both would go.
+    fn check_dots(
+        &self,
+        key: &KeyHash,
+        record: &Record,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if self.flow == Flow::Compare {
+            return Ok(());
+        }
+        for sibling in record.siblings() {
+            let own = self.own_sibling(sibling.dot, view)?;
+            if own.is_some_and(|own| own != (*key, *sibling)) {
+                return Err(Failure::Ours(AbortCode::Clone));
+            }
+        }
         Ok(())
     }
 
@@ -367,9 +435,23 @@ impl Session {
         self.learned(key, found_by, view, 0)
     }
 
-    fn room_for(&mut self, key: &KeyHash) -> bool {
-        let room = self.knowledge.len() < 2 * self.setup.limits.max_session_entries
+    pub(super) fn room_for(&mut self, key: &KeyHash) -> bool {
+        let limits = &self.setup.limits;
+        let room = self.incoming.accepted_bytes() <= limits.max_session_bytes.saturating_mul(2)
+            && self.knowledge.len() < 2 * limits.max_session_entries
             || self.knowledge.get(key).is_some();
+        self.partial |= !room;
+        room
+    }
+
+    fn room_for_bytes(&mut self, key: &Key, record: &Record) -> bool {
+        let bytes = key.as_bytes().len() + LEARNED_SIBLING_BYTES * record.siblings().len();
+        let total = self.effort.learned_bytes.saturating_add(bytes);
+        let most = self.setup.limits.max_session_entries.saturating_mul(BYTES_PER_KEY);
+        let room = total <= most;
+        if room {
+            self.effort.learned_bytes = total;
+        }
         self.partial |= !room;
         room
     }
@@ -390,7 +472,7 @@ impl Session {
     ) -> Result<(), Failure> {
         self.progress += 1;
         self.judge(key, view, now_ms)?;
-        let peer = self.peer_seen()?.clone();
+        let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.refresh(&key, view, &peer)?;
         self.update(key, view)?;
         self.answer(key, found_by, view)
@@ -404,11 +486,17 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let Some(known) = self.knowledge.get(&key) else { return Ok(()) };
-        if known.told || known.excluded {
+        if known.told {
             return Ok(());
         }
         match self.flow {
             Flow::Take | Flow::Give => Ok(()),
+            Flow::Both if known.excluded => {
+                // the peer leaves the key out too, and must not take what it was never told of
+                // for seen and dead
+                self.tell(key, found_by);
+                Ok(())
+            }
             Flow::Compare => {
                 self.tell(key, found_by);
                 Ok(())
@@ -451,17 +539,23 @@ impl Session {
         if self.flow == Flow::Give {
             return Err(protocol());
         }
-        let peer = self.peer_seen()?.clone();
+        let found_by = match self.phase {
+            Phase::BloomExchange | Phase::MerkleComparison => self.phase,
+            _ => Phase::Announce,
+        };
+        let peer = Arc::clone(self.peer_seen()?);
         for run in dots.runs() {
-            for (dot, key) in held_in(run, view)? {
+            let mut held = HeldIn::new(run);
+            while let Some((dot, key)) = held.next(view)? {
+                self.charge(1)?;
                 if !peer.causality.knows(dot) {
                     return Err(protocol());
                 }
                 if !self.room_for(&key) {
                     return Ok(());
                 }
-                self.count_found(&key, Phase::Announce);
-                let known = self.knowledge.entry(key, Phase::Announce);
+                self.count_found(&key, found_by);
+                let known = self.knowledge.entry(key, found_by);
                 if !known.gone.contains(&dot) {
                     known.gone.push(dot);
                     self.progress += 1;
@@ -469,7 +563,7 @@ impl Session {
                     self.update(key, view)?;
                     if self.flow == Flow::Compare {
                         // the answer says what the peer holds instead
-                        self.tell(key, Phase::Announce);
+                        self.tell(key, found_by);
                     }
                 }
             }
@@ -481,13 +575,16 @@ impl Session {
         if self.flow == Flow::Take {
             return Err(protocol());
         }
-        if dots.count() > 16 * self.setup.limits.max_session_entries as u64 {
-            return Err(Failure::Ours(AbortCode::Limit));
-        }
+        // by runs: a peer may ask about more dots than anyone can walk
+        let seen = view.causality();
         let mut dead = DotSet::default();
-        for dot in dots.iter() {
-            if view.causality().knows(dot) && view.key_of(dot)?.is_none() {
-                dead.insert(dot);
+        for run in dots.runs() {
+            self.charge(1)?;
+            known_of_run(run, seen, Some(seen.exceptions()), &mut dead);
+            let mut held = HeldIn::new(run);
+            while let Some((dot, _)) = held.next(view)? {
+                self.charge(1)?;
+                dead.remove(dot);
             }
         }
         self.name_removed(&dead);
@@ -496,7 +593,7 @@ impl Session {
 
     /// In a one-way session the taker's overlay begins without what the giver has never seen.
     pub(super) fn forget_unseen(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
-        let peer = self.peer_seen()?.clone();
+        let peer = Arc::clone(self.peer_seen()?);
         for writer in view.writers()? {
             let mut after = peer.causality.counter(writer);
             loop {
@@ -591,7 +688,7 @@ impl Session {
 }
 
 /// Most runs of dots above the context that are listed in an opening.
-pub(super) const MAX_RUNS_ABOVE: usize = 4_096;
+pub(super) const MAX_RUNS_ABOVE: usize = 32_768;
 
 /// A value that rides along as it stands.
 pub(super) const fn raw(bytes: Vec<u8>) -> Encoded {
@@ -602,34 +699,48 @@ pub(super) const fn protocol() -> Failure {
     Failure::Ours(AbortCode::Protocol)
 }
 
-/// The dots of a run that are held.
-fn held_in(run: DotRun, view: &dyn CollectionView) -> Result<Vec<(Dot, KeyHash)>, Failure> {
-    let mut held = Vec::new();
-    let mut after = run.first - 1;
-    loop {
-        let dots = view.dots_after(run.writer, after, DOTS_AT_ONCE)?;
-        let Some(&(last, _)) = dots.last() else { break };
-        after = last.counter();
-        held.extend(dots.iter().filter(|(dot, _)| dot.counter() <= run.last));
-        if dots.len() < DOTS_AT_ONCE || last.counter() >= run.last {
-            break;
-        }
-    }
-    Ok(held)
+/// The dots of a run that are held, read a part at a time.
+struct HeldIn {
+    run: DotRun,
+    part: std::vec::IntoIter<(Dot, KeyHash)>,
+    /// Where the next part begins; none after the last.
+    after: Option<u64>,
 }
 
-fn named_of_run(run: DotRun, peer: &super::knowledge::PeerSeen, named: &mut DotSet) {
-    let covered = peer.causality.counter(run.writer).min(run.last);
-    if let Some(known) = DotRun::new(run.writer, run.first, covered) {
-        named.insert_run(known);
+impl HeldIn {
+    fn new(run: DotRun) -> Self {
+        Self { run, part: Vec::new().into_iter(), after: Some(run.first - 1) }
     }
-    if let Some(above) = &peer.above {
-        for held in above.runs_of(run.writer) {
-            let (first, last) = (held.first.max(run.first), held.last.min(run.last));
-            if let Some(both) = DotRun::new(run.writer, first, last) {
-                named.insert_run(both);
+
+    fn next(&mut self, view: &dyn CollectionView) -> Result<Option<(Dot, KeyHash)>, Failure> {
+        loop {
+            if let Some(held) = self.part.next() {
+                return Ok(Some(held).filter(|(dot, _)| dot.counter() <= self.run.last));
             }
+            let Some(after) = self.after else { return Ok(None) };
+            let most = self.run.last.saturating_sub(after).min(DOTS_AT_ONCE as u64) as usize;
+            let part = view.dots_after(self.run.writer, after, most)?;
+            let last = part.last().map(|(dot, _)| dot.counter());
+            self.after = last.filter(|&last| part.len() == most && last < self.run.last);
+            self.part = part.into_iter();
         }
+    }
+}
+
+/// The dots of a run that the context covers or that are among those above it.
+fn known_of_run(run: DotRun, seen: &Causality, above: Option<&DotSet>, known: &mut DotSet) {
+    let covered = seen.counter(run.writer).min(run.last);
+    if let Some(covered) = DotRun::new(run.writer, run.first, covered) {
+        known.insert_run(covered);
+    }
+    let Some(above) = above else { return };
+    let mut from = Some(run.first);
+    while let Some(first) = from.and_then(|from| above.next_from(run.writer, from)) {
+        let around = Dot::of(run.writer, first).and_then(|dot| above.run_around(dot));
+        let Some(last) = around.map(|around| around.last.min(run.last)) else { break };
+        let Some(both) = DotRun::new(run.writer, first, last) else { break };
+        known.insert_run(both);
+        from = last.checked_add(1).filter(|&next| next <= run.last);
     }
 }
 
@@ -644,22 +755,17 @@ fn split_runs(dots: &DotSet) -> Vec<DotSet> {
         .collect()
 }
 
+/// Items of one kind from the front, up to about a message.
 fn take_while<T>(
     items: &mut VecDeque<TurnItem>,
-    pick: impl Fn(TurnItem) -> Result<(usize, T), TurnItem>,
+    pick: impl Fn(TurnItem) -> Option<(usize, T)>,
+    is_such: impl Fn(&TurnItem) -> bool,
 ) -> Vec<T> {
     let (mut taken, mut bytes) = (Vec::new(), 0);
-    while bytes < GATHERED_BYTES {
-        let Some(item) = items.pop_front() else { break };
-        match pick(item) {
-            Ok((size, picked)) => {
-                bytes += size;
-                taken.push(picked);
-            }
-            Err(other) => {
-                items.push_front(other);
-                break;
-            }
+    while bytes < GATHERED_BYTES && items.front().is_some_and(&is_such) {
+        if let Some((size, picked)) = items.pop_front().and_then(&pick) {
+            bytes += size;
+            taken.push(picked);
         }
     }
     taken

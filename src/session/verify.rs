@@ -1,6 +1,7 @@
 //! Refusals, verification, join and certificate: how a session ends well.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::machine::{Flow, Session, Turn};
 use super::merge;
@@ -28,6 +29,8 @@ enum Joining {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Verification {
     refused: BTreeMap<Dot, RefusedItem>,
+    /// Dots held of left-out keys that the peer has seen dead above its context.
+    kept: DotSet,
     refusals_sent: u64,
     refusals_received: u64,
     ready_sent: Option<Ready>,
@@ -41,6 +44,11 @@ pub(super) struct Verification {
 }
 
 impl Verification {
+    /// Whether either side has refused anything.
+    pub(super) const fn has_refusals(&self) -> bool {
+        self.refusals_sent > 0 || self.refusals_received > 0
+    }
+
     /// Whether turns may still be taken.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.joining, Joining::NotYet)
@@ -114,6 +122,9 @@ impl Session {
                 Some(key) => key,
                 None => self.knowledge.learned_key(dot).ok_or_else(protocol)?,
             };
+            if !self.room_for(&key) {
+                continue;
+            }
             let item = RefusedItem { dot, reason, by_us: false };
             self.verification.refused.insert(dot, item);
             self.leave_out(key, view)?;
@@ -123,10 +134,15 @@ impl Session {
     }
 
     fn leave_out(&mut self, key: KeyHash, view: &dyn CollectionView) -> Result<(), Failure> {
-        let peer = self.peer_seen()?.clone();
+        let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.entry(key, self.phase).excluded = true;
         self.incoming.forget(&key);
         self.knowledge.refresh(&key, view, &peer)?;
+        // what of it is held above the context is not removed by the join either
+        let entry = view.entry(&key)?;
+        let held = entry.iter().flat_map(|entry| entry.record.siblings());
+        let dead = held.filter(|sibling| peer.causality.exceptions().contains(sibling.dot));
+        self.verification.kept.extend(&dead.map(|sibling| sibling.dot).collect());
         Ok(())
     }
 
@@ -203,6 +219,9 @@ impl Session {
         if theirs.tree != tree {
             return Err(Failure::Ours(AbortCode::RootMismatch));
         }
+        if self.flow == Flow::Take && self.verification.refused.is_empty() {
+            self.check_taken()?;
+        }
         if self.flow == Flow::Both && self.verification.refused.is_empty() {
             self.prepare_certificate(view)?;
         }
@@ -211,6 +230,14 @@ impl Session {
             self.verification.joining = Joining::Durable;
         }
         Ok(())
+    }
+
+    /// What was taken must be the snapshot whose context is to be joined: that of the opening.
+    fn check_taken(&self) -> Result<(), Failure> {
+        let tree = self.knowledge.tree();
+        let taken = Envelope::new(self.ours.spec.clone(), tree.tree_hash(), tree.totals());
+        let same = taken.is_ok_and(|taken| Some(taken.root()) == self.theirs.root);
+        if same { Ok(()) } else { Err(Failure::Ours(AbortCode::Lie)) }
     }
 
     /// The merged context, canonical with the merged entries, and what both will sign.
@@ -271,16 +298,20 @@ impl Session {
         Some(JoinRequest { epoch: self.ours.epoch, peer, refused: self.not_taken() })
     }
 
-    /// All dots of left-out keys that the peer holds and this side may not have taken.
+    /// Of left-out keys: all dots that the peer holds and this side may not have taken, and those
+    /// held here that the peer has seen dead.
     fn not_taken(&self) -> DotSet {
-        self.knowledge
+        let of_peer = self
+            .knowledge
             .iter()
             .filter(|(_, known)| known.excluded)
             .filter_map(|(_, known)| known.theirs.record())
             .flat_map(Record::siblings)
             .map(|sibling| sibling.dot)
-            .filter(|&dot| !self.ours.causality.knows(dot))
-            .collect()
+            .filter(|&dot| !self.ours.causality.knows(dot));
+        let mut dots: DotSet = of_peer.collect();
+        dots.extend(&self.verification.kept);
+        dots
     }
 
     /// The join is durable, or was not possible. `sign` signs with the key of this node's id.
@@ -297,7 +328,7 @@ impl Session {
             // what is signed is durable by now
             Signature::from_bytes(sign(&message.to_bytes()))
         });
-        self.verification.own_signature = signature.clone();
+        self.verification.own_signature = signature;
         let signature = signature.map(|signature| Bytes(signature.to_bytes().to_vec()));
         self.send_free(FreeMessage::Joined { signature });
         if let Err(failure) = self.conclude() {
@@ -334,7 +365,7 @@ impl Session {
             self.outcome = Some(Outcome::Incomplete { refused });
             return Ok(());
         };
-        let (Some(own), Some(theirs)) = (self.verification.own_signature.clone(), signature) else {
+        let (Some(own), Some(theirs)) = (self.verification.own_signature, signature) else {
             return Err(protocol());
         };
         let theirs = Signature::parse(&theirs).map_err(|_| protocol())?;

@@ -1,4 +1,17 @@
 //! The one place that knows the wire codec: bincode 2, standard configuration, with a limit.
+//!
+//! ```
+//! use selfsame::session::AbortCode;
+//! use selfsame::session::message::{FreeMessage, Message};
+//! use selfsame::session::wire::{decode, encode};
+//!
+//! let message = Message::Free(FreeMessage::Abort(AbortCode::Busy));
+//! let mut frame = encode(&message)?;
+//! assert_eq!(decode::<Message>(&frame)?, message);
+//! frame.push(0);
+//! assert!(decode::<Message>(&frame).is_err()); // nothing may follow
+//! # Ok::<(), selfsame::session::wire::WireError>(())
+//! ```
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

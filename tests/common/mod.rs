@@ -176,6 +176,7 @@ struct End {
 }
 
 /// How a session between two nodes went.
+#[derive(Debug)]
 pub struct Run {
     pub outcomes: [Outcome; 2],
     pub stats: [SyncStats; 2],

@@ -1,0 +1,258 @@
+//! The values that the peer asks for: how each is encoded, what is sent when.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::machine::Session;
+use super::message::{Bulk, Bytes, FreeMessage, ValueItem, Want};
+use super::outcome::{AbortCode, Failure};
+use super::transfer::{BASES, CHUNK, GATHERED};
+use super::turn::protocol;
+use crate::delta::{self, BaseId, BlockSignature, ChunkMatch, Encoded, Signature};
+use crate::dots::Dot;
+use crate::entry::Sibling;
+use crate::hash::KeyHash;
+use crate::replica::CollectionView;
+
+/// Values looked through for a base that was named.
+const HISTORY: usize = 16;
+/// Shorter values travel whole even when a base exists but is not at hand.
+const SIGNATURE_FROM: u64 = 1 << 10;
+/// How often one value may be asked for: once, once more whole, and with a signature between.
+const REQUESTS_PER_VALUE: u8 = 4;
+
+/// A value that the peer asked for.
+#[derive(Clone, Debug)]
+struct Asked {
+    dot: Dot,
+    bases: Vec<BaseId>,
+    signature: Option<Signature>,
+    matched: Option<(ChunkMatch, BlockSignature)>,
+    /// Whether a signature was asked for already.
+    signature_asked: bool,
+}
+
+/// What is to go out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Outgoing {
+    asked: VecDeque<Asked>,
+    waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,
+    times: BTreeMap<Dot, u8>,
+    sending: Option<(Vec<u8>, usize)>,
+    /// Bytes of signatures that wait with what was asked.
+    signature_bytes: usize,
+}
+
+impl Asked {
+    fn signature_bytes(&self) -> usize {
+        let blocks = self.matched.as_ref().map_or(0, |(_, blocks)| blocks.wire_len());
+        blocks + self.signature.as_ref().map_or(0, Signature::wire_len)
+    }
+}
+
+impl Outgoing {
+    fn ask(&mut self, asked: Asked, most: usize) -> Result<(), Failure> {
+        self.signature_bytes += asked.signature_bytes();
+        if self.signature_bytes > most {
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        self.asked.push_back(asked);
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<Asked> {
+        let asked = self.asked.pop_front()?;
+        self.signature_bytes -= asked.signature_bytes();
+        Some(asked)
+    }
+
+    fn wait(&mut self, asked: Asked, matched: Option<ChunkMatch>) {
+        self.signature_bytes += asked.signature_bytes();
+        self.waiting.insert(asked.dot, (asked, matched));
+    }
+
+    fn waited(&mut self, dot: Dot) -> Option<(Asked, Option<ChunkMatch>)> {
+        let waited = self.waiting.remove(&dot)?;
+        self.signature_bytes -= waited.0.signature_bytes();
+        Some(waited)
+    }
+}
+impl Session {
+    /// The peer wants values: each must be a sibling of this snapshot.
+    pub(super) fn peer_wants(
+        &mut self,
+        wants: Vec<Want>,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if !self.gives() {
+            return Err(protocol());
+        }
+        for want in wants {
+            let times = self.outgoing.times.entry(want.dot).or_insert(0);
+            *times += 1;
+            if *times > REQUESTS_PER_VALUE
+                || want.bases.len() > BASES
+                || view.key_of(want.dot)?.is_none()
+            {
+                return Err(protocol());
+            }
+            let Want { dot, bases, signature } = want;
+            let asked = Asked { dot, bases, signature, matched: None, signature_asked: false };
+            self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn peer_signature(&mut self, dot: Dot, signature: Signature) -> Result<(), Failure> {
+        let (mut asked, _) = self.outgoing.waited(dot).ok_or_else(protocol)?;
+        asked.signature = Some(signature);
+        self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
+    }
+
+    pub(super) fn peer_blocks(
+        &mut self,
+        dot: Dot,
+        signature: BlockSignature,
+    ) -> Result<(), Failure> {
+        let (mut asked, matched) = self.outgoing.waited(dot).ok_or_else(protocol)?;
+        asked.matched = Some((matched.ok_or_else(protocol)?, signature));
+        self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
+    }
+
+    /// The next frame of values.
+    pub(super) fn next_values(
+        &mut self,
+        view: &dyn CollectionView,
+    ) -> Result<Option<Bulk>, Failure> {
+        if let Some((bytes, sent)) = self.outgoing.sending.take() {
+            let end = (sent + CHUNK).min(bytes.len());
+            let chunk = bytes.get(sent..end).unwrap_or_default().to_vec();
+            if end < bytes.len() {
+                self.outgoing.sending = Some((bytes, end));
+            }
+            return Ok(Some(Bulk::Chunk(Bytes(chunk))));
+        }
+        let (mut items, mut gathered) = (Vec::new(), 0);
+        while items.len() < self.setup.config.max_batch_size.max(1) && gathered < GATHERED {
+            let Some(dot) = self.outgoing.asked.front().map(|asked| asked.dot) else { break };
+            let own = self.own_sibling(dot, view)?;
+            if !items.is_empty() && own.is_some_and(|(_, own)| own.size > GATHERED as u64) {
+                break; // a large value travels alone
+            }
+            let Some(asked) = self.outgoing.next() else { break };
+            // a retry replaces what a signature was awaited for
+            self.outgoing.waited(dot);
+            let Some(encoded) = self.encode(asked, own, view)? else { continue };
+            if encoded.bytes.len() > GATHERED {
+                let length = encoded.bytes.len() as u64;
+                self.outgoing.sending = Some((encoded.bytes, 0));
+                return Ok(Some(Bulk::Header { dot, encoding: encoded.encoding, length }));
+            }
+            gathered += encoded.wire_len() + 16;
+            items.push(ValueItem { dot, encoded });
+        }
+        Ok((!items.is_empty()).then_some(Bulk::Values(items)))
+    }
+
+    /// Encodes a value; none when it has to wait for the peer or cannot be had.
+    fn encode(
+        &mut self,
+        asked: Asked,
+        own: Option<(KeyHash, Sibling)>,
+        view: &dyn CollectionView,
+    ) -> Result<Option<Encoded>, Failure> {
+        let dot = asked.dot;
+        let Some((key, sibling)) = own else {
+            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            return Ok(None);
+        };
+        let Some(value) = view.value(&key, &sibling.value_hash)? else {
+            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            return Ok(None);
+        };
+        let encoded = match self.delta(asked, &key, &value, view)? {
+            Delta::Waits => return Ok(None),
+            Delta::Made(encoded) => encoded,
+            Delta::None => delta::encode_whole(&value),
+        };
+        self.stats.sent.count(&encoded, sibling.size);
+        Ok(Some(encoded))
+    }
+
+    fn delta(
+        &mut self,
+        mut asked: Asked,
+        key: &KeyHash,
+        value: &[u8],
+        view: &dyn CollectionView,
+    ) -> Result<Delta, Failure> {
+        let Some(&first) = asked.bases.first() else { return Ok(Delta::None) };
+        if !self.setup.config.enable_binary_diff {
+            return Ok(Delta::None);
+        }
+        for hash in view.value_hashes(key, HISTORY)? {
+            let Some(&id) = asked.bases.iter().find(|id| id.names(&hash)) else { continue };
+            if let Some(base) = view.value(key, &hash)? {
+                return Ok(delta::encode_with_base(&base, id, value).into());
+            }
+        }
+        let key = self.signature_key();
+        let limits = &self.setup.limits;
+        if let Some((matched, blocks)) = &asked.matched {
+            let patch = delta::diff(value, matched, Some(blocks), &key, limits).ok();
+            return Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into());
+        }
+        match &asked.signature {
+            Some(Signature::Blocks(blocks)) => {
+                let patch = delta::diff_blocks(value, blocks, &key, limits).ok();
+                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+            }
+            Some(Signature::Chunks(chunks)) => {
+                let Ok(matched) = delta::match_chunks(value, chunks, &key, limits) else {
+                    return Ok(Delta::None);
+                };
+                if let Some(gaps) = matched.gaps() {
+                    let dot = asked.dot;
+                    self.outgoing.wait(asked, Some(matched));
+                    self.send_free(FreeMessage::NeedBlocks { dot, gaps });
+                    return Ok(Delta::Waits);
+                }
+                let patch = delta::diff(value, &matched, None, &key, limits).ok();
+                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+            }
+            None if (value.len() as u64) < SIGNATURE_FROM || asked.signature_asked => {
+                Ok(Delta::None)
+            }
+            None => {
+                asked.signature_asked = true;
+                let dot = asked.dot;
+                self.outgoing.wait(asked, None);
+                self.send_free(FreeMessage::NeedSignature(dot));
+                Ok(Delta::Waits)
+            }
+        }
+    }
+
+    pub(super) fn own_sibling(
+        &self,
+        dot: Dot,
+        view: &dyn CollectionView,
+    ) -> Result<Option<(KeyHash, Sibling)>, Failure> {
+        let Some(key) = view.key_of(dot)? else { return Ok(None) };
+        let entry = view.entry(&key)?;
+        let sibling = entry.and_then(|entry| entry.record.sibling(dot).copied());
+        Ok(sibling.map(|sibling| (key, sibling)))
+    }
+}
+
+/// What came of trying a delta.
+enum Delta {
+    Made(Encoded),
+    Waits,
+    None,
+}
+
+impl From<Option<Encoded>> for Delta {
+    fn from(encoded: Option<Encoded>) -> Self {
+        encoded.map_or(Self::None, Self::Made)
+    }
+}

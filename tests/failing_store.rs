@@ -1,0 +1,159 @@
+//! A store that refuses a batch: the change did not happen, and nothing shows that it was tried.
+#![cfg(feature = "session")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+use selfsame::dots::DotSet;
+use selfsame::hash::HashAlgorithm;
+use selfsame::replica::{Collection, CollectionView, JoinRequest, Replica, ReplicaError};
+use selfsame::store::{
+    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Store,
+    StoreError, Table,
+};
+use support::{Model, Side, key, options, random, spec, sync};
+
+const NOW: u64 = 1_000_000;
+
+#[derive(Default)]
+struct Failing {
+    store: MemoryStore,
+    full: AtomicBool,
+}
+
+impl Read for Failing {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.store.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(table, prefix, start, limit)
+    }
+}
+
+impl Store for Failing {
+    type Snapshot = MemorySnapshot;
+
+    fn snapshot(&self) -> Result<MemorySnapshot, StoreError> {
+        self.store.snapshot()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(StoreError::Full);
+        }
+        self.store.apply(batch)
+    }
+
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
+        self.store.settle(number, durability)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+}
+
+fn open(store: &Arc<Failing>, seed: u64) -> Arc<Collection<Arc<Failing>>> {
+    let replica = Replica::open(Arc::clone(store), options(2), random(seed)).unwrap();
+    replica.create_collection(spec(HashAlgorithm::Blake3)).unwrap()
+}
+
+fn is_full<T>(result: Result<T, ReplicaError>) -> bool {
+    matches!(result, Err(ReplicaError::Store(StoreError::Full)))
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put(u8, u8),
+    Delete(u8),
+    Import(u8),
+    Full(bool),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12u8, any::<u8>()).prop_map(|(key, value)| Step::Put(key, value)),
+        2 => (0..12u8).prop_map(Step::Delete),
+        1 => any::<u8>().prop_map(Step::Import),
+        2 => any::<bool>().prop_map(Step::Full),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_refused_change_leaves_no_trace(steps in prop::collection::vec(step(), 1..40)) {
+        let store = Arc::new(Failing::default());
+        let collection = open(&store, 1);
+        let mut model = Model::default();
+        for step in steps {
+            let full = store.full.load(Ordering::Relaxed);
+            match step {
+                Step::Put(number, value) => match collection.put(&key(number), [value], NOW) {
+                    Ok(put) => {
+                        model.remove_key(&key(number));
+                        model.add(&key(number), put);
+                    }
+                    error => assert!(full && is_full(error)),
+                },
+                Step::Delete(number) => match collection.delete(&key(number), NOW) {
+                    Ok(_) => model.remove_key(&key(number)),
+                    error => assert!(full && is_full(error)),
+                },
+                Step::Import(value) => {
+                    let entries = (20..26).map(|number| (key(number), Arc::from([value].as_slice())));
+                    match collection.import(entries, NOW) {
+                        Ok(_) => {
+                            for number in 20..26 {
+                                let entry = collection.get(&key(number)).unwrap().unwrap();
+                                model.remove_key(&key(number));
+                                model.add(&key(number), entry.record.siblings()[0]);
+                            }
+                        }
+                        error => assert!(full && is_full(error)),
+                    }
+                }
+                Step::Full(now) => store.full.store(now, Ordering::Relaxed),
+            }
+            model.assert_is(&collection);
+        }
+        store.full.store(false, Ordering::Relaxed);
+        drop(collection);
+        model.assert_is(&open(&store, 2));
+    }
+}
+
+#[test]
+fn a_join_that_the_store_refuses_did_not_happen() {
+    let (left, right) = (Arc::new(Failing::default()), Arc::new(Failing::default()));
+    let (a, b) = (open(&left, 1), open(&right, 2));
+    a.put(&key(1), *b"one", NOW).unwrap();
+    sync(&a, &b, NOW);
+    b.delete(&key(1), NOW).unwrap();
+    b.put(&key(2), *b"two", NOW).unwrap();
+    let (mine, theirs) = (Side::of(&a), Side::of(&b));
+    let before = a.state_hash().unwrap();
+    left.full.store(true, Ordering::Relaxed);
+    let updates = theirs.updates_for(&mine, HashAlgorithm::Blake3);
+    assert!(is_full(a.apply(updates, mine.epoch, NOW)));
+    let peer = theirs.causality.clone();
+    let request = JoinRequest { epoch: mine.epoch, peer, refused: DotSet::default() };
+    assert!(is_full(a.join(&request, NOW)));
+    assert_eq!(a.state_hash().unwrap(), before);
+    assert_eq!(*a.snapshot().unwrap().causality(), mine.causality);
+    left.full.store(false, Ordering::Relaxed);
+    sync(&a, &b, NOW);
+    assert_eq!(a.state_hash().unwrap(), b.state_hash().unwrap());
+    assert!(a.check().unwrap().is_sound());
+}

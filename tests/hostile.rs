@@ -1,0 +1,929 @@
+//! One scripted attacker per threat: a peer that speaks real frames to a real session, and lies.
+#![cfg(feature = "session")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use common::{Node, key, run};
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use selfsame::clock::Stamp;
+use selfsame::delta::{Encoded, Encoding, IdMargin, Signature, SignatureKey};
+use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
+use selfsame::entry::{Sibling, Totals};
+use selfsame::hash::{HashAlgorithm, StateHash, TreeHash};
+use selfsame::limits::Limits;
+use selfsame::merkle::Envelope;
+use selfsame::replica::{CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError};
+use selfsame::session::message::{
+    Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
+    Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix, WireSpec,
+};
+use selfsame::session::{
+    AbortCode, Failure, Fault, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, Tally,
+    wire,
+};
+use selfsame::sketch::bloom::WireFilter;
+use selfsame::sketch::estimator::Estimator;
+use selfsame::store::MemoryStore;
+use selfsame::types::NodeId;
+
+type View = selfsame::replica::Snapshot<MemoryStore>;
+
+const MALLORY: u64 = 0xbad;
+
+/// What the attacker says of itself.
+#[derive(Clone)]
+struct Claim {
+    mode: Mode,
+    tree: TreeHash,
+    totals: Totals,
+    causality: Causality,
+    above: Option<DotSet>,
+}
+
+impl Claim {
+    fn empty(mode: Mode) -> Self {
+        Self {
+            mode,
+            tree: HashAlgorithm::Blake3.empty(),
+            totals: Totals::default(),
+            causality: Causality::default(),
+            above: Some(DotSet::default()),
+        }
+    }
+
+    /// Has seen all that the victim has, and holds one entry of its own.
+    fn all_seen(mode: Mode, victim: &Node) -> Self {
+        Self {
+            tree: TreeHash([7; 32]),
+            totals: Totals { entries: 1, siblings: 1, bytes: 1, latest: Stamp(1) },
+            causality: (*victim.collection.causality().unwrap()).clone(),
+            ..Self::empty(mode)
+        }
+    }
+
+    fn opening(&self) -> Opening {
+        Opening {
+            tree: self.tree,
+            totals: self.totals,
+            causality: WireCausality::new(&self.causality, None),
+            above: self.above.as_ref().map(WireDots::from),
+        }
+    }
+
+    fn state(&self, victim: &Node) -> StateHash {
+        let spec = victim.collection.spec().clone();
+        let algorithm = spec.algorithm;
+        let root = Envelope::new(spec, self.tree, self.totals).unwrap().root();
+        algorithm.state(&root, &self.causality.hash(algorithm).unwrap())
+    }
+}
+
+/// A victim in the middle of a session that the attacker opened.
+struct Victim {
+    node: Node,
+    view: View,
+    session: Session,
+    said: Vec<Message>,
+    sent_bytes: usize,
+    values: Vec<Bulk>,
+}
+
+fn mallory() -> NodeId {
+    Node::new(MALLORY).id()
+}
+
+impl Victim {
+    fn greeted(node: Node, hello: &Hello) -> Self {
+        let view = node.collection.snapshot().unwrap();
+        let mut rng = SmallRng::seed_from_u64(1);
+        let setup = node.setup(mallory(), SyncConfig::default(), &mut rng);
+        let session = Session::respond(hello, setup, &view);
+        Self { node, view, session, said: Vec::new(), sent_bytes: 0, values: Vec::new() }
+    }
+
+    /// The attacker has said hello and sent its opening.
+    fn open(node: Node, claim: &Claim) -> Self {
+        let hello = hello(&node, claim);
+        let mut victim = Self::greeted(node, &hello);
+        victim.turn(TurnMessage::Opening(claim.opening()));
+        victim
+    }
+
+    fn hear(&mut self, message: &Message) {
+        let frame = wire::encode(message).unwrap();
+        self.session.handle(Lane::Control, &frame, &self.view, self.node.now_ms);
+    }
+
+    fn turn(&mut self, message: TurnMessage) {
+        self.hear(&Message::Turn(message));
+    }
+
+    fn free(&mut self, message: FreeMessage) {
+        self.hear(&Message::Free(message));
+    }
+
+    fn bulk(&mut self, bulk: &Bulk) {
+        let frame = wire::encode(bulk).unwrap();
+        self.session.handle(Lane::Bulk, &frame, &self.view, self.node.now_ms);
+    }
+
+    fn end_turn(&mut self, tree: TreeHash, settled: bool) {
+        self.hear(&Message::TurnEnd(TurnEnd { tree, settled, partial: false }));
+    }
+
+    fn states(&mut self, held: Vec<KeyState>) {
+        let (absent, ask) = (Vec::new(), Vec::new());
+        self.turn(TurnMessage::States { found_by: Phase::Announce, held, absent, ask });
+    }
+
+    /// Everything that the victim does until it waits for the peer.
+    fn work(&mut self) {
+        loop {
+            let mut moved = false;
+            while let Some(updates) = self.session.poll_apply(true) {
+                let applied =
+                    self.node.collection.apply(updates, self.view.epoch(), self.node.now_ms);
+                self.session.applied(&applied.unwrap(), &self.view);
+                moved = true;
+            }
+            if let Some(request) = self.session.poll_join() {
+                let joined = self.node.collection.join(&request, self.node.now_ms);
+                let joined = joined.map(|_| ()).map_err(|e| ViewError::Store(e.to_string()));
+                let key = &self.node.key;
+                self.session.joined(joined, &|message| key.sign(message).to_bytes());
+                moved = true;
+            }
+            if let Some(frame) = self.session.poll_transmit(Lane::Control, &self.view) {
+                self.sent_bytes += frame.len();
+                self.said.push(wire::decode(&frame).unwrap());
+                moved = true;
+            }
+            if let Some(frame) = self.session.poll_transmit(Lane::Bulk, &self.view) {
+                self.sent_bytes += frame.len();
+                self.values.push(wire::decode(&frame).unwrap());
+                moved = true;
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn outcome(&self) -> Option<&Outcome> {
+        self.session.outcome()
+    }
+
+    #[track_caller]
+    fn ended_by(&self, code: AbortCode) {
+        assert_eq!(self.outcome(), Some(&Outcome::Failed(Failure::Ours(code))));
+    }
+
+    fn tree(&self) -> TreeHash {
+        self.view.envelope().tree_hash()
+    }
+
+    fn wants(&self) -> Vec<Want> {
+        let said = self.said.iter().filter_map(|message| match message {
+            Message::Free(FreeMessage::Request(wants)) => Some(wants.clone()),
+            _ => None,
+        });
+        said.flatten().collect()
+    }
+}
+
+fn hello(victim: &Node, claim: &Claim) -> Hello {
+    Hello {
+        spec: WireSpec::from(victim.collection.spec()),
+        mode: claim.mode,
+        strategy: Strategy::Auto,
+        state: claim.state(victim),
+        nonce: [5; 32],
+        clock: Stamp::new(victim.now_ms, 0),
+        base: None,
+    }
+}
+
+fn node_with(keys: usize, limits: Limits) -> Node {
+    let node = Node::with(1, HashAlgorithm::Blake3, limits);
+    for at in 0..keys {
+        node.collection.put(&key(at), b"a state".to_vec(), node.now_ms).unwrap();
+    }
+    node
+}
+
+fn sibling(counter: u64, value: &[u8]) -> Sibling {
+    Sibling {
+        dot: Dot::new(MALLORY, counter).unwrap(),
+        stamp: Stamp::new(1_000_000, 0),
+        size: value.len() as u64,
+        value_hash: HashAlgorithm::Blake3.value_hash(value),
+    }
+}
+
+fn state(name: impl ToString, siblings: Vec<Sibling>) -> KeyState {
+    let key = Bytes(name.to_string().into_bytes());
+    KeyState { key, siblings, values: Vec::new() }
+}
+
+fn every_dot_of(writer: Writer) -> WireDots {
+    let mut dots = DotSet::default();
+    dots.insert_run(DotRun::new(writer, 1, u64::MAX).unwrap());
+    WireDots::from(&dots)
+}
+
+fn top(prefix: WirePrefix, present: u16, hashes: Vec<u8>) -> NodeHashes {
+    NodeHashes { prefix, present, hashes: Bytes(hashes) }
+}
+
+fn all() -> WirePrefix {
+    WirePrefix { bits: 0, bytes: Bytes(Vec::new()) }
+}
+
+// what must never be lost, whoever refuses what
+
+#[test]
+fn what_a_peer_holds_of_a_refused_key_is_not_taken_for_seen_and_dead() {
+    for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+        let (mut a, mut b) = (Node::new(1), Node::new(2));
+        b.collection.put(&key("both"), b"of b".to_vec(), b.now_ms).unwrap();
+        a.now_ms += 10_000_000; // its clock is far ahead: b refuses what it writes
+        a.collection.put(&key("both"), b"of a".to_vec(), a.now_ms).unwrap();
+        let config = SyncConfig { strategy, ..SyncConfig::default() };
+        let refused = run(&mut a, &mut b, &config, 1);
+        assert!(matches!(refused.outcomes[0], Outcome::Incomplete { .. }), "{refused:?}");
+        b.now_ms = a.now_ms;
+        let again = run(&mut a, &mut b, &config, 2);
+        assert!(matches!(again.outcomes[0], Outcome::Complete { .. }));
+        for node in [&a, &b] {
+            assert_eq!(node.dots(&key("both")).len(), 2, "{strategy:?}: no write is lost");
+        }
+    }
+}
+
+#[test]
+fn a_key_left_out_loses_nothing_at_the_join() {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    a.collection.put(&key("first"), b"1".to_vec(), a.now_ms).unwrap();
+    let held = a.collection.put(&key("second"), b"2".to_vec(), a.now_ms).unwrap();
+    // b has seen the second put without the first, and overwrites it with a refused stamp
+    let update = KeyUpdate {
+        key: Some(key("second")),
+        key_hash: a.collection.key_hash(&key("second")),
+        add: vec![IncomingSibling { sibling: held, value: Some(b"2".to_vec().into()) }],
+        remove: Vec::new(),
+    };
+    let epoch = b.collection.snapshot().unwrap().epoch();
+    b.collection.apply(vec![update], epoch, b.now_ms).unwrap();
+    b.now_ms += 10_000_000;
+    b.collection.put(&key("second"), b"later".to_vec(), b.now_ms).unwrap();
+    assert!(b.collection.causality().unwrap().exceptions().contains(held.dot));
+
+    let refused = run(&mut a, &mut b, &SyncConfig::default(), 1);
+    assert!(matches!(refused.outcomes[0], Outcome::Incomplete { .. }));
+    assert_eq!(a.dots(&key("second")), [held.dot], "its key was left out, so it stays");
+    assert!(a.collection.check().unwrap().is_sound());
+    a.now_ms = b.now_ms;
+    let again = run(&mut a, &mut b, &SyncConfig::default(), 2);
+    assert!(matches!(again.outcomes[0], Outcome::Complete { .. }));
+    assert_eq!(a.dots(&key("second")), b.dots(&key("second")));
+    assert_ne!(a.dots(&key("second")), [held.dot]);
+}
+
+/// Two nodes that draw the same writer, as a machine and its copy do.
+fn clones() -> [Node; 2] {
+    let (original, mut copy) = (Node::new(1), Node::new(1));
+    copy.key = Node::new(2).key;
+    [original, copy]
+}
+
+#[test]
+fn a_dot_that_stands_for_two_puts_stops_the_session_and_neither_is_lost() {
+    for (of_a, of_b) in [("one", "other"), ("same", "same")] {
+        for mode in [Mode::Both, Mode::Pull, Mode::Push] {
+            let [mut a, mut b] = clones();
+            let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
+            let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+            assert_eq!(first.dot, second.dot);
+            let config = SyncConfig { mode, ..SyncConfig::default() };
+            let stopped = run(&mut a, &mut b, &config, 1);
+            assert!(
+                stopped.outcomes.contains(&Outcome::Failed(Failure::Ours(AbortCode::Clone))),
+                "{mode:?}: {:?}",
+                stopped.outcomes
+            );
+            assert_eq!(a.dots(&key(of_a)), [first.dot]);
+            assert_eq!(b.dots(&key(of_b)), [first.dot]);
+        }
+    }
+}
+
+// mass deletion by a hostile context
+
+#[test]
+fn the_brake_is_not_passed_by_promising_values_that_never_come() {
+    let victim = node_with(3_000, Limits::default());
+    let mut claim = Claim::all_seen(Mode::Both, &victim);
+    let promised = sibling(1, &[1; 5_000]);
+    claim.causality.observe(promised.dot, |_| false);
+    let mut victim = Victim::open(victim, &claim);
+    let mut held = Vec::new();
+    for at in 0..3_000 {
+        let mut siblings = vec![sibling(at + 1, &[1; 5_000])];
+        let own = victim.node.collection.get(&key(at)).unwrap().unwrap();
+        siblings.extend(own.record.siblings());
+        siblings.sort_by_key(|sibling| sibling.dot);
+        held.push(state(at, siblings));
+    }
+    for chunk in held.chunks(500) {
+        victim.states(chunk.to_vec());
+    }
+    let writer = victim.view.writers().unwrap()[0];
+    let mut dots = DotSet::default();
+    dots.insert_run(DotRun::new(writer, 1, 3_000).unwrap());
+    victim.turn(TurnMessage::Removed(WireDots::from(&dots)));
+    victim.work();
+    let promised: Vec<Dot> = (1..=3_000).filter_map(|at| Dot::new(MALLORY, at)).collect();
+    victim.free(FreeMessage::Unavailable(promised));
+    victim.work();
+    assert_eq!(victim.node.collection.totals().unwrap().entries, 3_000);
+}
+
+#[test]
+fn a_removal_must_be_in_the_context_that_its_sender_stated() {
+    let mut victim = Victim::open(node_with(10, Limits::default()), &Claim::empty(Mode::Both));
+    let writer = victim.view.writers().unwrap()[0];
+    let dots: DotSet = Dot::of(writer, 3).into_iter().collect();
+    victim.turn(TurnMessage::Removed(WireDots::from(&dots)));
+    victim.ended_by(AbortCode::Protocol);
+    victim.work();
+    assert_eq!(victim.node.collection.totals().unwrap().entries, 10);
+}
+
+#[test]
+fn a_hostile_context_stops_at_the_brake() {
+    let node = node_with(2_000, Limits::default());
+    let writer = node.collection.snapshot().unwrap().writers().unwrap()[0];
+    let mut claim = Claim::empty(Mode::Both);
+    claim.causality = Causality::new([(writer, u64::MAX)], DotSet::default(), &DotSet::default());
+    let mut victim = Victim::open(node, &claim);
+    victim.turn(TurnMessage::Removed(every_dot_of(writer)));
+    let empty = HashAlgorithm::Blake3.empty();
+    victim.end_turn(empty, true);
+    victim.work();
+    if victim.outcome().is_none() {
+        victim.end_turn(empty, true);
+        victim.work();
+    }
+    victim.ended_by(AbortCode::Brake(2_000));
+    assert_eq!(victim.node.collection.totals().unwrap().entries, 2_000);
+}
+
+// work and memory
+
+#[test]
+fn naming_everything_again_and_again_is_work_that_ends() {
+    let limits = Limits { max_session_entries: 500, ..Limits::default() };
+    let node = node_with(400, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let removed = every_dot_of(victim.view.writers().unwrap()[0]);
+    for _ in 0..1_000 {
+        victim.turn(TurnMessage::Removed(removed.clone()));
+    }
+    victim.ended_by(AbortCode::Limit);
+}
+
+#[test]
+fn candidates_without_end_are_answered_by_runs_and_not_for_ever() {
+    let limits = Limits { max_session_entries: 500, ..Limits::default() };
+    let mut node = node_with(400, limits);
+    for at in (0..400).step_by(2) {
+        node.collection.delete(&key(at), node.now_ms).unwrap();
+    }
+    node.now_ms += 1;
+    let mut victim = Victim::open(node, &Claim::empty(Mode::Both));
+    let candidates = every_dot_of(victim.view.writers().unwrap()[0]);
+    victim.turn(TurnMessage::Candidates(candidates.clone()));
+    assert_eq!(victim.outcome(), None, "a large run costs what is held of it");
+    for _ in 0..1_000 {
+        victim.turn(TurnMessage::Candidates(candidates.clone()));
+    }
+    victim.ended_by(AbortCode::Limit);
+}
+
+#[test]
+fn a_descent_that_repeats_itself_fills_no_memory() {
+    let limits =
+        Limits { max_session_entries: 2_000, max_pending_bytes: 256 << 10, ..Limits::default() };
+    let node = node_with(1_500, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let hashes = vec![1; 16 * 8];
+    let first = top(all(), u16::MAX, hashes.clone());
+    victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first.clone() });
+    for _ in 0..200 {
+        victim.turn(TurnMessage::Nodes(vec![first.clone(); 50]));
+    }
+    victim.end_turn(TreeHash([3; 32]), false);
+    victim.work();
+    assert!(victim.sent_bytes < 1 << 20, "{} bytes were queued", victim.sent_bytes);
+}
+
+#[test]
+fn an_estimator_is_answered_once() {
+    let node = node_with(200, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    for _ in 0..2 {
+        let first = top(all(), 0, Vec::new());
+        let estimator = Some(Estimator::default());
+        victim.turn(TurnMessage::Descend { estimator, full: false, top: first });
+    }
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn filters_come_once() {
+    let node = node_with(200, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let filter = |second| {
+        let filter = WireFilter { hashes: 1, bits: vec![0xff; 64] };
+        TurnMessage::Filter { filter, items: 1, second }
+    };
+    let mut victim = Victim::open(node, &claim);
+    victim.turn(filter(false));
+    assert_eq!(victim.outcome(), None);
+    victim.turn(filter(false));
+    victim.ended_by(AbortCode::Protocol);
+    let mut victim = Victim::open(node_with(200, Limits::default()), &claim);
+    victim.turn(filter(true)); // an answer to what was never asked
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn hostile_filters_are_refused_before_use() {
+    for (hashes, bits) in [(0, vec![1]), (33, vec![1]), (255, vec![0; 9]), (1, Vec::new())] {
+        let node = node_with(20, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        let filter = WireFilter { hashes, bits };
+        victim.turn(TurnMessage::Filter { filter, items: u64::MAX, second: false });
+        victim.ended_by(AbortCode::Protocol);
+    }
+}
+
+#[test]
+fn invented_leaves_are_not_learned_without_end_by_one_that_only_takes() {
+    let limits = Limits { max_session_entries: 100, ..Limits::default() };
+    let node = node_with(10, limits);
+    let claim = Claim::all_seen(Mode::Push, &node);
+    let mut victim = Victim::open(node, &claim);
+    let first = top(all(), u16::MAX, vec![1; 16 * 8]);
+    victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first });
+    for round in 0..10u8 {
+        let mut leaves = Vec::new();
+        for at in 0..300u32 {
+            let mut leaf = [round; 40];
+            leaf[..4].copy_from_slice(&at.to_be_bytes());
+            leaves.extend_from_slice(&leaf);
+        }
+        victim.turn(TurnMessage::Leaves(vec![LeafList { prefix: all(), leaves: Bytes(leaves) }]));
+    }
+    victim.end_turn(TreeHash([9; 32]), false);
+    victim.work();
+    let asked: usize = victim
+        .said
+        .iter()
+        .map(|message| match message {
+            Message::Turn(TurnMessage::States { ask, .. }) => ask.len(),
+            _ => 0,
+        })
+        .sum();
+    assert!(asked <= 200, "{asked} keys were asked for");
+    let Some(Message::TurnEnd(end)) = victim.said.last() else { panic!("no end of turn") };
+    assert!(end.partial, "and the session will not join");
+}
+
+#[test]
+fn only_small_values_ride_along() {
+    let node = node_with(1, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let mut large = state("large", vec![sibling(1, &[1; 5_000])]);
+    large.values = vec![(0, Bytes(vec![1; 5_000]))];
+    victim.states(vec![large]);
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn values_whose_siblings_never_come_are_not_hoarded() {
+    let limits = Limits { max_pending_bytes: 100_000, ..Limits::default() };
+    let node = node_with(1, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let value = |at: u64| vec![at as u8; 10_000];
+    let keys: Vec<_> = (0..100)
+        .map(|at| {
+            let pair = [2 * at + 1, 2 * at + 2].map(|at| sibling(at, &value(at)));
+            state(format!("pair {at}"), pair.to_vec())
+        })
+        .collect();
+    victim.states(keys);
+    let mut answered = 0;
+    loop {
+        victim.work();
+        let wants = victim.wants();
+        if wants.len() == answered {
+            break;
+        }
+        for want in &wants[answered..] {
+            let counter = want.dot.counter();
+            if counter % 2 == 1 {
+                let encoded = Encoded { encoding: Encoding::Raw, bytes: value(counter) };
+                victim.bulk(&Bulk::Values(vec![ValueItem { dot: want.dot, encoded }]));
+            }
+        }
+        answered = wants.len();
+    }
+    assert_eq!(victim.outcome(), None);
+    assert!(answered <= 12, "{answered} values of 10,000 bytes were asked for at once");
+}
+
+#[test]
+fn a_key_whose_siblings_are_over_the_window_still_comes() {
+    let limits = Limits { max_pending_bytes: 15_000, ..Limits::default() };
+    let node = node_with(1, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let value = |at: u64| vec![at as u8; 10_000];
+    let siblings = |from: u64| (from..from + 3).map(|at| sibling(at, &value(at))).collect();
+    victim.states(vec![state("one", siblings(1)), state("two", siblings(4))]);
+    let mut answered = 0;
+    loop {
+        victim.work();
+        let wants = victim.wants();
+        if wants.len() == answered {
+            break;
+        }
+        for (at, want) in wants.iter().enumerate().skip(answered) {
+            let mut bytes = value(want.dot.counter());
+            if at == 0 {
+                bytes[0] ^= 1; // the first comes damaged, and is asked for again
+            }
+            let encoded = Encoded { encoding: Encoding::Raw, bytes };
+            victim.bulk(&Bulk::Values(vec![ValueItem { dot: want.dot, encoded }]));
+        }
+        answered = wants.len();
+    }
+    for name in ["one", "two"] {
+        assert_eq!(victim.node.dots(&key(name)).len(), 3);
+    }
+}
+
+#[test]
+fn signatures_are_made_once_and_only_for_what_was_asked() {
+    let node = node_with(0, Limits::default());
+    let base: Vec<u8> = (0..20_000u32).map(|at| ((at * at) >> 5) as u8).collect();
+    node.collection.put(&key("state"), base, node.now_ms).unwrap();
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let offered = sibling(1, &[3; 20_000]);
+    victim.states(vec![state("state", vec![offered])]);
+    victim.work();
+    assert_eq!(victim.wants().len(), 1);
+    victim.free(FreeMessage::NeedSignature(offered.dot));
+    assert_eq!(victim.outcome(), None);
+    victim.free(FreeMessage::NeedSignature(offered.dot));
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn signatures_are_not_hoarded() {
+    let limits = Limits { max_pending_bytes: 100_000, ..Limits::default() };
+    let mut victim = Victim::open(node_with(300, limits), &Claim::empty(Mode::Both));
+    let base: Vec<u8> = (0..60_000u32).map(|at| ((at * at) >> 5) as u8).collect();
+    let signature = Signature::of(&base, 60_000, &SignatureKey([1; 32]), IdMargin::First).unwrap();
+    assert!(signature.wire_len() > 500);
+    let writer = victim.view.writers().unwrap()[0];
+    for at in 1..=300 {
+        let want = Want {
+            dot: Dot::of(writer, at).unwrap(),
+            bases: Vec::new(),
+            signature: Some(signature.clone()),
+        };
+        victim.free(FreeMessage::Request(vec![want]));
+    }
+    victim.ended_by(AbortCode::Limit);
+}
+
+#[test]
+fn one_value_is_not_asked_for_without_end() {
+    let mut victim = Victim::open(node_with(3, Limits::default()), &Claim::empty(Mode::Both));
+    let dot = Dot::of(victim.view.writers().unwrap()[0], 1).unwrap();
+    for _ in 0..5 {
+        let want = Want { dot, bases: Vec::new(), signature: None };
+        victim.free(FreeMessage::Request(vec![want]));
+    }
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn keys_of_many_bytes_are_learned_up_to_a_limit_of_bytes() {
+    let limits = Limits { max_session_entries: 100, ..Limits::default() };
+    let node = node_with(1, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let mut told = 0;
+    for at in 0..50u64 {
+        // 120 siblings of 64 bytes under each key
+        let siblings = (1..=120).map(|n| sibling(at * 1_000 + n, b"")).collect();
+        victim.states(vec![state(format!("crowded {at}"), siblings)]);
+        told += 1;
+    }
+    assert_eq!(told, 50);
+    victim.end_turn(TreeHash([1; 32]), false);
+    victim.work();
+    let Some(Message::TurnEnd(end)) = victim.said.last() else { panic!("no end of turn") };
+    assert!(end.partial, "what is over the limit is left for another session");
+}
+
+#[test]
+fn turns_without_end_end() {
+    let limits = Limits { max_session_turns: 20, ..Limits::default() };
+    let node = node_with(5, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    for _ in 0..40 {
+        victim.states(Vec::new());
+        victim.end_turn(TreeHash([1; 32]), false);
+        victim.work();
+    }
+    assert!(matches!(victim.outcome(), Some(Outcome::Failed(_))));
+}
+
+// lies
+
+#[test]
+fn an_opening_must_hash_to_the_state_of_the_hello() {
+    let node = node_with(5, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::greeted(node, &hello(&node_with(5, Limits::default()), &claim));
+    let mut other = claim.opening();
+    other.totals.bytes += 1;
+    victim.turn(TurnMessage::Opening(other));
+    victim.ended_by(AbortCode::Lie);
+}
+
+#[test]
+fn a_context_over_the_limits_is_refused_before_it_is_built() {
+    let limits = Limits { max_writers: 10, max_exceptions: 10, ..Limits::default() };
+    let writers = (1..=11).filter_map(|id| Some((Writer::new(id)?, 1)));
+    let many = Causality::new(writers, DotSet::default(), &DotSet::default());
+    let mut run = DotSet::default();
+    run.insert_run(DotRun::new(Writer::new(3).unwrap(), 5, u64::MAX).unwrap());
+    let endless = Causality::from_parts(std::collections::BTreeMap::new(), run).unwrap();
+    for causality in [many, endless] {
+        let node = node_with(1, limits.clone());
+        let mut claim = Claim::empty(Mode::Both);
+        let mut victim = Victim::greeted(node, &hello(&node_with(1, limits.clone()), &claim));
+        claim.causality = causality;
+        victim.turn(TurnMessage::Opening(claim.opening()));
+        victim.ended_by(AbortCode::Limit);
+    }
+}
+
+#[test]
+fn a_giver_must_have_the_tree_of_its_opening() {
+    let node = node_with(5, Limits::default());
+    // it has seen all, states some tree, and then claims to agree with what is held here
+    let claim = Claim::all_seen(Mode::Push, &node);
+    let mut victim = Victim::open(node, &claim);
+    let tree = victim.tree();
+    victim.end_turn(tree, true);
+    victim.work();
+    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    victim.free(FreeMessage::Ready(ready));
+    victim.work();
+    assert!(
+        matches!(victim.outcome(), Some(Outcome::Failed(failure)) if failure.fault() == Fault::Theirs),
+        "{:?}",
+        victim.outcome()
+    );
+}
+
+#[test]
+fn a_forged_subtree_is_located() {
+    let node = node_with(300, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let forged = top(all(), u16::MAX, vec![7; 16 * 32]);
+    victim.turn(TurnMessage::Descend { estimator: None, full: true, top: forged });
+    assert!(matches!(victim.outcome(), Some(Outcome::Failed(Failure::Lie { .. }))));
+    assert!(victim.said.is_empty());
+}
+
+#[test]
+fn a_root_that_is_only_claimed_never_ends_in_complete() {
+    let node = node_with(5, Limits::default());
+    let mut claim = Claim::all_seen(Mode::Both, &node);
+    claim.totals.entries = 9;
+    claim.totals.siblings = 9;
+    let mut victim = Victim::open(node, &claim);
+    let tree = victim.tree();
+    victim.end_turn(tree, true);
+    victim.work();
+    let ready = Ready {
+        tree: TreeHash([1; 32]),
+        refusals_sent: 0,
+        refusals_received: 0,
+        tally: Tally::default(),
+    };
+    victim.free(FreeMessage::Ready(ready));
+    victim.work();
+    victim.ended_by(AbortCode::RootMismatch);
+}
+
+#[test]
+fn a_certificate_that_the_peer_did_not_sign_is_none() {
+    let node = node_with(5, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let tree = victim.tree();
+    victim.end_turn(tree, true);
+    victim.work();
+    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    victim.free(FreeMessage::Ready(ready));
+    victim.work();
+    victim.free(FreeMessage::Joined { signature: Some(Bytes(vec![1; 64])) });
+    assert!(
+        matches!(victim.outcome(), Some(Outcome::Failed(failure)) if failure.fault() == Fault::Theirs),
+        "{:?}",
+        victim.outcome()
+    );
+}
+
+#[test]
+fn a_value_that_is_not_what_was_offered_is_asked_for_once_more_and_then_left_out() {
+    let node = node_with(5, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let offered = sibling(1, &[1; 5_000]);
+    victim.states(vec![state("new", vec![offered])]);
+    for _ in 0..2 {
+        victim.work();
+        let encoded = Encoded { encoding: Encoding::Raw, bytes: vec![2; 5_000] };
+        victim.bulk(&Bulk::Values(vec![ValueItem { dot: offered.dot, encoded }]));
+    }
+    victim.work();
+    assert_eq!(victim.wants().len(), 2);
+    let refused = victim.said.iter().any(|message| {
+        matches!(message, Message::Free(FreeMessage::Refused(items))
+            if items == &[(offered.dot, RefusalReason::Unavailable)])
+    });
+    assert!(refused && victim.outcome().is_none());
+    assert!(victim.node.collection.get(&key("new")).unwrap().is_none());
+}
+
+#[test]
+fn a_far_future_stamp_is_refused_whatever_the_mode() {
+    for mode in [Mode::Both, Mode::Push] {
+        let node = node_with(5, Limits::default());
+        let claim = Claim::all_seen(mode, &node);
+        let mut victim = Victim::open(node, &claim);
+        let mut offered = sibling(1, b"x");
+        offered.stamp = Stamp::new(1_000_000_000, 0);
+        victim.states(vec![state("new", vec![offered])]);
+        victim.work();
+        let said = &victim.said;
+        assert!(
+            said.iter().any(|message| matches!(message, Message::Free(FreeMessage::Refused(items))
+            if items == &[(offered.dot, RefusalReason::Drift)]))
+        );
+    }
+}
+
+#[test]
+fn refusing_everything_costs_the_victim_no_more_than_a_session() {
+    let limits = Limits { max_session_entries: 50, ..Limits::default() };
+    let mut victim = Victim::open(node_with(500, limits), &Claim::empty(Mode::Both));
+    let writer = victim.view.writers().unwrap()[0];
+    let refused = (1..=500).map(|at| (Dot::of(writer, at).unwrap(), RefusalReason::Drift));
+    victim.free(FreeMessage::Refused(refused.collect()));
+    victim.end_turn(TreeHash([1; 32]), false);
+    victim.work();
+    let Some(Message::TurnEnd(end)) = victim.said.last() else { panic!("no end of turn") };
+    assert!(end.partial, "beyond the limit nothing is joined");
+}
+
+#[test]
+fn figures_that_a_peer_states_do_not_overflow() {
+    let most = Tally { added: u64::MAX, updated: 1, removed: u64::MAX, conflicts: 0 };
+    assert_eq!(most.changed(), u64::MAX);
+}
+
+// wrong phase
+
+#[test]
+fn what_does_not_belong_here_ends_the_session() {
+    let ready = Ready {
+        tree: TreeHash([1; 32]),
+        refusals_sent: 0,
+        refusals_received: 0,
+        tally: Tally::default(),
+    };
+    let claim = Claim::empty(Mode::Both);
+    let node = || node_with(3, Limits::default());
+    let early = [
+        Message::TurnEnd(TurnEnd { tree: TreeHash([1; 32]), settled: true, partial: false }),
+        Message::Turn(TurnMessage::Nodes(Vec::new())),
+        Message::Free(FreeMessage::Ready(ready)),
+        Message::Free(FreeMessage::Request(Vec::new())),
+        Message::HelloReply(HelloReply::Same),
+        Message::Hello(hello(&node(), &claim)),
+    ];
+    for message in early {
+        let mut victim = Victim::greeted(node(), &hello(&node(), &claim));
+        victim.hear(&message);
+        victim.ended_by(AbortCode::Protocol);
+    }
+    let dot = Dot::new(1, 1).unwrap();
+    let late = [
+        Message::Turn(TurnMessage::Opening(claim.opening())),
+        Message::Turn(TurnMessage::Nodes(vec![top(all(), 0, Vec::new())])),
+        Message::Free(FreeMessage::Joined { signature: None }),
+        Message::Free(FreeMessage::Signature {
+            dot,
+            signature: Signature::of(&[1; 9_000], 9_000, &SignatureKey([1; 32]), IdMargin::First)
+                .unwrap(),
+        }),
+        Message::Free(FreeMessage::Refused(vec![(dot, RefusalReason::Drift)])),
+        Message::HelloReply(HelloReply::Same),
+    ];
+    for message in late {
+        let mut victim = Victim::open(node(), &claim);
+        victim.hear(&message);
+        victim.ended_by(AbortCode::Protocol);
+    }
+    // who only gives takes nothing
+    let mut victim = Victim::open(node(), &Claim::empty(Mode::Pull));
+    victim.states(vec![state("x", vec![sibling(1, b"x")])]);
+    victim.ended_by(AbortCode::Protocol);
+    // who compares moves nothing
+    let mut victim = Victim::open(node(), &Claim::empty(Mode::Compare));
+    victim.free(FreeMessage::Request(Vec::new()));
+    victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn once_it_joins_only_the_end_may_follow() {
+    let node = node_with(5, Limits::default());
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    let tree = victim.tree();
+    victim.end_turn(tree, true);
+    victim.work();
+    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    victim.free(FreeMessage::Ready(ready));
+    let dot = Dot::of(victim.view.writers().unwrap()[0], 1).unwrap();
+    victim.free(FreeMessage::Refused(vec![(dot, RefusalReason::Drift)]));
+    victim.ended_by(AbortCode::Protocol);
+}
+
+proptest! {
+    #[test]
+    fn any_frames_end_in_an_outcome_or_nothing(
+        frames in prop::collection::vec(
+            (any::<bool>(), prop::collection::vec(0u8..12, 0..60)), 1..12),
+    ) {
+        let mut victim = Victim::open(node_with(20, Limits::default()), &Claim::empty(Mode::Both));
+        for (bulk, frame) in frames {
+            let lane = if bulk { Lane::Bulk } else { Lane::Control };
+            victim.session.handle(lane, &frame, &victim.view, victim.node.now_ms);
+            victim.work();
+        }
+        prop_assert_eq!(victim.node.collection.totals().unwrap().entries, 20);
+    }
+
+    #[test]
+    fn any_dots_are_a_set_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        if let Ok(dots) = wire::decode::<WireDots>(&bytes) {
+            let _ = dots.to_set().map(|set| (set.count(), set.run_count()));
+        }
+    }
+}
+
+#[test]
+fn keys_of_prefixes_that_are_none_are_refused() {
+    for bits in [1, 3, 5, 256, 257, u16::MAX] {
+        let node = node_with(50, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        let prefix = WirePrefix { bits, bytes: Bytes(vec![0; usize::from(bits).div_ceil(8)]) };
+        let first = top(prefix, 0, Vec::new());
+        victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first });
+        victim.ended_by(AbortCode::Protocol);
+    }
+}
