@@ -106,7 +106,7 @@ impl Story {
         self.voice.title("3  Every day: announcement alone")?;
         let (changed, fresh, deleted) = self.drift(OSLO, 0.003, 0.001, 0.0005)?;
         self.voice.say(&format!(
-            "At oslo {changed} entries change, {fresh} are new, {deleted} are deleted. Each node \
+            "A day at oslo: {changed} entries changed, {fresh} new, {deleted} deleted. Each node \
              knows which writes the other has seen, so oslo reads what is news from an index and \
              announces it: nobody searches. What changed travels as a difference against the \
              version that the other has.",
@@ -126,9 +126,9 @@ impl Story {
         self.edit(OSLO, &both)?;
         self.edit(LIMA, &both)?;
         self.voice.say(&format!(
-            "nara is shut down. Meanwhile oslo changes {changed} entries, adds {fresh} and deletes \
-             {deleted}; lima changes and adds others, and {} are changed at both: conflicts, of \
-             which no side is lost.",
+            "nara is shut down. Meanwhile at oslo: {changed} entries changed, {fresh} new, {deleted} \
+             deleted; at lima others are changed and added, and {} are changed at both: conflicts, \
+             of which no side is lost.",
             both.len(),
         ))?;
         self.meet(OSLO, LIMA).await?;
@@ -298,6 +298,7 @@ impl Story {
         episode.datagrams = traffic.bytes_sent + traffic.bytes_received;
         episode.everything = everything.into_iter().max().unwrap_or_default();
         episode.tell(&self.voice)?;
+        self.voice.space()?;
         let as_it_should = episode.is_complete() || episode.braked().is_some();
         let outcome = format!("{:?}", episode.outcome);
         self.episodes.push(episode);

@@ -114,10 +114,11 @@ impl Episode {
         let ended = match &self.outcome {
             Outcome::Complete { certificate: None } => {
                 let text = format!(
-                    "{from} and {to} hold the same, context and all: {} and {} settle it.",
+                    "{from} and {to} hold the same, context and all: {}, {}.",
                     counted(self.round_trips(), "round trip", "round trips"),
                     size(self.bytes()),
                 );
+                voice.space()?;
                 return voice.fact(&format!("session {}", self.number), &text);
             }
             Outcome::Complete { certificate: Some(_) } => "equal, and signed by both".to_owned(),
@@ -193,7 +194,7 @@ impl Episode {
             voice.fact(
                 "values",
                 &format!(
-                    "{} whole, {} as delta, {} by hash: {} of values in {}",
+                    "{} whole, {} as delta, {} by hash; {} in {}",
                     count(values.values_whole),
                     count(values.values_delta()),
                     count(values.values_by_hash),
@@ -206,21 +207,30 @@ impl Episode {
     }
 
     fn tell_cost(&self, voice: &Voice) -> Result<(), DemoError> {
-        let bytes = self.bytes().max(1);
-        let ratio = self.everything as f64 / bytes as f64;
-        let ratio = if ratio < 9.95 { format!("{ratio:.1}") } else { count(ratio as u64) };
         let sessions = match self.sessions {
             1 => String::new(),
-            many => format!(", {many} sessions in a row"),
+            many => format!(", {many} sessions"),
         };
-        voice.fact("cost", &format!(
-            "{} in {}, {}{sessions} ({} of UDP). Sending all {} would take {ratio} times as much.",
-            size(bytes),
+        let text = format!(
+            "{} in {}{sessions}, {} ({} of UDP): 1/{} of all {}",
+            size(self.bytes()),
             counted(self.round_trips(), "round trip", "round trips"),
             time(self.elapsed),
             size(self.datagrams),
+            self.ratio(),
             size(self.everything),
-        ))
+        );
+        voice.fact("cost", &text)
+    }
+
+    fn ratio(&self) -> String {
+        let ratio = self.saving();
+        if ratio < 9.95 { format!("{ratio:.1}") } else { count(ratio as u64) }
+    }
+
+    /// How many times as much a plain copy would have moved.
+    pub(super) fn saving(&self) -> f64 {
+        self.everything as f64 / self.bytes().max(1) as f64
     }
 }
 
@@ -236,7 +246,7 @@ fn changes(tally: &Tally) -> String {
         .filter(|(number, _)| *number > 0)
         .map(|(number, what)| format!("{} {what}", count(*number)))
         .collect();
-    if told.is_empty() { "nothing changed here".to_owned() } else { told.join(", ") }
+    if told.is_empty() { "nothing changed".to_owned() } else { told.join(", ") }
 }
 
 fn total(all: impl Iterator<Item = SyncStats>) -> SyncStats {

@@ -113,10 +113,12 @@ fn certificates(voice: &Voice, episodes: &[Episode], root: &Root) -> Result<bool
 
 /// Each kind of work, and the session that shows it.
 fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
-    let best = |work: &dyn Fn(&Episode) -> u64| {
-        let best = story.episodes.iter().max_by_key(|episode| work(episode))?;
-        (work(best) > 0).then(|| (best.number, work(best)))
+    let shown = |work: &dyn Fn(&Episode) -> u64, better: &dyn Fn(&Episode) -> f64| {
+        let working = story.episodes.iter().filter(|episode| work(episode) > 0);
+        let best = working.max_by(|one, other| better(one).total_cmp(&better(other)))?;
+        Some((best.number, work(best)))
     };
+    let most = |work: &dyn Fn(&Episode) -> u64| shown(work, &|episode| work(episode) as f64);
     let complete = |episode: &Episode, work| if episode.is_complete() { work } else { 0 };
     let alone = |episode: &Episode| {
         if episode.announcement_sufficed() { episode.found(Phase::Announce) } else { 0 }
@@ -125,10 +127,10 @@ fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
     let merkle = |episode: &Episode| complete(episode, episode.found(Phase::MerkleComparison));
     let delta = |episode: &Episode| complete(episode, episode.values().values_delta());
     let kinds: [(&str, Option<(usize, u64)>, &str); 4] = [
-        ("announcement alone", best(&alone), "news found without any search"),
-        ("bloom exchange", best(&bloom), "keys found by filters"),
-        ("Merkle descent", best(&merkle), "keys found in the tree"),
-        ("delta", best(&delta), "values sent as differences"),
+        ("announcement alone", shown(&alone, &Episode::saving), "news found without any search"),
+        ("bloom exchange", most(&bloom), "keys found by filters"),
+        ("Merkle descent", most(&merkle), "keys found in the tree"),
+        ("delta", most(&delta), "values sent as differences"),
     ];
     let promised = story.data.len() >= PROMISED_FROM;
     let mut held = true;
