@@ -17,7 +17,9 @@ use crate::types::CollectionName;
 /// Writes a value in place of all versions of a key held here
 ///
 /// Without a value, or with - as value, it is read from standard input, byte for byte. The write
-/// is synced to disk before the command ends (see durability in config.toml).
+/// is synced to disk before the command ends (see durability in config.toml). Each command that
+/// writes adds 16 bytes to what the node keeps and tells of its writers: for many entries at
+/// once, import them.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame put players player:17 '{\"level\":3}'
@@ -31,9 +33,10 @@ pub(super) struct Put {
     #[command(flatten)]
     key: KeyArgument,
     /// The value; - or nothing: from standard input
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
-    /// Prints JSON: the version written, {\"writer\", \"counter\", \"stamp\", \"size\",
-    /// \"value_hash\"}, and the \"root\" after it
+    /// Prints JSON: the version written, {"writer", "counter", "stamp", "size",
+    /// "value_hash"}, and the "root" after it
     #[arg(long)]
     json: bool,
 }
