@@ -10,13 +10,13 @@ use super::DemoError;
 use super::damage;
 use super::data::Data;
 use super::episode::Episode;
-use super::machine::{COLLECTION, Machine};
+use super::machine::Machine;
 use super::verdict;
 use super::voice::{Voice, count, counted, size};
 use crate::replica::{Collection, Recovered};
 use crate::session::SyncConfig;
 use crate::store::EmbeddedStore;
-use crate::types::{CollectionName, Key};
+use crate::types::Key;
 
 /// The nodes, by their place in [`Story::machines`].
 const NAMES: [&str; 3] = ["oslo", "lima", "nara"];
@@ -86,7 +86,7 @@ impl Story {
         self.voice.say(&format!(
             "oslo and lima each import the same {} ({}) on their own, before they have ever met. \
              When they do, they tell each other keys and hashes, and find that no value has to \
-             travel.",
+             travel (the smallest, up to 256 bytes, ride along with their hashes).",
             counted(entries, "entry", "entries"),
             size(bytes),
         ))?;
@@ -242,7 +242,7 @@ impl Story {
         };
         let recovered = block_in_place(|| collection.recover())?;
         self.voice.say(&format!(
-            "Opened again, it notices: {damage:?}. `selfsame recover` keeps {} and gives up {}.",
+            "Opened again, it notices: {damage}. `selfsame recover` keeps {} and gives up {}.",
             counted(recovered.entries, "entry", "entries"),
             count(recovered.lost),
         ))?;
@@ -306,7 +306,7 @@ impl Story {
 }
 
 /// Bytes of all values, equal versions of a key counted once.
-fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoError> {
+pub(super) fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoError> {
     block_in_place(|| {
         let snapshot = collection.snapshot()?;
         let (mut bytes, mut last) = (0, None);
@@ -318,9 +318,4 @@ fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoE
             bytes += versions.map(|sibling| sibling.size).sum::<u64>();
         }
     })
-}
-
-/// The name of the demo's collection.
-pub(super) fn collection_name() -> Result<CollectionName, DemoError> {
-    Ok(CollectionName::new(COLLECTION)?)
 }

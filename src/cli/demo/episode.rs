@@ -10,7 +10,7 @@ use super::voice::{Voice, cell, count, counted, figures, size, time};
 use crate::merkle::Certificate;
 use crate::net::SessionReport;
 use crate::session::{
-    AbortCode, CompressionStats, Failure, Outcome, Phase, PhaseStats, SyncStats, Tally,
+    AbortCode, CompressionStats, Failure, Outcome, Phase, PhaseStats, PlanStep, SyncStats, Tally,
 };
 
 /// Phases that look for differences beyond what is announced.
@@ -43,16 +43,7 @@ impl Episode {
         let sessions = ends[0].len();
         let elapsed = ends[0].iter().map(|report| report.elapsed).sum();
         let stats = ends.map(|reports| total(reports.into_iter().map(|report| report.stats)));
-        Some(Self {
-            number,
-            names,
-            outcome,
-            sessions,
-            stats,
-            elapsed,
-            datagrams: 0,
-            everything: 0,
-        })
+        Some(Self { number, names, outcome, sessions, stats, elapsed, datagrams: 0, everything: 0 })
     }
 
     /// What was signed, if anything was.
@@ -127,7 +118,7 @@ impl Episode {
                     counted(self.round_trips(), "round trip", "round trips"),
                     size(self.bytes()),
                 );
-                return voice.fact(&format!("{:>2}", self.number), &text);
+                return voice.fact(&format!("session {}", self.number), &text);
             }
             Outcome::Complete { certificate: Some(_) } => "equal, and signed by both".to_owned(),
             Outcome::Failed(_) if self.braked().is_some() => "stopped by the brake".to_owned(),
@@ -135,18 +126,22 @@ impl Episode {
             other => format!("{other:?}"),
         };
         voice.space()?;
-        voice.fact(&format!("{:>2}", self.number), &format!("{from} meets {to}: {ended}."))?;
+        voice.fact(&format!("session {}", self.number), &format!("{from} meets {to}: {ended}."))?;
         voice.space()?;
         self.tell_phases(voice)?;
         voice.space()?;
         self.tell_changes(voice)?;
-        for step in &self.stats[0].plan {
-            voice.fact("planner", &format!("at {from}: {}", step.reason))?;
-        }
-        for step in &self.stats[1].plan {
-            voice.fact("planner", &format!("at {to}: {}", step.reason))?;
+        if let Some(step) = self.search_planned() {
+            voice.fact("planner", &step.reason)?;
         }
         self.tell_cost(voice)
+    }
+
+    /// The decision on how to search that weighed most.
+    fn search_planned(&self) -> Option<&PlanStep> {
+        let steps = self.stats.iter().flat_map(|stats| &stats.plan);
+        let searches = steps.filter(|step| SEARCHES.contains(&step.phase));
+        searches.max_by_key(|step| step.predicted_bytes)
     }
 
     fn tell_phases(&self, voice: &Voice) -> Result<(), DemoError> {
@@ -195,14 +190,17 @@ impl Episode {
         let values = self.values();
         let arrived = values.values_whole + values.values_delta() + values.values_by_hash;
         if arrived > 0 {
-            voice.fact("values", &format!(
-                "{} whole, {} as delta, {} by hash: {} of values in {}",
-                count(values.values_whole),
-                count(values.values_delta()),
-                count(values.values_by_hash),
-                size(values.bytes_before),
-                size(values.bytes_after + values.signature_bytes),
-            ))?;
+            voice.fact(
+                "values",
+                &format!(
+                    "{} whole, {} as delta, {} by hash: {} of values in {}",
+                    count(values.values_whole),
+                    count(values.values_delta()),
+                    count(values.values_by_hash),
+                    size(values.bytes_before),
+                    size(values.bytes_after + values.signature_bytes),
+                ),
+            )?;
         }
         Ok(())
     }
@@ -273,14 +271,17 @@ impl Serialize for Episode {
         for phase in Phase::ALL {
             let [here, there] = [0, 1].map(|end| self.stats[end].phases.get(&phase).copied());
             let (Some(here), there) = (here, there.unwrap_or_default()) else { continue };
-            phases.insert(phase.name().to_owned(), json!({
-                "bytes_sent": here.bytes_sent,
-                "bytes_received": here.bytes_received,
-                "messages_sent": here.messages_sent,
-                "messages_received": here.messages_received,
-                "keys_found": [here.keys_found, there.keys_found],
-                "busy_us": [here.busy_us, there.busy_us],
-            }));
+            phases.insert(
+                phase.name().to_owned(),
+                json!({
+                    "bytes_sent": here.bytes_sent,
+                    "bytes_received": here.bytes_received,
+                    "messages_sent": here.messages_sent,
+                    "messages_received": here.messages_received,
+                    "keys_found": [here.keys_found, there.keys_found],
+                    "busy_us": [here.busy_us, there.busy_us],
+                }),
+            );
         }
         let values = self.values();
         let plan: Vec<Value> = self

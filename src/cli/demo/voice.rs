@@ -54,7 +54,7 @@ impl Voice {
 
     /// A word at the left, and what there is to say of it.
     pub(super) fn fact(&self, label: &str, text: &str) -> Result<(), DemoError> {
-        const LABEL: usize = 10;
+        const LABEL: usize = 12;
         let mut lines = String::new();
         for (at, line) in wrapped(text, self.width - INDENT.len() - LABEL).iter().enumerate() {
             let label = if at == 0 { label } else { "" };
@@ -68,8 +68,7 @@ impl Voice {
     }
 
     pub(super) fn table(&self, table: &Table) -> Result<(), DemoError> {
-        let lines: String =
-            table.lines().map(|line| format!(" {}\n", line.trim_end())).collect();
+        let lines: String = table.lines().map(|line| format!(" {}\n", line.trim_end())).collect();
         self.print(&lines)
     }
 
@@ -85,7 +84,8 @@ impl Voice {
         if !self.json {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(value).map_err(|error| DemoError::Output(error.into()))?;
+        let mut line =
+            serde_json::to_vec(value).map_err(|error| DemoError::Output(error.into()))?;
         line.push(b'\n');
         std::io::stdout().write_all(&line).map_err(DemoError::Output)
     }
