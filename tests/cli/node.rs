@@ -93,7 +93,10 @@ impl TestNode {
         command
     }
 
-    pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+    pub(crate) fn run<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Ran {
         self.command(arguments).stdin(Stdio::null()).output().unwrap().into()
     }
 
