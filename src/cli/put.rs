@@ -17,9 +17,7 @@ use crate::types::CollectionName;
 /// Writes a value in place of all versions of a key held here
 ///
 /// Without a value, or with - as value, it is read from standard input, byte for byte. The write
-/// is synced to disk before the command ends (see durability in config.toml). Each command that
-/// writes adds 16 bytes to what the node keeps and tells of its writers: for many entries at
-/// once, import them.
+/// is synced to disk before the command ends (see durability in config.toml).
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame put players player:17 '{\"level\":3}'

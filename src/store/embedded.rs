@@ -503,8 +503,11 @@ fn of_opening(folder: &Path, error: &fjall::Error) -> StoreError {
     let folder = folder.to_path_buf();
     match error {
         fjall::Error::Locked => StoreError::Held { folder },
-        fjall::Error::InvalidVersion(found) => {
+        fjall::Error::InvalidVersion(Some(found)) => {
             StoreError::Format { folder, found: format!("{found:?}"), expected: "fjall 3" }
+        }
+        fjall::Error::InvalidVersion(None) => {
+            StoreError::Damaged { folder, what: "its version marker cannot be read".into() }
         }
         error => match io_error(error).map(std::io::Error::kind) {
             Some(
