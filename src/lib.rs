@@ -25,8 +25,3 @@ pub mod sketch;
 #[cfg(feature = "session")]
 pub mod store;
 pub mod types;
-
-/// The code of the embedding guide compiles and runs.
-#[cfg(all(doctest, feature = "session"))]
-#[doc = include_str!("../docs/library.md")]
-struct LibraryGuide;

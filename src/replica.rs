@@ -44,6 +44,7 @@ mod put;
 mod recovery;
 mod rows;
 mod snapshot;
+mod token;
 mod view;
 
 pub use collection::{Collection, PresentWriter, Reading, Version};

@@ -59,6 +59,8 @@
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+// the code of the embedding guide is tested with the rest
+#![cfg_attr(doctest, doc = include_str!("../docs/library.md"))]
 
 mod config;
 mod descent;

@@ -253,6 +253,18 @@ pub trait Store: Read + 'static {
 
     /// What this implementation can do.
     fn capabilities(&self) -> Capabilities;
+
+    /// Takes what [`leave_token`](Self::leave_token) was given last, before this opening: at most
+    /// once, and gone for good before it is returned, whatever becomes of this process. No copy,
+    /// backup or snapshot of the store may have it, and nothing of an earlier run of the system.
+    /// A store that cannot promise this has none.
+    fn take_token(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Leaves a few bytes for the next opening of this very store. A token that cannot be kept is
+    /// dropped.
+    fn leave_token(&self, _token: &[u8]) {}
 }
 
 impl<S: Read + ?Sized> Read for Arc<S> {
@@ -306,6 +318,14 @@ impl<S: Store> Store for Arc<S> {
 
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()
+    }
+
+    fn take_token(&self) -> Option<Vec<u8>> {
+        (**self).take_token()
+    }
+
+    fn leave_token(&self, token: &[u8]) {
+        (**self).leave_token(token);
     }
 }
 

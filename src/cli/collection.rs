@@ -43,7 +43,7 @@ struct Create {
     /// Its hash algorithm: blake3 or sha256
     #[arg(long, default_value = "blake3")]
     hash: HashAlgorithm,
-    /// Prints JSON: {\"collection\", \"hash_algorithm\", \"policy\", \"root\"}
+    /// Prints JSON: {"collection", "hash_algorithm", "policy", "root"}
     #[arg(long)]
     json: bool,
 }
@@ -53,8 +53,8 @@ struct Create {
 #[command(after_help = "Example:
   selfsame collection ls --json")]
 struct Ls {
-    /// Prints JSON, a line for each: {\"collection\", \"hash_algorithm\", \"policy\", \"entries\",
-    /// \"siblings\", \"bytes\", \"root\", \"damage\"}
+    /// Prints JSON, a line for each: {"collection", "hash_algorithm", "policy", "entries",
+    /// "siblings", "bytes", "root", "damage"}
     #[arg(long)]
     json: bool,
 }

@@ -28,8 +28,8 @@ pub(super) struct Diff {
     collection: CollectionName,
     #[command(flatten)]
     peer: PeerArgument,
-    /// Prints JSON, a line for each key: {\"key\" or \"key_hex\", \"difference\", \"here\",
-    /// \"there\", \"merged\"}, the last three as lists of versions
+    /// Prints JSON, a line for each key: {"key" or "key_hex", "difference", "here",
+    /// "there", "merged"}, the last three as lists of versions
     #[arg(long)]
     json: bool,
 }

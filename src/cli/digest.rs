@@ -31,8 +31,8 @@ pub(super) struct ShowDigest {
     /// Compares with this peer: its node id, and the host and port where it listens
     #[arg(long, value_name = "ID@HOST:PORT")]
     peer: Option<PeerAddress>,
-    /// Prints the digest as JSON, a stable format; with --peer {\"equal\", \"here\", \"peer\",
-    /// \"differing_buckets\"}
+    /// Prints the digest as JSON, a stable format; with --peer {"equal", "here", "peer",
+    /// "differing_buckets"}
     #[arg(long)]
     json: bool,
 }

@@ -25,7 +25,7 @@ pub(super) struct Dump {
     /// JSON lines, which is the only format there is
     #[arg(long)]
     json: bool,
-    /// Adds the values: \"value_hex\" in each sibling
+    /// Adds the values: "value_hex" in each sibling
     #[arg(long)]
     values: bool,
 }

@@ -100,7 +100,7 @@ pub enum CliError {
     NothingToRecover(CollectionName),
     /// A peer could not be spoken with.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Client(ClientError),
     /// An address cannot be listened on, or a connection failed.
     #[error(transparent)]
     Net(#[from] NetError),
@@ -127,6 +127,18 @@ pub enum CliError {
     /// Ctrl-C.
     #[error("stopped: what was done is kept")]
     Interrupted,
+}
+
+impl From<ClientError> for CliError {
+    /// A stream that failed says why the connection failed.
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Frame(error) | ClientError::Link(LinkError::Frame(error)) => {
+                Self::Net(error.into())
+            }
+            other => Self::Client(other),
+        }
+    }
 }
 
 impl CliError {
@@ -192,7 +204,7 @@ fn of_client(error: &ClientError) -> Exit {
         ClientError::Link(LinkError::Version { .. })
         | ClientError::UnknownCollection(_)
         | ClientError::PeerFailed => Exit::Refused,
-        ClientError::Link(_) | ClientError::Frame(_) | ClientError::Silent(_) => Exit::Unreachable,
+        ClientError::Link(_) | ClientError::Silent(_) => Exit::Unreachable,
         ClientError::BadDigest | ClientError::Wire(_) => Exit::Unproved,
         _ => Exit::Failed,
     }

@@ -47,7 +47,7 @@ pub(super) struct Export {
     /// Writes into a folder that is not empty, over files of the same names; removes nothing
     #[arg(long)]
     force: bool,
-    /// Prints JSON: {\"entries\", \"bytes\", \"conflicts\", \"refused\", \"root\"}
+    /// Prints JSON: {"entries", "bytes", "conflicts", "refused", "root"}
     #[arg(long)]
     json: bool,
 }

@@ -27,8 +27,8 @@ pub(super) struct Get {
     collection: CollectionName,
     #[command(flatten)]
     key: KeyArgument,
-    /// Prints JSON: {\"key\" or \"key_hex\", \"conflict\", \"versions\": [{\"writer\",
-    /// \"counter\", \"stamp\", \"size\", \"value_hash\", \"value\" or \"value_hex\"}]}, the latest
+    /// Prints JSON: {"key" or "key_hex", "conflict", "versions": [{"writer",
+    /// "counter", "stamp", "size", "value_hash", "value" or "value_hex"}]}, the latest
     /// first
     #[arg(long)]
     json: bool,

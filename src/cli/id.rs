@@ -16,7 +16,7 @@ use crate::node::home::Home;
 #[command(after_help = "Example:
   selfsame sync players --peer \"$(selfsame --data ../other id)@127.0.0.1:7447\"")]
 pub(super) struct Id {
-    /// Prints JSON: {\"id\"}
+    /// Prints JSON: {"id"}
     #[arg(long)]
     json: bool,
 }

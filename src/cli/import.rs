@@ -60,7 +60,7 @@ pub(super) struct Import {
     /// Lets --delete remove more than half of the entries
     #[arg(long, requires = "delete")]
     yes: bool,
-    /// Prints JSON: {\"written\", \"unchanged\", \"removed\", \"refused\", \"skipped\", \"root\"}
+    /// Prints JSON: {"written", "unchanged", "removed", "refused", "skipped", "root"}
     #[arg(long)]
     json: bool,
 }

@@ -18,7 +18,7 @@ use crate::node::home::Home;
   selfsame init
   selfsame init --data /var/lib/selfsame")]
 pub(super) struct Init {
-    /// Prints JSON: {\"id\", \"folder\"}
+    /// Prints JSON: {"id", "folder"}
     #[arg(long)]
     json: bool,
 }

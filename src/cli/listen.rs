@@ -36,8 +36,8 @@ pub(super) struct Listen {
     /// A node that may connect, beside those in config.toml; may be repeated
     #[arg(long, value_name = "ID", value_parser = node_id)]
     allow: Vec<NodeId>,
-    /// Prints JSON, a line for each event; the first is {\"event\":\"listening\", \"id\",
-    /// \"address\"}
+    /// Prints JSON, a line for each event; the first is {"event":"listening", "id",
+    /// "address"}
     #[arg(long)]
     json: bool,
 }

@@ -36,8 +36,8 @@ pub(super) struct Ls {
     /// Before each key: size and time of the latest version, and how many versions are held
     #[arg(long, short)]
     long: bool,
-    /// Prints JSON, a line for each key: {\"key\" or \"key_hex\", \"conflict\", \"siblings\":
-    /// [{\"writer\", \"counter\", \"stamp\", \"size\", \"value_hash\"}]}
+    /// Prints JSON, a line for each key: {"key" or "key_hex", "conflict", "siblings":
+    /// [{"writer", "counter", "stamp", "size", "value_hash"}]}
     #[arg(long, conflicts_with = "long")]
     json: bool,
 }

@@ -33,7 +33,7 @@ pub(super) struct Prove {
     /// Where to write the proof; - is standard output
     #[arg(long, short, value_name = "FILE")]
     output: PathBuf,
-    /// Prints JSON: {\"result\": \"present\" or \"absent\", \"root\", \"bytes\"}
+    /// Prints JSON: {"result": "present" or "absent", "root", "bytes"}
     #[arg(long)]
     json: bool,
 }

@@ -31,9 +31,10 @@ pub(super) struct Put {
     #[command(flatten)]
     key: KeyArgument,
     /// The value; - or nothing: from standard input
+    #[arg(allow_negative_numbers = true)]
     value: Option<String>,
-    /// Prints JSON: the version written, {\"writer\", \"counter\", \"stamp\", \"size\",
-    /// \"value_hash\"}, and the \"root\" after it
+    /// Prints JSON: the version written, {"writer", "counter", "stamp", "size",
+    /// "value_hash"}, and the "root" after it
     #[arg(long)]
     json: bool,
 }

@@ -34,8 +34,8 @@ pub(super) struct Recover {
     /// Recovers even a collection that is sound
     #[arg(long, conflicts_with = "check")]
     force: bool,
-    /// Prints JSON: after a check {\"sound\", \"entries\", \"bytes\", \"problems\",
-    /// \"missing_values\"}, after a recovery {\"entries\", \"lost\"}
+    /// Prints JSON: after a check {"sound", "entries", "bytes", "problems",
+    /// "missing_values"}, after a recovery {"entries", "lost"}
     #[arg(long)]
     json: bool,
 }

@@ -25,7 +25,7 @@ pub(super) struct Rm {
     collection: CollectionName,
     #[command(flatten)]
     key: KeyArgument,
-    /// Prints JSON: how many versions were \"removed\", and the \"root\" after it
+    /// Prints JSON: how many versions were "removed", and the "root" after it
     #[arg(long)]
     json: bool,
 }

@@ -40,8 +40,8 @@ pub(super) struct Verify {
     /// A file that must be the value of one of the key's versions
     #[arg(long, value_name = "FILE")]
     value: Option<PathBuf>,
-    /// Prints JSON: {\"result\": \"present\" or \"absent\", \"collection\", \"siblings\",
-    /// \"value_matches\"}
+    /// Prints JSON: {"result": "present" or "absent", "collection", "siblings",
+    /// "value_matches"}
     #[arg(long)]
     json: bool,
 }

@@ -197,6 +197,7 @@ impl Home {
     /// The disk failed.
     pub fn close(self) -> Result<(), HomeError> {
         let Self { folder, replica, notice, store, .. } = self;
+        replica.close()?;
         drop((replica, notice));
         store.close().map_err(|error| of_store(&folder, error))
     }

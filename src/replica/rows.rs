@@ -15,7 +15,7 @@ use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::view::Entry;
 
-const ROW_VERSION: u8 = 1;
+pub(super) const ROW_VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;
 /// Sum over the rows of a context: rows are added and taken away one by one.
 pub(super) type ContextSum = u128;
@@ -218,14 +218,14 @@ impl Head {
 }
 
 /// Appends a checksum: against rot, not against anyone.
-fn with_check(mut row: Vec<u8>) -> Vec<u8> {
+pub(super) fn with_check(mut row: Vec<u8>) -> Vec<u8> {
     let hash = blake3::hash(&row);
     row.put_bytes(&hash.as_bytes()[..CHECK_BYTES]);
     row
 }
 
 /// What stands between version and checksum.
-fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
+pub(super) fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
     let (body, check) = row.split_last_chunk::<CHECK_BYTES>().ok_or(CodecError::Truncated)?;
     if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
         return Err(CodecError::Invalid("the checksum does not match"));

@@ -20,6 +20,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[cfg(unix)]
+mod token;
+
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
 use std::ops::Bound;
@@ -80,6 +83,8 @@ struct Inner {
     timer: Option<JoinHandle<()>>,
     folder: PathBuf,
     sync_interval_ms: u64,
+    #[cfg(unix)]
+    token: Option<token::TokenFile>,
     // held until everything else is gone
     _lock: File,
 }
@@ -140,7 +145,15 @@ impl EmbeddedStore {
         let timer = Some(timer.map_err(|error| StoreError::Io(error.to_string()))?);
         let sync_interval_ms = options.sync_interval_ms;
         let folder = folder.to_path_buf();
-        let inner = Inner { shared, timer, folder, sync_interval_ms, _lock: lock };
+        let inner = Inner {
+            shared,
+            timer,
+            sync_interval_ms,
+            #[cfg(unix)]
+            token: token::TokenFile::of(&folder.join(FORMAT_FILE)),
+            folder,
+            _lock: lock,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -303,6 +316,19 @@ impl Store for EmbeddedStore {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { persistent: true, sync_interval_ms: self.inner.sync_interval_ms }
+    }
+
+    #[cfg(unix)]
+    fn take_token(&self) -> Option<Vec<u8>> {
+        self.inner.token.as_ref()?.take()
+    }
+
+    #[cfg(unix)]
+    fn leave_token(&self, token: &[u8]) {
+        if let Some(file) = &self.inner.token {
+            // a writer that cannot be left is not resumed: no harm
+            let _ = file.leave(token);
+        }
     }
 }
 
@@ -477,8 +503,11 @@ fn of_opening(folder: &Path, error: &fjall::Error) -> StoreError {
     let folder = folder.to_path_buf();
     match error {
         fjall::Error::Locked => StoreError::Held { folder },
-        fjall::Error::InvalidVersion(found) => {
+        fjall::Error::InvalidVersion(Some(found)) => {
             StoreError::Format { folder, found: format!("{found:?}"), expected: "fjall 3" }
+        }
+        fjall::Error::InvalidVersion(None) => {
+            StoreError::Damaged { folder, what: "its version marker cannot be read".into() }
         }
         error => match io_error(error).map(std::io::Error::kind) {
             Some(

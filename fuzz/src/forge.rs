@@ -1,0 +1,334 @@
+//! Messages that a lying peer may send: well formed, about keys and dots that there are, and made
+//! of twelve bytes each.
+
+use selfsame::clock::Stamp;
+use selfsame::delta::{
+    BaseId, BlockSignature, Encoded, Encoding, GapRequest, GapRun, IdMargin, Signature,
+    SignatureKey,
+};
+use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
+use selfsame::entry::{Sibling, Totals};
+use selfsame::hash::{HashAlgorithm, KeyHash, StateHash, TreeHash};
+use selfsame::merkle::Envelope;
+use selfsame::replica::{CollectionView, RefusalReason};
+use selfsame::session::message::{
+    Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
+    Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix, WireSpec,
+};
+use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
+use selfsame::sketch::{Estimator, WireFilter};
+
+use crate::common::key;
+use crate::session::{End, Stage};
+
+/// How many kinds of message there are.
+pub(crate) const KINDS: u8 = 25;
+
+const PHASES: [Phase; 3] = [Phase::Announce, Phase::BloomExchange, Phase::MerkleComparison];
+const REASONS: [RefusalReason; 5] = [
+    RefusalReason::Drift,
+    RefusalReason::ValueSize,
+    RefusalReason::Siblings,
+    RefusalReason::SameDot,
+    RefusalReason::Unavailable,
+];
+const MODES: [Mode; 4] = [Mode::Both, Mode::Pull, Mode::Push, Mode::Compare];
+const STRATEGIES: [Strategy; 3] = [Strategy::Auto, Strategy::Bloom, Strategy::Merkle];
+
+/// An attacker that knows both collections.
+pub(crate) struct Forge<'a> {
+    victim: &'a End,
+    other: &'a End,
+    made_of: [u8; 12],
+    pool: Vec<Dot>,
+}
+
+impl<'a> Forge<'a> {
+    pub(crate) fn new(stage: &'a Stage, to: usize, made_of: [u8; 12]) -> Self {
+        let (victim, other) = (&stage.ends[to], &stage.ends[1 - to]);
+        let mut pool: Vec<Dot> = victim.node.held().into_iter().collect();
+        pool.extend(other.node.held());
+        pool.extend(Dot::new(u64::MAX, 1));
+        Self { victim, other, made_of, pool }
+    }
+
+    /// The message of this kind, encoded for its lane; none when there can be none.
+    pub(crate) fn frame(&self, kind: u8) -> Option<(Lane, Vec<u8>)> {
+        let message = match kind % KINDS {
+            0 => self.first()?,
+            1 => Message::Turn(TurnMessage::Opening(self.claim()?.0)),
+            2..=9 => Message::Turn(self.turn(kind % KINDS)),
+            10 => Message::TurnEnd(TurnEnd {
+                tree: self.tree(0),
+                settled: self.flag(1),
+                partial: self.flag(2),
+            }),
+            kind @ (11..=16 | 20..=24) => Message::Free(self.free(kind)?),
+            kind => return Some((Lane::Bulk, wire::encode(&self.bulk(kind)).ok()?)),
+        };
+        Some((Lane::Control, wire::encode(&message).ok()?))
+    }
+
+    fn byte(&self, at: usize) -> u8 {
+        self.made_of[at % self.made_of.len()]
+    }
+
+    fn flag(&self, at: usize) -> bool {
+        self.byte(at) & 1 != 0
+    }
+
+    fn algorithm(&self) -> HashAlgorithm {
+        self.victim.view.spec().algorithm
+    }
+
+    fn dot(&self, at: usize) -> Dot {
+        let byte = self.byte(at);
+        let foreign = Dot::new(u64::from(byte), u64::from(self.byte(at + 1)));
+        match foreign.filter(|_| byte >= 0xe0) {
+            Some(dot) => dot,
+            None => self.pool[usize::from(byte) % self.pool.len()],
+        }
+    }
+
+    fn writer(&self, at: usize) -> Writer {
+        self.dot(at).writer()
+    }
+
+    /// Some dots, and perhaps a run that is as long as can be.
+    fn dots(&self, at: usize) -> DotSet {
+        let mut set: DotSet =
+            (0..self.byte(at) % 4).map(|n| self.dot(at + usize::from(n))).collect();
+        if self.byte(at) & 0x10 != 0 {
+            let first = u64::from(self.byte(at + 1)) + 1;
+            let last = if self.byte(at) & 0x20 != 0 { u64::MAX } else { first + 300 };
+            if let Some(run) = DotRun::new(self.writer(at + 2), first, last) {
+                set.insert_run(run);
+            }
+        }
+        set
+    }
+
+    fn key_hash(&self, at: usize) -> KeyHash {
+        self.algorithm().key_hash(&key(self.byte(at) % 20))
+    }
+
+    fn tree(&self, at: usize) -> TreeHash {
+        match self.byte(at) % 4 {
+            0 => self.victim.view.envelope().tree_hash(),
+            1 => self.other.view.envelope().tree_hash(),
+            2 => self.algorithm().empty(),
+            _ => TreeHash([self.byte(at); 32]),
+        }
+    }
+
+    fn sibling(&self, at: usize) -> (Sibling, Vec<u8>) {
+        let value = vec![self.byte(at + 1); usize::from(self.byte(at + 2)) * 3];
+        let sibling = Sibling {
+            dot: self.dot(at),
+            stamp: Stamp::new(1_000_000 + (u64::from(self.byte(at + 3)) << 10), 0),
+            size: value.len() as u64,
+            value_hash: self.algorithm().value_hash(&value),
+        };
+        (sibling, value)
+    }
+
+    /// A snapshot that nobody has, and its state hash.
+    fn claim(&self) -> Option<(Opening, StateHash)> {
+        let (mine, yours) = (&self.other.view, &self.victim.view);
+        let (tree, totals) = match self.byte(0) % 4 {
+            0 => (self.algorithm().empty(), Totals::default()),
+            1 => (mine.envelope().tree_hash(), mine.envelope().totals()),
+            2 => (yours.envelope().tree_hash(), yours.envelope().totals()),
+            _ => {
+                let entries = u64::from(self.byte(0));
+                let totals = Totals { entries, siblings: entries, ..Totals::default() };
+                (TreeHash([self.byte(1); 32]), totals)
+            }
+        };
+        let causality = match self.byte(2) % 4 {
+            0 => mine.causality().clone(),
+            1 => yours.causality().clone(),
+            2 => Causality::new(
+                [(self.writer(3), u64::MAX >> (self.byte(4) % 64))],
+                DotSet::default(),
+                &DotSet::default(),
+            ),
+            _ => Causality::new([(self.writer(3), 1)], self.dots(5), &DotSet::default()),
+        };
+        let above = self.flag(8).then(|| WireDots::from(&self.dots(9)));
+        let envelope = Envelope::new(yours.spec().clone(), tree, totals).ok()?;
+        let context = causality.hash(self.algorithm()).ok()?;
+        let state = self.algorithm().state(&envelope.root(), &context);
+        let causality = WireCausality::new(&causality, None);
+        Some((Opening { tree, totals, causality, above }, state))
+    }
+
+    /// What opens a session, or answers that.
+    fn first(&self) -> Option<Message> {
+        let (opening, state) = self.claim()?;
+        let (nonce, clock) = ([4; 32], Stamp::new(1_000_000, 0));
+        if self.victim.has_begun() {
+            let (opening, base_known) = (Box::new(opening), self.flag(11));
+            let reply = HelloReply::Differs { nonce, clock, state, opening, base_known };
+            return Some(Message::HelloReply(reply));
+        }
+        Some(Message::Hello(Hello {
+            spec: WireSpec::from(self.victim.view.spec()),
+            mode: MODES[usize::from(self.byte(10)) % MODES.len()],
+            strategy: STRATEGIES[usize::from(self.byte(11)) % STRATEGIES.len()],
+            state,
+            nonce,
+            clock,
+            base: None,
+        }))
+    }
+
+    fn turn(&self, kind: u8) -> TurnMessage {
+        let width = if self.flag(0) { 32 } else { 8 };
+        match kind {
+            2 => self.states(),
+            3 => TurnMessage::Removed(WireDots::from(&self.dots(0))),
+            4 => TurnMessage::Candidates(WireDots::from(&self.dots(0))),
+            5 => TurnMessage::Filter {
+                filter: WireFilter {
+                    hashes: self.byte(0) % 34,
+                    bits: vec![self.byte(1); usize::from(self.byte(2))],
+                },
+                items: u64::from(self.byte(3)) << (self.byte(4) % 64),
+                second: self.flag(5),
+            },
+            6 | 7 => {
+                let mut estimator = Estimator::default();
+                for at in 0..self.byte(5) {
+                    estimator.add(&TreeHash(self.algorithm().value_hash(&[at]).0));
+                }
+                let (top, full) = (self.nodes(0, width), kind == 7);
+                let estimator = self.flag(6).then_some(estimator);
+                TurnMessage::Descend { estimator, full, top }
+            }
+            8 => TurnMessage::Nodes(vec![self.nodes(self.byte(3), width)]),
+            _ => TurnMessage::Leaves(vec![self.leaves(width)]),
+        }
+    }
+
+    fn prefix(&self, depth: u8) -> WirePrefix {
+        let bits = u16::from(depth % 65) * 4;
+        let mut bytes = self.key_hash(4).0[..usize::from(bits.div_ceil(8))].to_vec();
+        if let Some(last) = bytes.last_mut().filter(|_| !bits.is_multiple_of(8)) {
+            *last &= 0xf0;
+        }
+        WirePrefix { bits, bytes: Bytes(bytes) }
+    }
+
+    fn nodes(&self, depth: u8, width: usize) -> NodeHashes {
+        let present = u16::from_le_bytes([self.byte(1), self.byte(2)]);
+        let hashes = Bytes(vec![self.byte(7); present.count_ones() as usize * width]);
+        NodeHashes { prefix: self.prefix(depth), present, hashes }
+    }
+
+    fn leaves(&self, width: usize) -> LeafList {
+        let prefix = self.prefix(self.byte(3));
+        let shared = usize::from(prefix.bits / 8);
+        let mut keys: Vec<KeyHash> = (5..9).map(|at| self.key_hash(at)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        let own = prefix.bytes.0.first().copied();
+        keys.retain(|key| prefix.bits < 8 || own == Some(key.0[0]));
+        let digest = [self.byte(9)].repeat(width);
+        let leaves = keys.iter().flat_map(|key| [&key.0[shared..], &digest].concat()).collect();
+        LeafList { prefix, leaves: Bytes(leaves) }
+    }
+
+    fn states(&self) -> TurnMessage {
+        let (sibling, value) = self.sibling(1);
+        let mut siblings = vec![sibling];
+        if self.flag(5) {
+            siblings.push(self.sibling(6).0);
+        }
+        siblings.sort_unstable_by_key(|sibling| sibling.dot);
+        let name = key(self.byte(0) % 20);
+        let values = if self.flag(9) { vec![(0, Bytes(value))] } else { Vec::new() };
+        let held = KeyState { key: Bytes(name.as_bytes().to_vec()), siblings, values };
+        TurnMessage::States {
+            found_by: PHASES[usize::from(self.byte(10)) % PHASES.len()],
+            held: if self.byte(11) & 3 != 3 { vec![held] } else { Vec::new() },
+            absent: (0..(self.byte(11) >> 2) & 3).map(|n| self.key_hash(usize::from(n))).collect(),
+            ask: (0..(self.byte(11) >> 4) & 3).map(|n| self.key_hash(usize::from(n) + 3)).collect(),
+        }
+    }
+
+    fn signature(&self) -> Option<Signature> {
+        let base = vec![self.byte(4); 1_024 + usize::from(self.byte(5)) * 16];
+        let key = SignatureKey([self.byte(6); 32]);
+        Signature::of(&base, base.len() as u64 + 100, &key, IdMargin::First)
+    }
+
+    fn gaps(&self) -> GapRequest {
+        let run = |at| GapRun { first: self.byte(at).into(), count: self.byte(at + 1).into() };
+        let runs = (0..usize::from(self.byte(2) % 3)).map(|n| run(3 + 2 * n)).collect();
+        GapRequest { runs, missing: u64::from(self.byte(9)) << (self.byte(10) % 64) }
+    }
+
+    fn free(&self, kind: u8) -> Option<FreeMessage> {
+        let dot = self.dot(0);
+        let tally = Tally { added: u64::MAX, ..Tally::default() };
+        let base = BaseId::of(&self.algorithm().value_hash(&[self.byte(8)]));
+        Some(match kind {
+            11 => FreeMessage::Request(
+                (0..usize::from(self.byte(1) % 4))
+                    .map(|at| Want {
+                        dot: self.dot(at),
+                        bases: vec![base; usize::from(self.byte(2) % 6)],
+                        signature: self.signature().filter(|_| self.flag(3)),
+                    })
+                    .collect(),
+            ),
+            12 => {
+                let reason = REASONS[usize::from(self.byte(2)) % REASONS.len()];
+                FreeMessage::Refused(vec![(dot, reason); usize::from(self.byte(3) % 3)])
+            }
+            13 => FreeMessage::Ready(Ready {
+                tree: self.tree(0),
+                refusals_sent: u64::from(self.byte(1) % 3),
+                refusals_received: u64::from(self.byte(2) % 3),
+                tally,
+            }),
+            14 => FreeMessage::Joined {
+                signature: self.flag(0).then(|| Bytes(vec![self.byte(1); 64])),
+            },
+            15 => FreeMessage::Unavailable(vec![dot, self.dot(1)]),
+            16 => FreeMessage::NeedSignature(dot),
+            20 => FreeMessage::NeedBlocks { dot, gaps: self.gaps() },
+            21 => {
+                let base = vec![self.byte(4); 40_000];
+                let (key, gaps) = (SignatureKey([0; 32]), self.gaps());
+                let margin = IdMargin::First;
+                let signature = BlockSignature::of_gaps(&base, 50_000, &gaps, &key, margin).ok()?;
+                FreeMessage::Blocks { dot, signature }
+            }
+            22 => FreeMessage::Signature { dot, signature: self.signature()? },
+            23 => FreeMessage::Abort(AbortCode::Brake(u64::from(self.byte(0)))),
+            _ => FreeMessage::Refused(self.pool.iter().map(|&dot| (dot, REASONS[4])).collect()),
+        })
+    }
+
+    fn bulk(&self, kind: u8) -> Bulk {
+        let dot = self.dot(0);
+        let base = BaseId::of(&self.algorithm().value_hash(&[self.byte(8)]));
+        let encoding = match self.byte(1) % 4 {
+            0 => Encoding::Raw,
+            1 => Encoding::Zstd,
+            2 => Encoding::Prefixed { base },
+            _ => Encoding::Patch { base },
+        };
+        let bytes = vec![self.byte(2); usize::from(self.byte(3))];
+        match kind {
+            17 => Bulk::Values(vec![ValueItem { dot, encoded: Encoded { encoding, bytes } }]),
+            18 => {
+                let length = u64::from(self.byte(4)) << (self.byte(5) % 64);
+                Bulk::Header { dot, encoding, length }
+            }
+            _ => Bulk::Chunk(Bytes(bytes)),
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! Proofs: nothing that parses proves what is not so.
+//!
+//! The verifier knows a small tree and a small log in full, so that every claim can be judged.
+
+use std::sync::OnceLock;
+
+use selfsame::clock::Stamp;
+use selfsame::dots::Dot;
+use selfsame::entry::{Record, Sibling, Totals};
+use selfsame::hash::{HashAlgorithm, KeyHash, LogHash, RecordDigest, SessionId};
+use selfsame::merkle::{
+    Answer, Bundle, Certificate, CertificateMessage, Claim, ConsistencyProof, Envelope,
+    InclusionProof, Leaf, MerkleLog, MultiProof, NodeKey, Prefix, Proof, SubtreeProof, Tree,
+};
+use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
+
+/// Keys that the tree holds.
+const HELD: u8 = 24;
+/// Keys asked for: those held, and some that are not.
+const ASKED: u8 = 32;
+/// Items of the log.
+const ITEMS: u64 = 13;
+
+/// What is true.
+struct World {
+    tree: Tree,
+    envelope: Envelope,
+    log: Vec<LogHash>,
+}
+
+fn key(number: u8) -> Key {
+    Key::new(format!("key {number}")).expect("a short key")
+}
+
+fn key_hash(algorithm: HashAlgorithm, number: u8) -> KeyHash {
+    algorithm.key_hash(&key(number))
+}
+
+fn record(algorithm: HashAlgorithm, number: u8) -> Option<Record> {
+    let sibling = Sibling {
+        dot: Dot::new(1, u64::from(number) + 1)?,
+        stamp: Stamp::new(1_700_000_000_000, u16::from(number)),
+        size: 1,
+        value_hash: algorithm.value_hash(&[number]),
+    };
+    (number < HELD).then(|| Record::new(vec![sibling]).expect("one sibling"))
+}
+
+fn digest(algorithm: HashAlgorithm, number: u8) -> Option<RecordDigest> {
+    record(algorithm, number).map(|record| record.digest(algorithm))
+}
+
+impl World {
+    fn new(algorithm: HashAlgorithm) -> Self {
+        let mut tree = Tree::new(algorithm);
+        let mut totals = Totals::default();
+        for number in 0..HELD {
+            let record = record(algorithm, number).expect("held");
+            totals = totals.plus(record.totals());
+            let (key, record, totals) =
+                (key_hash(algorithm, number), record.digest(algorithm), record.totals());
+            tree.put(Leaf { key, record, totals });
+        }
+        let spec = CollectionSpec {
+            name: CollectionName::new("players").expect("a name"),
+            algorithm,
+            policy: Policy::Lww,
+        };
+        let envelope = Envelope::new(spec, tree.tree_hash(), totals).expect("true figures");
+        let log = (0..ITEMS).map(|item| algorithm.log_leaf(&item.to_le_bytes())).collect();
+        Self { tree, envelope, log }
+    }
+
+    fn of(byte: u8) -> &'static Self {
+        static WORLDS: OnceLock<[World; 2]> = OnceLock::new();
+        &WORLDS.get_or_init(|| HashAlgorithm::ALL.map(World::new))[usize::from(byte) % 2]
+    }
+
+    fn algorithm(&self) -> HashAlgorithm {
+        self.envelope.algorithm()
+    }
+
+    /// The entries under a prefix, ascending.
+    fn under(&self, prefix: &Prefix) -> Vec<(KeyHash, RecordDigest)> {
+        self.tree.leaves_under(prefix).map(|leaf| (leaf.key, leaf.record)).collect()
+    }
+
+    fn log_root(&self, size: u64) -> LogHash {
+        let mut log = MerkleLog::new(self.algorithm());
+        for leaf in &self.log[..size as usize] {
+            log.append_leaf(*leaf);
+        }
+        log.root()
+    }
+}
+
+/// The first byte chooses the hash algorithm, the second as what the rest is read.
+pub fn check(input: &[u8]) {
+    let [algorithm, kind, bytes @ ..] = input else { return };
+    let world = World::of(*algorithm);
+    match kind % 7 {
+        0 => single(world, bytes),
+        1 => many(world, bytes),
+        2 => subtree(world, bytes),
+        3 => bundle(world, bytes),
+        4 => inclusion(world, bytes),
+        5 => consistency(world, bytes),
+        _ => {
+            if let Ok(certificate) = Certificate::parse(bytes) {
+                assert_eq!(certificate.to_bytes(), bytes);
+                let _ = certificate.check_envelope(&world.envelope);
+            }
+        }
+    }
+}
+
+fn single(world: &World, bytes: &[u8]) {
+    let Ok(proof) = Proof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let algorithm = world.algorithm();
+    let hash = world.tree.tree_hash();
+    for number in 0..ASKED {
+        let (key, truth) = (key_hash(algorithm, number), digest(algorithm, number));
+        let claims = [None, digest(algorithm, number % HELD), Some(RecordDigest([number; 32]))];
+        for record in claims.into_iter().filter(|record| *record != truth) {
+            let claim = Claim { key, record };
+            assert!(proof.verify(algorithm, &hash, &claim).is_err(), "proves {claim:?}");
+        }
+        let _ = proof.verify(algorithm, &hash, &Claim { key, record: truth });
+    }
+}
+
+fn many(world: &World, bytes: &[u8]) {
+    let Ok(proof) = MultiProof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let algorithm = world.algorithm();
+    let hash = world.tree.tree_hash();
+    let mut claims: Vec<Claim> = (0..ASKED)
+        .map(|number| Claim { key: key_hash(algorithm, number), record: digest(algorithm, number) })
+        .collect();
+    claims.sort_unstable();
+    for stride in 1..4 {
+        let mut some: Vec<Claim> = claims.iter().step_by(stride).copied().collect();
+        let _ = proof.verify(algorithm, &hash, &some);
+        for at in 0..some.len() {
+            let truth = some[at].record;
+            some[at].record = if truth.is_some() { None } else { Some(RecordDigest([1; 32])) };
+            assert!(proof.verify(algorithm, &hash, &some).is_err(), "proves {:?}", some[at]);
+            some[at].record = truth;
+        }
+    }
+}
+
+fn subtree(world: &World, bytes: &[u8]) {
+    let [bits, first, bytes @ ..] = bytes else { return };
+    let Ok(proof) = SubtreeProof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let (algorithm, hash) = (world.algorithm(), world.tree.tree_hash());
+    let prefix = Prefix::of(&KeyHash([*first; 32]), u16::from(bits % 9));
+    let entries = world.under(&prefix);
+    let _ = proof.verify(algorithm, &hash, &prefix, &entries);
+    for left_out in 0..entries.len() {
+        let mut fewer = entries.clone();
+        fewer.remove(left_out);
+        assert!(proof.verify(algorithm, &hash, &prefix, &fewer).is_err(), "one is left out");
+    }
+}
+
+fn bundle(world: &World, bytes: &[u8]) {
+    let Ok(bundle) = Bundle::parse(bytes) else { return };
+    assert_eq!(bundle.to_bytes(), bytes);
+    let algorithm = world.algorithm();
+    for number in 0..ASKED {
+        if let Ok(answer) = bundle.verify(&world.envelope.root(), &key(number)) {
+            let truth = record(algorithm, number).map_or(Answer::Absent, Answer::Present);
+            assert_eq!(answer, truth);
+        }
+    }
+}
+
+fn inclusion(world: &World, bytes: &[u8]) {
+    let Ok(proof) = InclusionProof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let (algorithm, size) = (world.algorithm(), proof.size().min(ITEMS));
+    let root = world.log_root(size);
+    for (index, leaf) in world.log.iter().enumerate() {
+        if proof.verify(algorithm, size, &root, leaf).is_ok() {
+            assert_eq!(proof.index(), index as u64);
+            assert!(proof.index() < size);
+        }
+    }
+}
+
+fn consistency(world: &World, bytes: &[u8]) {
+    let Ok(proof) = ConsistencyProof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let (algorithm, first, second) =
+        (world.algorithm(), proof.first().min(ITEMS), proof.second().min(ITEMS));
+    let (old, new) = (world.log_root(first), world.log_root(second));
+    let _ = proof.verify(algorithm, (first, &old), (second, &new));
+    let other = algorithm.log_leaf(b"another log");
+    assert!(proof.verify(algorithm, (first, &other), (second, &new)).is_err());
+    if first > 0 {
+        assert!(proof.verify(algorithm, (first, &old), (second, &other)).is_err());
+    }
+}
+
+/// Inputs from real proofs.
+#[must_use]
+pub fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = Vec::new();
+    for choice in 0..2 {
+        let world = World::of(choice);
+        let algorithm = world.algorithm();
+        let mut seed = |kind: u8, bytes: Vec<u8>| seeds.push([vec![choice, kind], bytes].concat());
+        for number in [0, 7, HELD + 1] {
+            let hash = key_hash(algorithm, number);
+            let proof = Proof::prove(&world.tree, &hash).expect("all in memory");
+            seed(0, proof.to_bytes());
+            let record = record(algorithm, number);
+            let bundle = Bundle::prove(&world.tree, world.envelope.clone(), &key(number), record);
+            seed(3, bundle.expect("all in memory").to_bytes());
+        }
+        let asked: Vec<KeyHash> = (0..ASKED).map(|number| key_hash(algorithm, number)).collect();
+        if let Ok((_, proof)) = MultiProof::prove(&world.tree, asked) {
+            seed(1, proof.to_bytes());
+        }
+        for (bits, first) in [(0, 0), (3, 0x40), (8, 0x55)] {
+            let prefix = Prefix::of(&KeyHash([first; 32]), u16::from(bits));
+            let proof = SubtreeProof::prove(&world.tree, &prefix).expect("all in memory");
+            seed(2, [vec![bits, first], proof.to_bytes()].concat());
+        }
+        if let Some(proof) = InclusionProof::of_leaves(algorithm, &world.log, 5) {
+            seed(4, proof.to_bytes());
+        }
+        for first in [0, 6, 8] {
+            if let Some(proof) = ConsistencyProof::of_leaves(algorithm, &world.log, first) {
+                seed(5, proof.to_bytes());
+            }
+        }
+        seed(6, certificate(world).to_bytes());
+    }
+    seeds
+}
+
+fn certificate(world: &World) -> Certificate {
+    let keys = [NodeKey::from_seed(&[1; 32]), NodeKey::from_seed(&[2; 32])];
+    let message = CertificateMessage::new(
+        world.envelope.name().clone(),
+        world.envelope.root(),
+        world.algorithm().context(&[0; 8]),
+        [keys[0].node_id(), keys[1].node_id()],
+        SessionId([3; 32]),
+        Stamp::new(1_700_000_000_000, 0),
+    )
+    .expect("two nodes");
+    let signed = keys.map(|key| (key.node_id(), message.sign(&key)));
+    message.certify(signed).expect("both signed")
+}

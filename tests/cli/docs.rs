@@ -1,0 +1,91 @@
+//! The documentation says what the binary says.
+
+use std::path::Path;
+
+use selfsame::node::config::Config;
+
+use super::node::TestNode;
+
+fn doc(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)
+}
+
+/// The part of docs/cli.md that the binary writes itself.
+fn help_of_all_verbs() -> String {
+    let node = TestNode { folder: tempfile::tempdir().unwrap() };
+    let help = |path: &[&str]| {
+        let ran = node.run([path, &["--help"]].concat()).ended(0);
+        let text: Vec<_> = ran.text().lines().map(str::trim_end).collect();
+        format!("```text\n{}\n```\n", text.join("\n").trim_end())
+    };
+    let mut text = format!("## selfsame\n\n{}", help(&[]));
+    for verb in selfsame::cli::command().get_subcommands() {
+        let name = verb.get_name();
+        text.push_str(&format!("\n## selfsame {name}\n\n{}", help(&[name])));
+        for inner in verb.get_subcommands() {
+            let inner = inner.get_name();
+            text.push_str(&format!("\n### selfsame {name} {inner}\n\n{}", help(&[name, inner])));
+        }
+    }
+    text
+}
+
+/// `UPDATE_DOCS=1 cargo test --test cli the_help` writes it anew.
+#[test]
+fn the_help_of_every_verb_is_in_the_docs() {
+    const MARK: &str = "<!-- below this line: written by the test of the command line -->\n\n";
+    let path = doc("cli.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (intro, written) = text.split_once(MARK).expect("the mark is in docs/cli.md");
+    let help = help_of_all_verbs();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, format!("{intro}{MARK}{help}")).unwrap();
+    } else {
+        assert!(written == help, "docs/cli.md is not up to date: run this test with UPDATE_DOCS=1");
+    }
+}
+
+#[test]
+fn every_exit_code_is_documented() {
+    let text = std::fs::read_to_string(doc("cli.md")).unwrap();
+    for code in [0, 1, 2, 3, 4, 5, 6, 7, 130] {
+        assert!(text.contains(&format!("| {code} |")), "{code}");
+    }
+}
+
+#[test]
+fn every_key_of_the_config_is_documented_with_its_default() {
+    let text = std::fs::read_to_string(doc("config.md")).unwrap();
+    let defaults: toml::Table = Config::DEFAULT_TEXT.parse().unwrap();
+    for (key, value) in &defaults {
+        if let Some(section) = value.as_table() {
+            assert!(text.contains(&format!("## [{key}]")), "{key}");
+            for (inner, value) in section {
+                assert!(
+                    text.contains(&format!("| `{inner}` | `{value}` |")),
+                    "{key}.{inner} {value}"
+                );
+            }
+        } else {
+            assert!(text.contains(&format!("| `{key}` | `{value}` |")), "{key} {value}");
+        }
+    }
+}
+
+#[test]
+fn every_verb_has_examples() {
+    fn check(command: &clap::Command) {
+        if command.has_subcommands() {
+            command.get_subcommands().for_each(check);
+            return;
+        }
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(after.contains("Example"), "{}", command.get_name());
+        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!(about.len() > 10, "{}", command.get_name());
+        for argument in command.get_arguments() {
+            assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+        }
+    }
+    check(&selfsame::cli::command());
+}
