@@ -14,6 +14,7 @@
 
 mod arguments;
 mod collection;
+pub mod demo;
 mod diff;
 mod digest;
 mod dump;
@@ -102,6 +103,7 @@ enum Verb {
     Prove(prove::Prove),
     Verify(verify::Verify),
     Recover(recover::Recover),
+    Demo(demo::Demo),
 }
 
 /// Where a verb works.
@@ -179,6 +181,7 @@ impl Verb {
             Self::Prove(verb) => verb.run(context),
             Self::Verify(verb) => verb.run(),
             Self::Recover(verb) => verb.run(context),
+            Self::Demo(verb) => verb.run(),
         }
     }
 }

@@ -2,6 +2,12 @@
 //!
 //! Nothing is acted: each node has an identity, a store on disk and a QUIC port of its own, and
 //! each figure is what a session or a store counted.
+//!
+//! ```
+//! use selfsame::cli::command;
+//!
+//! assert!(command().try_get_matches_from(["selfsame", "demo", "--entries", "500"]).is_ok());
+//! ```
 
 mod acts;
 mod damage;
@@ -92,8 +98,10 @@ pub enum DemoError {
         outcome: String,
     },
     /// Damage on disk was not noticed.
-    #[error("{0} did not notice that its rows on disk were damaged: this is a fault worth \
-        reporting")]
+    #[error(
+        "{0} did not notice that its rows on disk were damaged: this is a fault worth \
+        reporting"
+    )]
     Unnoticed(&'static str),
     /// A node that serves did not say how a session went.
     #[error("{0} did not report its session in time: the machine may be overloaded, try again")]

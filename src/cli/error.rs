@@ -121,6 +121,9 @@ pub enum CliError {
         /// What it said.
         source: io::Error,
     },
+    /// The demo could not go on.
+    #[error(transparent)]
+    Demo(#[from] super::demo::DemoError),
     /// Ctrl-C.
     #[error("stopped: what was done is kept")]
     Interrupted,

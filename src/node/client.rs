@@ -149,7 +149,7 @@ impl<S: Store> Node<S> {
     ) -> Result<SessionReport, ClientError> {
         let view = collection.snapshot()?;
         let setup = self.setup(link.peer(), link.channel_secret()?, config.clone());
-        let session = Session::initiate(setup, &view);
+        let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
         let (send, receive) = link.open(StreamKind::Session).await?;
         let world = World {
             link,

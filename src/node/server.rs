@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
 use super::query::{Answer, Query, WireDigest};
@@ -211,7 +211,7 @@ impl<S: Store> Server<S> {
             return self.refuse(peer, send, AbortCode::Internal).await;
         };
         let setup = self.node.setup(peer, channel, self.node.config.clone());
-        let session = Session::respond(&hello, setup, &view);
+        let session = block_in_place(|| Session::respond(&hello, setup, &view));
         let identity = Arc::clone(&self.node.identity);
         let world = World {
             link,
@@ -249,7 +249,7 @@ impl<S: Store> Server<S> {
         else {
             return Answer::Unknown;
         };
-        match tokio::task::block_in_place(|| collection.digest()) {
+        match block_in_place(|| collection.digest()) {
             Ok(digest) => Answer::Digest(WireDigest::from(&digest)),
             Err(_) => Answer::Failed,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::dots::Dot;
 use crate::entry::Sibling;
 use crate::hash::{KeyHash, ValueHash};
-use crate::store::Store;
+use crate::store::{Durability, Store};
 
 use super::ReplicaError;
 use super::collection::Collection;
@@ -34,6 +34,10 @@ impl<S: Store> Collection<S> {
     /// said, only unseen siblings are added and only named dots removed (rule D7). Outcomes
     /// stand in the order of the updates.
     ///
+    /// No sync is waited for: nothing is promised to anyone before the join, which syncs all that
+    /// was applied before it. A crash before that takes back unseen what was applied, and the next
+    /// session brings it again.
+    ///
     /// `epoch` is that of the snapshot on which the session works.
     ///
     /// # Errors
@@ -45,7 +49,11 @@ impl<S: Store> Collection<S> {
         epoch: u64,
         now_ms: u64,
     ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
-        self.change(now_ms, |draft, _| {
+        let durability = match self.node.durability {
+            Durability::Always => Durability::Periodic,
+            other => other,
+        };
+        self.change_as(durability, now_ms, |draft, _| {
             self.check_epoch(draft.epoch(), epoch)?;
             updates.into_iter().map(|update| self.apply_one(draft, update, now_ms)).collect()
         })

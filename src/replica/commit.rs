@@ -10,7 +10,7 @@ use crate::hash::{KeyHash, LogHead};
 use crate::limits::Limits;
 use crate::merkle::Change;
 use crate::merkle::log::first_item;
-use crate::store::{Batch, CommitNumber, Read, Store, Table};
+use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 
 use super::ReplicaError;
 use super::collection::{Collection, Live, PresentWriter};
@@ -54,6 +54,16 @@ impl<S: Store> Collection<S> {
         now_ms: u64,
         draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
     ) -> Result<R, ReplicaError> {
+        self.change_as(self.node.durability, now_ms, draft)
+    }
+
+    /// Drafts a change on the live state and commits it as durably as is said.
+    pub(super) fn change_as<R>(
+        &self,
+        durability: Durability,
+        now_ms: u64,
+        draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
+    ) -> Result<R, ReplicaError> {
         let announced = self.store.announce();
         let (answer, number) = {
             let mut state = self.lock();
@@ -70,7 +80,7 @@ impl<S: Store> Collection<S> {
             (answer, live.number)
         };
         drop(announced);
-        self.store.settle(number, self.node.durability)?;
+        self.store.settle(number, durability)?;
         Ok(answer)
     }
 

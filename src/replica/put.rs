@@ -87,6 +87,24 @@ impl<S: Store> Collection<S> {
         self.change(now_ms, |draft, _| remove_all(draft, &key_hash, read))
     }
 
+    /// Removes all siblings held here of many keys, in one commit; how many there were.
+    ///
+    /// # Errors
+    /// The store failed, or what was held is damaged; nothing was removed.
+    pub fn delete_all<'k>(
+        &self,
+        keys: impl IntoIterator<Item = &'k Key>,
+        now_ms: u64,
+    ) -> Result<u64, ReplicaError> {
+        let keys: Vec<KeyHash> = keys.into_iter().map(|key| self.key_hash(key)).collect();
+        self.change(now_ms, |draft, _| {
+            keys.iter().try_fold(0, |removed, key| {
+                let held = dots(draft.siblings(key)?);
+                Ok(removed + remove_all(draft, key, &held)?)
+            })
+        })
+    }
+
     /// Puts many entries in one commit. An entry all of whose siblings already have the value is
     /// left as it is: importing a folder twice writes nothing.
     ///

@@ -11,7 +11,7 @@ use super::wire;
 use crate::dots::DotSet;
 use crate::limits::Limits;
 use crate::replica::CollectionView;
-use crate::sketch::bloom::{self, BloomFilter, FilterSeed, WireFilter};
+use crate::sketch::bloom::{BloomFilter, FilterSeed, WireFilter};
 
 /// What a frame holds besides a filter, and some.
 const FRAME_MARGIN: usize = 1 << 10;
@@ -44,7 +44,7 @@ impl Session {
     pub(super) fn filter_rate(&self, items: u64, estimate: u64) -> f64 {
         match self.strategy {
             Strategy::Bloom => self.setup.config.bloom_filter_fpr,
-            _ => bloom::fpr_for(items, estimate),
+            _ => plan::filter_rate(items, estimate),
         }
     }
 
@@ -96,6 +96,13 @@ impl Session {
         for (dot, key) in lacking {
             let seen = self.peer_seen()?.has(dot);
             if self.flow != Flow::Give && seen {
+                // one version gone, the others may well be: asked in the same breath
+                let entry = view.entry(&key)?;
+                let peer = self.peer_seen()?;
+                let siblings = entry.iter().flat_map(|entry| entry.record.siblings());
+                for sibling in siblings.filter(|sibling| peer.has(sibling.dot)) {
+                    candidates.insert(sibling.dot);
+                }
                 candidates.insert(dot);
             } else {
                 self.tell(key, Phase::BloomExchange);

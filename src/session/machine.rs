@@ -170,6 +170,8 @@ pub struct Session {
     pub(super) outcome: Option<Outcome>,
     pub(super) stats: SyncStats,
     pub(super) phase: Phase,
+    /// What the turns are about just now; values flow beside them.
+    pub(super) search: Phase,
 }
 
 impl Session {
@@ -276,6 +278,7 @@ impl Session {
             outcome: None,
             stats,
             phase: Phase::Hello,
+            search: Phase::Hello,
         }
     }
 
@@ -462,7 +465,7 @@ impl Session {
         match lane {
             Lane::Control => {
                 let message: Message = wire::decode(frame).map_err(|_| protocol())?;
-                let phase = phase_of(&message, self.phase);
+                let phase = self.phase_of(&message);
                 self.count(phase, frame.len(), false);
                 self.expect(&message)?;
                 self.control_message(message, view, now_ms)?;
@@ -566,7 +569,7 @@ impl Session {
             }
         }
         let Some(message) = message else { return Ok(None) };
-        let phase = phase_of(&message, self.phase);
+        let phase = self.phase_of(&message);
         let frame = wire::encode(&message).map_err(|_| Failure::Ours(AbortCode::Limit))?;
         self.count(phase, frame.len(), true);
         Ok(Some(frame))
@@ -580,6 +583,15 @@ impl Session {
         let frame = wire::encode(&bulk).map_err(|_| Failure::Ours(AbortCode::Limit))?;
         self.count(Phase::StateTransfer, frame.len(), true);
         Ok(Some(frame))
+    }
+
+    /// The phase to which a message belongs; a turn's end belongs to what came before it.
+    fn phase_of(&mut self, message: &Message) -> Phase {
+        let phase = phase_of(message, self.search);
+        if matches!(message, Message::Turn(_) | Message::TurnEnd(_)) {
+            self.search = phase;
+        }
+        phase
     }
 
     fn count(&mut self, phase: Phase, bytes: usize, sent: bool) {
@@ -675,7 +687,7 @@ impl Session {
     }
 }
 
-/// The phase to which a message belongs; a turn's end belongs to what came before it.
+/// The phase of a message, while the turns are about `current`.
 const fn phase_of(message: &Message, current: Phase) -> Phase {
     match message {
         Message::Hello(_) | Message::HelloReply(_) => Phase::Hello,

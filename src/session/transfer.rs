@@ -157,6 +157,16 @@ impl Incoming {
         true
     }
 
+    /// Whether the value comes, or came, with another sibling of the key.
+    fn expects(&self, key: &KeyHash, sibling: &Sibling) -> bool {
+        let Some(pending) = self.pending.get(key) else { return false };
+        pending.adds.iter().any(|add| {
+            add.sibling.value_hash == sibling.value_hash
+                && add.sibling.dot != sibling.dot
+                && (add.value.is_some() || self.awaited.contains_key(&add.sibling.dot))
+        })
+    }
+
     fn arrived(&mut self, key: KeyHash, dot: Dot, value: Option<Arc<[u8]>>) {
         let Some(pending) = self.pending.get_mut(&key) else { return };
         if let Some(add) = pending.adds.iter_mut().find(|add| add.sibling.dot == dot) {
@@ -280,7 +290,8 @@ impl Session {
             self.incoming.arrived(key, sibling.dot, Some(value));
             return Ok(());
         }
-        if view.has_value(&key, &sibling.value_hash)? {
+        // a value that several siblings share is sent once
+        if self.incoming.expects(&key, &sibling) || view.has_value(&key, &sibling.value_hash)? {
             self.stats.received.count_by_hash(sibling.size);
             self.incoming.arrived(key, sibling.dot, None);
             return Ok(());

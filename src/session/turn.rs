@@ -539,8 +539,8 @@ impl Session {
         if self.flow == Flow::Give {
             return Err(protocol());
         }
-        let found_by = match self.phase {
-            Phase::BloomExchange | Phase::MerkleComparison => self.phase,
+        let found_by = match self.search {
+            Phase::BloomExchange | Phase::MerkleComparison => self.search,
             _ => Phase::Announce,
         };
         let peer = Arc::clone(self.peer_seen()?);

@@ -10,13 +10,13 @@ use super::DemoError;
 use super::damage;
 use super::data::Data;
 use super::episode::Episode;
-use super::machine::{COLLECTION, Machine};
+use super::machine::Machine;
 use super::verdict;
 use super::voice::{Voice, count, counted, size};
 use crate::replica::{Collection, Recovered};
 use crate::session::SyncConfig;
 use crate::store::EmbeddedStore;
-use crate::types::{CollectionName, Key};
+use crate::types::Key;
 
 /// The nodes, by their place in [`Story::machines`].
 const NAMES: [&str; 3] = ["oslo", "lima", "nara"];
@@ -49,11 +49,11 @@ impl Story {
 
     /// Tells it all; whether everything is equal and all that was promised was seen.
     pub(super) async fn tell(&mut self) -> Result<bool, DemoError> {
-        self.voice.say(&format!(
+        self.voice.say(
             "Three nodes run in this process: oslo, lima and nara. Each has its own key, its own \
              store on disk and its own UDP port; they meet over QUIC on loopback and share nothing \
-             else. Each session below is chosen by the planner (strategy auto)."
-        ))?;
+             else. Each session below is chosen by the planner (strategy auto).",
+        )?;
         self.one_data_set_imported_twice().await?;
         self.a_newcomer().await?;
         self.steady_state().await?;
@@ -86,7 +86,7 @@ impl Story {
         self.voice.say(&format!(
             "oslo and lima each import the same {} ({}) on their own, before they have ever met. \
              When they do, they tell each other keys and hashes, and find that no value has to \
-             travel.",
+             travel (the smallest, up to 256 bytes, ride along with their hashes).",
             counted(entries, "entry", "entries"),
             size(bytes),
         ))?;
@@ -106,7 +106,7 @@ impl Story {
         self.voice.title("3  Every day: announcement alone")?;
         let (changed, fresh, deleted) = self.drift(OSLO, 0.003, 0.001, 0.0005)?;
         self.voice.say(&format!(
-            "At oslo {changed} entries change, {fresh} are new, {deleted} are deleted. Each node \
+            "A day at oslo: {changed} entries changed, {fresh} new, {deleted} deleted. Each node \
              knows which writes the other has seen, so oslo reads what is news from an index and \
              announces it: nobody searches. What changed travels as a difference against the \
              version that the other has.",
@@ -126,9 +126,9 @@ impl Story {
         self.edit(OSLO, &both)?;
         self.edit(LIMA, &both)?;
         self.voice.say(&format!(
-            "nara is shut down. Meanwhile oslo changes {changed} entries, adds {fresh} and deletes \
-             {deleted}; lima changes and adds others, and {} are changed at both: conflicts, of \
-             which no side is lost.",
+            "nara is shut down. Meanwhile at oslo: {changed} entries changed, {fresh} new, {deleted} \
+             deleted; at lima others are changed and added, and {} are changed at both: conflicts, \
+             of which no side is lost.",
             both.len(),
         ))?;
         self.meet(OSLO, LIMA).await?;
@@ -242,7 +242,7 @@ impl Story {
         };
         let recovered = block_in_place(|| collection.recover())?;
         self.voice.say(&format!(
-            "Opened again, it notices: {damage:?}. `selfsame recover` keeps {} and gives up {}.",
+            "Opened again, it notices: {damage}. `selfsame recover` keeps {} and gives up {}.",
             counted(recovered.entries, "entry", "entries"),
             count(recovered.lost),
         ))?;
@@ -298,6 +298,7 @@ impl Story {
         episode.datagrams = traffic.bytes_sent + traffic.bytes_received;
         episode.everything = everything.into_iter().max().unwrap_or_default();
         episode.tell(&self.voice)?;
+        self.voice.space()?;
         let as_it_should = episode.is_complete() || episode.braked().is_some();
         let outcome = format!("{:?}", episode.outcome);
         self.episodes.push(episode);
@@ -306,7 +307,7 @@ impl Story {
 }
 
 /// Bytes of all values, equal versions of a key counted once.
-fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoError> {
+pub(super) fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoError> {
     block_in_place(|| {
         let snapshot = collection.snapshot()?;
         let (mut bytes, mut last) = (0, None);
@@ -318,9 +319,4 @@ fn plain_bytes(collection: &Arc<Collection<EmbeddedStore>>) -> Result<u64, DemoE
             bytes += versions.map(|sibling| sibling.size).sum::<u64>();
         }
     })
-}
-
-/// The name of the demo's collection.
-pub(super) fn collection_name() -> Result<CollectionName, DemoError> {
-    Ok(CollectionName::new(COLLECTION)?)
 }

@@ -81,11 +81,6 @@ impl Data {
         }
     }
 
-    /// How many entries there are now.
-    pub(super) fn live(&self) -> u64 {
-        self.live.len() as u64
-    }
-
     /// The first entries from a position on: as many as come to `bytes`, at least one; none at
     /// the end.
     pub(super) fn batch(&mut self, from: u64, bytes: usize) -> Result<Vec<Entry>, DemoError> {
@@ -206,8 +201,18 @@ const NAMES: [&str; 12] = [
 ];
 const MAPS: [&str; 6] = ["harbour", "old-mill", "glacier", "salt-flats", "catacombs", "orchard"];
 const ITEMS: [&str; 12] = [
-    "iron-sword", "oak-shield", "healing-draught", "rope", "lantern", "silver-ring", "map-piece",
-    "wolf-pelt", "arrow-bundle", "rune-of-frost", "copper-ore", "bread",
+    "iron-sword",
+    "oak-shield",
+    "healing-draught",
+    "rope",
+    "lantern",
+    "silver-ring",
+    "map-piece",
+    "wolf-pelt",
+    "arrow-bundle",
+    "rune-of-frost",
+    "copper-ore",
+    "bread",
 ];
 
 fn one_of<'a>(words: &[&'a str], random: &mut StdRng) -> &'a str {

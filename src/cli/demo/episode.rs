@@ -10,7 +10,7 @@ use super::voice::{Voice, cell, count, counted, figures, size, time};
 use crate::merkle::Certificate;
 use crate::net::SessionReport;
 use crate::session::{
-    AbortCode, CompressionStats, Failure, Outcome, Phase, PhaseStats, SyncStats, Tally,
+    AbortCode, CompressionStats, Failure, Outcome, Phase, PhaseStats, PlanStep, SyncStats, Tally,
 };
 
 /// Phases that look for differences beyond what is announced.
@@ -43,16 +43,7 @@ impl Episode {
         let sessions = ends[0].len();
         let elapsed = ends[0].iter().map(|report| report.elapsed).sum();
         let stats = ends.map(|reports| total(reports.into_iter().map(|report| report.stats)));
-        Some(Self {
-            number,
-            names,
-            outcome,
-            sessions,
-            stats,
-            elapsed,
-            datagrams: 0,
-            everything: 0,
-        })
+        Some(Self { number, names, outcome, sessions, stats, elapsed, datagrams: 0, everything: 0 })
     }
 
     /// What was signed, if anything was.
@@ -123,11 +114,12 @@ impl Episode {
         let ended = match &self.outcome {
             Outcome::Complete { certificate: None } => {
                 let text = format!(
-                    "{from} and {to} hold the same, context and all: {} and {} settle it.",
+                    "{from} and {to} hold the same, context and all: {}, {}.",
                     counted(self.round_trips(), "round trip", "round trips"),
                     size(self.bytes()),
                 );
-                return voice.fact(&format!("{:>2}", self.number), &text);
+                voice.space()?;
+                return voice.fact(&format!("session {}", self.number), &text);
             }
             Outcome::Complete { certificate: Some(_) } => "equal, and signed by both".to_owned(),
             Outcome::Failed(_) if self.braked().is_some() => "stopped by the brake".to_owned(),
@@ -135,18 +127,22 @@ impl Episode {
             other => format!("{other:?}"),
         };
         voice.space()?;
-        voice.fact(&format!("{:>2}", self.number), &format!("{from} meets {to}: {ended}."))?;
+        voice.fact(&format!("session {}", self.number), &format!("{from} meets {to}: {ended}."))?;
         voice.space()?;
         self.tell_phases(voice)?;
         voice.space()?;
         self.tell_changes(voice)?;
-        for step in &self.stats[0].plan {
-            voice.fact("planner", &format!("at {from}: {}", step.reason))?;
-        }
-        for step in &self.stats[1].plan {
-            voice.fact("planner", &format!("at {to}: {}", step.reason))?;
+        if let Some(step) = self.search_planned() {
+            voice.fact("planner", &step.reason)?;
         }
         self.tell_cost(voice)
+    }
+
+    /// The decision on how to search that weighed most.
+    fn search_planned(&self) -> Option<&PlanStep> {
+        let steps = self.stats.iter().flat_map(|stats| &stats.plan);
+        let searches = steps.filter(|step| SEARCHES.contains(&step.phase));
+        searches.max_by_key(|step| step.predicted_bytes)
     }
 
     fn tell_phases(&self, voice: &Voice) -> Result<(), DemoError> {
@@ -195,34 +191,46 @@ impl Episode {
         let values = self.values();
         let arrived = values.values_whole + values.values_delta() + values.values_by_hash;
         if arrived > 0 {
-            voice.fact("values", &format!(
-                "{} whole, {} as delta, {} by hash: {} of values in {}",
-                count(values.values_whole),
-                count(values.values_delta()),
-                count(values.values_by_hash),
-                size(values.bytes_before),
-                size(values.bytes_after + values.signature_bytes),
-            ))?;
+            voice.fact(
+                "values",
+                &format!(
+                    "{} whole, {} as delta, {} by hash; {} in {}",
+                    count(values.values_whole),
+                    count(values.values_delta()),
+                    count(values.values_by_hash),
+                    size(values.bytes_before),
+                    size(values.bytes_after + values.signature_bytes),
+                ),
+            )?;
         }
         Ok(())
     }
 
     fn tell_cost(&self, voice: &Voice) -> Result<(), DemoError> {
-        let bytes = self.bytes().max(1);
-        let ratio = self.everything as f64 / bytes as f64;
-        let ratio = if ratio < 9.95 { format!("{ratio:.1}") } else { count(ratio as u64) };
         let sessions = match self.sessions {
             1 => String::new(),
-            many => format!(", {many} sessions in a row"),
+            many => format!(", {many} sessions"),
         };
-        voice.fact("cost", &format!(
-            "{} in {}, {}{sessions} ({} of UDP). Sending all {} would take {ratio} times as much.",
-            size(bytes),
+        let text = format!(
+            "{} in {}{sessions}, {} ({} of UDP): 1/{} of all {}",
+            size(self.bytes()),
             counted(self.round_trips(), "round trip", "round trips"),
             time(self.elapsed),
             size(self.datagrams),
+            self.ratio(),
             size(self.everything),
-        ))
+        );
+        voice.fact("cost", &text)
+    }
+
+    fn ratio(&self) -> String {
+        let ratio = self.saving();
+        if ratio < 9.95 { format!("{ratio:.1}") } else { count(ratio as u64) }
+    }
+
+    /// How many times as much a plain copy would have moved.
+    pub(super) fn saving(&self) -> f64 {
+        self.everything as f64 / self.bytes().max(1) as f64
     }
 }
 
@@ -238,7 +246,7 @@ fn changes(tally: &Tally) -> String {
         .filter(|(number, _)| *number > 0)
         .map(|(number, what)| format!("{} {what}", count(*number)))
         .collect();
-    if told.is_empty() { "nothing changed here".to_owned() } else { told.join(", ") }
+    if told.is_empty() { "nothing changed".to_owned() } else { told.join(", ") }
 }
 
 fn total(all: impl Iterator<Item = SyncStats>) -> SyncStats {
@@ -273,14 +281,17 @@ impl Serialize for Episode {
         for phase in Phase::ALL {
             let [here, there] = [0, 1].map(|end| self.stats[end].phases.get(&phase).copied());
             let (Some(here), there) = (here, there.unwrap_or_default()) else { continue };
-            phases.insert(phase.name().to_owned(), json!({
-                "bytes_sent": here.bytes_sent,
-                "bytes_received": here.bytes_received,
-                "messages_sent": here.messages_sent,
-                "messages_received": here.messages_received,
-                "keys_found": [here.keys_found, there.keys_found],
-                "busy_us": [here.busy_us, there.busy_us],
-            }));
+            phases.insert(
+                phase.name().to_owned(),
+                json!({
+                    "bytes_sent": here.bytes_sent,
+                    "bytes_received": here.bytes_received,
+                    "messages_sent": here.messages_sent,
+                    "messages_received": here.messages_received,
+                    "keys_found": [here.keys_found, there.keys_found],
+                    "busy_us": [here.busy_us, there.busy_us],
+                }),
+            );
         }
         let values = self.values();
         let plan: Vec<Value> = self

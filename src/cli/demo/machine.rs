@@ -54,7 +54,8 @@ impl Machine {
     /// Lets these nodes in, now and when somebody plays with the folder later.
     pub(super) fn admit(&mut self, peers: Vec<NodeId>) -> Result<(), DemoError> {
         let ids: Vec<String> = peers.iter().map(|id| format!("\"{id}\"")).collect();
-        let text = Config::DEFAULT_TEXT.replace("allow = []", &format!("allow = [{}]", ids.join(", ")));
+        let text =
+            Config::DEFAULT_TEXT.replace("allow = []", &format!("allow = [{}]", ids.join(", ")));
         let path = self.folder.join("config.toml");
         fs::write(&path, text).map_err(|source| DemoError::File { path, source })?;
         self.peers = peers;
@@ -80,8 +81,7 @@ impl Machine {
         let allowed: AllowList = self.peers.iter().copied().collect();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let identity = Arc::clone(&home.identity);
-        let endpoint =
-            Endpoint::bind(identity, address, Arc::new(allowed), NetLimits::default())?;
+        let endpoint = Endpoint::bind(identity, address, Arc::new(allowed), NetLimits::default())?;
         let (stop, stopped) = watch::channel(false);
         let (tell, served) = mpsc::unbounded_channel();
         let listener = move |event| {
@@ -163,11 +163,7 @@ impl Machine {
     /// Deletes keys.
     pub(super) fn delete(&self, keys: &[Key]) -> Result<(), DemoError> {
         let collection = self.collection()?;
-        block_in_place(|| {
-            keys.iter().try_for_each(|key| {
-                collection.delete(key, Node::<EmbeddedStore>::now_ms()).map(|_| ())
-            })
-        })?;
+        block_in_place(|| collection.delete_all(keys, Node::<EmbeddedStore>::now_ms()))?;
         Ok(())
     }
 }

@@ -3,11 +3,10 @@
 use serde_json::json;
 
 use super::DemoError;
-use super::acts::Story;
+use super::acts::{Story, plain_bytes};
 use super::episode::Episode;
 use super::machine::Machine;
 use super::voice::{Voice, cell, count, counted, figures, size};
-use crate::entry::Totals;
 use crate::hash::Root;
 use crate::merkle::{Certificate, Envelope, Leaf, Tree};
 use crate::session::Phase;
@@ -23,14 +22,14 @@ pub(super) fn tell(story: &Story) -> Result<bool, DemoError> {
     let mut roots = Vec::new();
     for machine in &story.machines {
         let working = story.voice.working(format!("{} reads and hashes everything", machine.name));
-        let (root, totals, sound) = tokio::task::block_in_place(|| recompute(machine))?;
+        let (root, entries, bytes, sound) = tokio::task::block_in_place(|| recompute(machine))?;
         drop(working);
         held &= sound;
         let told = root.to_string();
         let cells = [
             machine.name.to_owned(),
-            count(totals.entries),
-            size(totals.bytes),
+            count(entries),
+            size(bytes),
             format!("{}..{}", &told[..16], &told[told.len() - 4..]),
         ];
         table.add_row(cells.into_iter().enumerate().map(|(at, text)| cell(at, text)));
@@ -59,7 +58,7 @@ pub(super) fn tell(story: &Story) -> Result<bool, DemoError> {
 
 /// The root that follows from keys and records as they are read from the store, and whether
 /// every value has its hash.
-fn recompute(machine: &Machine) -> Result<(Root, Totals, bool), DemoError> {
+fn recompute(machine: &Machine) -> Result<(Root, u64, u64, bool), DemoError> {
     let collection = machine.collection()?;
     let report = collection.check()?;
     let snapshot = collection.snapshot()?;
@@ -77,7 +76,8 @@ fn recompute(machine: &Machine) -> Result<(Root, Totals, bool), DemoError> {
     }
     let tree = Tree::build(algorithm, leaves);
     let root = Envelope::new(collection.spec().clone(), tree.tree_hash(), tree.totals())?.root();
-    Ok((root, tree.totals(), report.is_sound() && root == collection.root()?))
+    let sound = report.is_sound() && root == collection.root()?;
+    Ok((root, tree.totals().entries, plain_bytes(&collection)?, sound))
 }
 
 /// Verifies each certificate from its bytes; those of the last root must name all nodes.
@@ -90,10 +90,15 @@ fn certificates(voice: &Voice, episodes: &[Episode], root: &Root) -> Result<bool
         let read = Certificate::parse(&bytes)?;
         verified += 1;
         if read.message().root() == root {
-            voice.fact("signed", &format!(
-                "{} and {} over this root: {} bytes, both signatures hold",
-                episode.names[0], episode.names[1], bytes.len(),
-            ))?;
+            voice.fact(
+                "signed",
+                &format!(
+                    "{} and {} over this root: {} bytes, both signatures hold",
+                    episode.names[0],
+                    episode.names[1],
+                    bytes.len(),
+                ),
+            )?;
             named.extend(read.message().nodes());
         }
     }
@@ -108,10 +113,12 @@ fn certificates(voice: &Voice, episodes: &[Episode], root: &Root) -> Result<bool
 
 /// Each kind of work, and the session that shows it.
 fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
-    let best = |work: &dyn Fn(&Episode) -> u64| {
-        let best = story.episodes.iter().max_by_key(|episode| work(episode))?;
-        (work(best) > 0).then(|| (best.number, work(best)))
+    let shown = |work: &dyn Fn(&Episode) -> u64, better: &dyn Fn(&Episode) -> f64| {
+        let working = story.episodes.iter().filter(|episode| work(episode) > 0);
+        let best = working.max_by(|one, other| better(one).total_cmp(&better(other)))?;
+        Some((best.number, work(best)))
     };
+    let most = |work: &dyn Fn(&Episode) -> u64| shown(work, &|episode| work(episode) as f64);
     let complete = |episode: &Episode, work| if episode.is_complete() { work } else { 0 };
     let alone = |episode: &Episode| {
         if episode.announcement_sufficed() { episode.found(Phase::Announce) } else { 0 }
@@ -119,11 +126,11 @@ fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
     let bloom = |episode: &Episode| complete(episode, episode.found(Phase::BloomExchange));
     let merkle = |episode: &Episode| complete(episode, episode.found(Phase::MerkleComparison));
     let delta = |episode: &Episode| complete(episode, episode.values().values_delta());
-    let kinds: [(&str, Option<(usize, u64)>, &str); 4] = [
-        ("announcement alone", best(&alone), "news found without any search"),
-        ("bloom exchange", best(&bloom), "keys found by filters"),
-        ("Merkle descent", best(&merkle), "keys found in the tree"),
-        ("delta", best(&delta), "values sent as differences"),
+    let kinds = [
+        ("announcement alone", shown(&alone, &Episode::saving), "news found without any search"),
+        ("bloom exchange", most(&bloom), "keys found by filters"),
+        ("Merkle descent", most(&merkle), "keys found in the tree"),
+        ("delta", most(&delta), "values sent as differences"),
     ];
     let promised = story.data.len() >= PROMISED_FROM;
     let mut held = true;
@@ -140,9 +147,7 @@ fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
             }
         };
         let last = cells.len() - 1;
-        table.add_row(
-            cells.into_iter().enumerate().map(|(at, text)| cell(at % last, text)),
-        );
+        table.add_row(cells.into_iter().enumerate().map(|(at, text)| cell(at % last, text)));
     }
     story.voice.table(&table)?;
     if !promised {

@@ -1,5 +1,6 @@
 //! How the demo speaks: sentences and tables to people, one JSON object a line to programs.
 
+use std::cell::Cell as Flag;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
@@ -22,19 +23,24 @@ pub(super) struct Voice {
     json: bool,
     bold: bool,
     width: usize,
+    /// Whether the last line is empty.
+    apart: Flag<bool>,
 }
 
 impl Voice {
     pub(super) fn new(json: bool) -> Self {
         let bold = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         let width = Table::new().width().unwrap_or(80).clamp(WIDTHS.0, WIDTHS.1);
-        Self { json, bold, width: usize::from(width) }
+        Self { json, bold, width: usize::from(width), apart: Flag::new(true) }
     }
 
     /// The title of an act.
     pub(super) fn title(&self, text: &str) -> Result<(), DemoError> {
         let text = if self.bold { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() };
-        self.print(&format!("\n{text}\n"))
+        self.space()?;
+        self.print(&format!("{text}\n\n"))?;
+        self.apart.set(true);
+        Ok(())
     }
 
     /// A paragraph.
@@ -54,7 +60,7 @@ impl Voice {
 
     /// A word at the left, and what there is to say of it.
     pub(super) fn fact(&self, label: &str, text: &str) -> Result<(), DemoError> {
-        const LABEL: usize = 10;
+        const LABEL: usize = 12;
         let mut lines = String::new();
         for (at, line) in wrapped(text, self.width - INDENT.len() - LABEL).iter().enumerate() {
             let label = if at == 0 { label } else { "" };
@@ -63,13 +69,17 @@ impl Voice {
         self.print(&lines)
     }
 
+    /// An empty line, unless there is one.
     pub(super) fn space(&self) -> Result<(), DemoError> {
-        self.print("\n")
+        if !self.apart.get() {
+            self.print("\n")?;
+        }
+        self.apart.set(true);
+        Ok(())
     }
 
     pub(super) fn table(&self, table: &Table) -> Result<(), DemoError> {
-        let lines: String =
-            table.lines().map(|line| format!(" {}\n", line.trim_end())).collect();
+        let lines: String = table.lines().map(|line| format!(" {}\n", line.trim_end())).collect();
         self.print(&lines)
     }
 
@@ -77,6 +87,7 @@ impl Voice {
         if self.json {
             return Ok(());
         }
+        self.apart.set(false);
         std::io::stdout().write_all(text.as_bytes()).map_err(DemoError::Output)
     }
 
@@ -85,7 +96,8 @@ impl Voice {
         if !self.json {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(value).map_err(|error| DemoError::Output(error.into()))?;
+        let mut line =
+            serde_json::to_vec(value).map_err(|error| DemoError::Output(error.into()))?;
         line.push(b'\n');
         std::io::stdout().write_all(&line).map_err(DemoError::Output)
     }
