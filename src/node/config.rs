@@ -15,12 +15,13 @@
 //! # Ok::<(), selfsame::node::config::ConfigError>(())
 //! ```
 
+use std::fmt;
 use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::de::Error as _;
+use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use crate::limits::Limits;
@@ -328,8 +329,22 @@ struct IdText(NodeId);
 
 impl<'de> Deserialize<'de> for IdText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_node_id(&text).map(Self).map_err(D::Error::custom)
+        // a visitor's error has the line of the element, any other that of the list
+        deserializer.deserialize_str(IdVisitor)
+    }
+}
+
+struct IdVisitor;
+
+impl Visitor<'_> for IdVisitor {
+    type Value = IdText;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a node id: 64 hex digits in quotes")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<IdText, E> {
+        parse_node_id(text).map(IdText).map_err(E::custom)
     }
 }
 
