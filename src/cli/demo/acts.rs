@@ -49,11 +49,11 @@ impl Story {
 
     /// Tells it all; whether everything is equal and all that was promised was seen.
     pub(super) async fn tell(&mut self) -> Result<bool, DemoError> {
-        self.voice.say(&format!(
+        self.voice.say(
             "Three nodes run in this process: oslo, lima and nara. Each has its own key, its own \
              store on disk and its own UDP port; they meet over QUIC on loopback and share nothing \
-             else. Each session below is chosen by the planner (strategy auto)."
-        ))?;
+             else. Each session below is chosen by the planner (strategy auto).",
+        )?;
         self.one_data_set_imported_twice().await?;
         self.a_newcomer().await?;
         self.steady_state().await?;

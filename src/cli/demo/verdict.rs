@@ -126,7 +126,7 @@ fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
     let bloom = |episode: &Episode| complete(episode, episode.found(Phase::BloomExchange));
     let merkle = |episode: &Episode| complete(episode, episode.found(Phase::MerkleComparison));
     let delta = |episode: &Episode| complete(episode, episode.values().values_delta());
-    let kinds: [(&str, Option<(usize, u64)>, &str); 4] = [
+    let kinds = [
         ("announcement alone", shown(&alone, &Episode::saving), "news found without any search"),
         ("bloom exchange", most(&bloom), "keys found by filters"),
         ("Merkle descent", most(&merkle), "keys found in the tree"),
