@@ -17,7 +17,8 @@ use crate::types::CollectionName;
 /// Shows how a collection differs from a peer's, key by key
 ///
 /// Nothing changes at either end, and no value moves. A session would make each key at both ends
-/// what is said of it. Ends with 0 if nothing differs, with 1 if something does.
+/// what is said of it. Ends with 0 if nothing differs, with 1 if something does. Of very many
+/// differences, as many are shown as max_session_entries at both ends allow.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame diff players --peer ID@192.0.2.7:7447
@@ -66,6 +67,13 @@ impl Diff {
                 self.print(&mut output, difference)?;
             }
             output.finish()?;
+            let limit = home.replica.limits().max_session_entries;
+            if differences.len() >= limit {
+                note(format_args!(
+                    "these are not all: max_session_entries in config.toml ends the search at \
+                     {limit} keys, and so may the peer's"
+                ));
+            }
             if !self.json {
                 note(report.text());
             }

@@ -1,16 +1,20 @@
 //! How far a long verb has come: on a terminal only.
 
 use std::io::IsTerminal as _;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::count;
 
+/// The figures change no more often than they can be read.
+const BETWEEN: Duration = Duration::from_millis(100);
+
 /// A line on standard error that says entries, bytes, their rates and the time left.
 pub(super) struct Progress {
     bar: ProgressBar,
     started: Instant,
+    told: Option<Instant>,
     entries: u64,
 }
 
@@ -36,14 +40,15 @@ impl Progress {
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("=> "),
         );
-        Self { bar, started: Instant::now(), entries: 0 }
+        Self { bar, started: Instant::now(), told: None, entries: 0 }
     }
 
     /// One entry more.
     pub(super) fn entry(&mut self, bytes: u64) {
         self.entries += 1;
         self.bar.inc(bytes);
-        if self.entries.is_multiple_of(64) {
+        if self.told.is_none_or(|told| told.elapsed() >= BETWEEN) {
+            self.told = Some(Instant::now());
             let seconds = self.started.elapsed().as_secs_f64().max(0.001);
             let rate = self.entries as f64 / seconds;
             self.bar.set_message(format!("{} entries, {rate:.0}/s", count(self.entries)));

@@ -20,10 +20,10 @@ use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use rand::TryRng as _;
 use zeroize::Zeroizing;
 
+use crate::merkle::{self, NodeKey, Signature};
 use crate::types::NodeId;
 
 /// Longest identity file that is read: comments and one key need far less.
@@ -76,7 +76,7 @@ pub enum IdentityError {
 ///
 /// The secret is wiped from memory when dropped, never shown, and leaves only as signatures.
 pub struct Identity {
-    key: SigningKey,
+    key: NodeKey,
     id: NodeId,
 }
 
@@ -96,8 +96,8 @@ impl Identity {
     /// The key pair of a secret key.
     #[must_use]
     pub fn from_secret(secret: &[u8; 32]) -> Self {
-        let key = SigningKey::from_bytes(secret);
-        let id = NodeId(key.verifying_key().to_bytes());
+        let key = NodeKey::from_seed(secret);
+        let id = key.node_id();
         Self { key, id }
     }
 
@@ -179,7 +179,8 @@ impl Identity {
             _ => Path::new("."),
         };
         let mut digits = Zeroizing::new([0; 64]);
-        hex::encode_to_slice(self.key.as_bytes(), digits.as_mut()).map_err(io::Error::other)?;
+        let secret = Zeroizing::new(self.key.to_seed());
+        hex::encode_to_slice(secret.as_ref(), digits.as_mut()).map_err(io::Error::other)?;
         let mut file = tempfile::Builder::new().prefix(".identity").tempfile_in(directory)?;
         writeln!(file, "# The secret key of a selfsame node. Never share it; one node only.")?;
         writeln!(file, "# Node id: {}", self.id)?;
@@ -214,20 +215,14 @@ pub fn parse_node_id(text: &str) -> Result<NodeId, IdentityError> {
 /// # Errors
 /// Any other bytes.
 pub fn check_node_id(bytes: [u8; 32]) -> Result<NodeId, IdentityError> {
-    verifying_key(&bytes).map(|_| NodeId(bytes)).ok_or(IdentityError::UnsoundKey(NodeId(bytes)))
+    let id = NodeId(bytes);
+    merkle::check_node_id(&id).map(|()| id).map_err(|_| IdentityError::UnsoundKey(id))
 }
 
 /// Whether the node signed the message; strict, so that no signature has a second form.
 #[must_use]
 pub fn verify_signature(id: &NodeId, message: &[u8], signature: &[u8; 64]) -> bool {
-    verifying_key(&id.0)
-        .is_some_and(|key| key.verify_strict(message, &Signature::from_bytes(signature)).is_ok())
-}
-
-fn verifying_key(bytes: &[u8; 32]) -> Option<VerifyingKey> {
-    let key = VerifyingKey::from_bytes(bytes).ok()?;
-    let canonical = key.to_edwards().compress().as_bytes() == bytes;
-    (canonical && !key.is_weak()).then_some(key)
+    Signature::from_bytes(*signature).verify(id, message).is_ok()
 }
 
 /// The one line that is neither blank nor a comment.

@@ -51,6 +51,18 @@ fn two_nodes_differ_synchronise_and_agree() {
 }
 
 #[test]
+fn more_differences_than_a_session_takes_are_not_passed_off_as_all() {
+    let (a, b) = pair();
+    write(&b.data().join("config.toml"), "[limits]\nmax_session_entries = 10\n");
+    let listening = a.listen(&[&b]);
+    let diff = b.run(["diff", "c", "--peer", &listening.peer]).ended(1).said("these are not all");
+    assert!(diff.text().lines().count() < 55);
+    let done = b.run(["sync", "c", "--json", "--peer", &listening.peer]).ended(0).json();
+    assert!(done["sessions"].as_u64() > Some(1));
+    b.run(["diff", "c", "--peer", &listening.peer]).ended(0);
+}
+
+#[test]
 fn every_strategy_and_direction_does_what_it_says() {
     for strategy in ["auto", "bloom", "merkle"] {
         let (a, b) = pair();
