@@ -328,20 +328,8 @@ struct IdText(NodeId);
 
 impl<'de> Deserialize<'de> for IdText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // an error within the visitor, not after it, is said with the line of this id
-        struct Visitor;
-        impl serde::de::Visitor<'_> for Visitor {
-            type Value = IdText;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a node id")
-            }
-
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<IdText, E> {
-                parse_node_id(text).map(IdText).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_str(Visitor)
+        let text = String::deserialize(deserializer)?;
+        parse_node_id(&text).map(Self).map_err(D::Error::custom)
     }
 }
 
