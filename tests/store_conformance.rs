@@ -325,6 +325,18 @@ mod embedded {
     }
 
     #[test]
+    fn a_first_opening_that_was_cut_short_is_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("LOCK"), "").unwrap();
+        std::fs::write(folder.path().join("FORMAT"), "").unwrap();
+        one_row(folder.path());
+        drop(open(folder.path()));
+        // but not where there is something to lose
+        std::fs::write(folder.path().join("FORMAT"), "").unwrap();
+        let _ = refusal(folder.path());
+    }
+
+    #[test]
     fn a_folder_of_other_things_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "all of it").unwrap();

@@ -205,9 +205,9 @@ impl Demo {
         story.voice.space()?;
         story.voice.lines(&[
             format!("selfsame --data {oslo} digest states"),
-            format!("selfsame --data {oslo} ls states --prefix players/0000"),
+            format!("selfsame --data {oslo} ls states | head"),
             format!("selfsame --data {oslo} listen --addr 127.0.0.1:7447 &"),
-            format!("selfsame --data {lima} put states players/000001 hello"),
+            format!("selfsame --data {lima} put states hello world"),
             format!("selfsame --data {lima} sync states --peer {id}@127.0.0.1:7447"),
         ])
     }

@@ -61,10 +61,9 @@ impl<S: Read> Writing<'_, S> {
         if let Some(row) = self.history.get(key) {
             return Ok(Some(*row));
         }
-        let Some(row) = self.store.get(Table::History, key)? else { return Ok(None) };
-        let row =
-            HistoryRow::parse(&row).map_err(|error| ReadError::row("a history row", &error))?;
-        Ok(Some(row))
+        // log and history are aids: a row that rotted is none, and must not stop a put
+        let row = self.store.get(Table::History, key)?;
+        Ok(row.and_then(|row| HistoryRow::parse(&row).ok()))
     }
 
     /// Drops what exceeds a bound: oldest first, a bounded number of rows.
@@ -96,12 +95,8 @@ impl<S: Read> Writing<'_, S> {
     }
 
     fn log_row(&self, position: u64) -> Result<Option<LogRow>, ReadError> {
-        let Some(row) = self.store.get(Table::Log, &self.id.log(position))? else {
-            return Ok(None);
-        };
-        let row = LogRow::parse(&row)
-            .map_err(|error| ReadError::row(&format!("log row {position}"), &error))?;
-        Ok(Some(row))
+        let row = self.store.get(Table::Log, &self.id.log(position))?;
+        Ok(row.and_then(|row| LogRow::parse(&row).ok()))
     }
 
     fn forget_replaced(&mut self, position: u64, row: &LogRow) -> Result<(), ReadError> {

@@ -88,9 +88,11 @@ fn held_in(
     let prefix = id.writer_dots(run.writer);
     let mut found = Vec::new();
     let mut next = Dot::of(run.writer, run.first);
-    while let Some(from) = next {
-        let rows = store.scan(Table::Dots, &prefix, Bound::Included(&id.dot(from)), CHUNK)?;
-        let full = rows.len() == CHUNK;
+    while let Some(from) = next.filter(|from| from.counter() <= run.last) {
+        // not more than the run can hold: there may be as many runs as a peer may list
+        let most = (run.last - from.counter()).saturating_add(1).min(CHUNK as u64) as usize;
+        let rows = store.scan(Table::Dots, &prefix, Bound::Included(&id.dot(from)), most)?;
+        let full = rows.len() == most;
         let mut last = from;
         for row in rows {
             let (dot, key) = parse_dot_row(&row.key, &row.value)?;

@@ -24,6 +24,8 @@ use super::rows::{
 /// Rows written at once, and how many problems a report lists.
 const CHUNK: usize = 4_096;
 const LISTED: usize = 100;
+/// No log is ever this long.
+const MAX_POSITION: u64 = 1 << 62;
 
 /// What a check found.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -235,16 +237,18 @@ impl<S: Store> Collection<S> {
             Err(ReadError::Damaged(_)) => None,
             Err(error) => return Err(error),
         };
+        // the head counts what is in the log; without it, the rows do, as far as keys can be right
         let mut last = 0;
         for_each_row(store, Table::Log, &self.id.prefix(), |row| {
-            last = u64::from_be_bytes(key_tail(&row.key).unwrap_or_default());
+            let position = u64::from_be_bytes(key_tail(&row.key).unwrap_or_default());
+            last = if position < MAX_POSITION { last.max(position) } else { last };
             Ok(())
         })?;
+        let position = old.as_ref().map_or(last, |head| head.position.min(MAX_POSITION));
         let (algorithm, name) = (self.spec.algorithm, &self.spec.name);
         let chained = old
             .as_ref()
             .filter(|head| OpenLog::previous_head(store, self.id, algorithm, name, head).is_ok());
-        let position = old.as_ref().map_or(0, |head| head.position).max(last);
         Ok(Head {
             page_leaves: old.as_ref().map_or(64, |head| head.page_leaves).clamp(1, 4_096),
             recovering: true,
@@ -263,15 +267,19 @@ impl<S: Store> Collection<S> {
     }
 
     fn wipe(&self, table: Table) -> Result<(), ReadError> {
+        let mut last: Option<Box<[u8]>> = None;
         loop {
-            let keys = self.store.scan_keys(table, &self.id.prefix(), Bound::Unbounded, CHUNK)?;
-            if keys.is_empty() {
-                return Ok(());
-            }
+            // from the start again, a store would pass over all that was removed
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let keys = self.store.scan_keys(table, &self.id.prefix(), start, CHUNK)?;
             let mut batch = Batch::default();
             for key in &keys {
                 batch.remove(table, key);
             }
+            last = match keys.into_iter().next_back() {
+                Some(key) => Some(key),
+                None => return Ok(()),
+            };
             self.store.apply(batch)?;
         }
     }

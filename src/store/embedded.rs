@@ -450,7 +450,14 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
 /// Checks the marker of the format, or sets it in a new store.
 fn mark(folder: &Path) -> Result<(), StoreError> {
     let marker = folder.join(FORMAT_FILE);
-    match std::fs::read(&marker) {
+    let read = match std::fs::read(&marker) {
+        // the first opening was cut short before it wrote anything
+        Ok(found) if found.is_empty() && !folder.join(DATABASE).exists() => {
+            Err(ErrorKind::NotFound.into())
+        }
+        other => other,
+    };
+    match read {
         Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
         Ok(found) => Err(StoreError::Format {
             folder: folder.to_path_buf(),

@@ -52,7 +52,7 @@ impl Story {
         self.voice.say(
             "Three nodes run in this process: oslo, lima and nara. Each has its own key, its own \
              store on disk and its own UDP port; they meet over QUIC on loopback and share nothing \
-             else. Each session below is chosen by the planner (strategy auto).",
+             else. In each session the planner chooses what to do (strategy auto).",
         )?;
         self.one_data_set_imported_twice().await?;
         self.a_newcomer().await?;

@@ -17,6 +17,9 @@ const SIZES: (f64, f64) = (200.0, 16_384.0);
 /// A larger file is left out, so that a folder of films does not become a demo of patience.
 const MAX_FILE_BYTES: u64 = 16 << 20;
 
+/// Attempts to change a value before something is put behind it.
+const TRIES: usize = 8;
+
 /// A key and its value.
 pub(super) type Entry = (Key, Arc<[u8]>);
 
@@ -145,8 +148,12 @@ impl Data {
     /// item more.
     pub(super) fn edited(&mut self, value: &[u8]) -> Arc<[u8]> {
         let mut edited = value.to_vec();
-        for _ in 0..self.random.random_range(1..=4) {
-            change_a_number(&mut edited, &mut self.random);
+        let times = self.random.random_range(1..=4);
+        for tried in 0..times + TRIES {
+            // a number may become what it was
+            if tried < times || edited == value {
+                change_a_number(&mut edited, &mut self.random);
+            }
         }
         if edited.ends_with(b"}]}\n") && self.random.random_bool(0.3) {
             edited.truncate(edited.len() - 3);
@@ -176,13 +183,14 @@ fn key_of(folder: &Path, path: &Path) -> Option<Key> {
     Key::new(names?.join("/").into_bytes()).ok()
 }
 
-/// Other digits in the number that follows a random place; other letters where none does.
+/// Other digits in the number that follows a random place; other letters where there is no number.
 fn change_a_number(value: &mut [u8], random: &mut StdRng) {
     if value.is_empty() {
         return;
     }
     let from = random.random_range(0..value.len());
-    let digits = value[from..].iter().position(u8::is_ascii_digit).map(|at| from + at);
+    let behind = value[from..].iter().position(u8::is_ascii_digit).map(|at| from + at);
+    let digits = behind.or_else(|| value.iter().position(u8::is_ascii_digit));
     let start = digits.unwrap_or(from);
     for byte in value[start..].iter_mut().take(6) {
         if digits.is_some() && !byte.is_ascii_digit() {
