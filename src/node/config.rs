@@ -383,8 +383,7 @@ mod tests {
         assert!(error("[sync]\nallow_removals = \"yes\"\n").contains("line 2: invalid type"));
         assert!(error("durability = \"some\"").contains("\"always\", \"periodic\" or \"never\""));
         let id = error(&format!("allow = [\n  \"{}\",\n]", "0".repeat(64)));
-        // the line is that of the setting; the id itself says which it is
-        assert!(id.starts_with("c, line 1: 0000") && id.contains("not a usable node id"), "{id}");
+        assert!(id.starts_with("c, line 2: 0000") && id.contains("not a usable node id"), "{id}");
         assert!(error("listen = ").starts_with("c, line 1: "));
         assert!(error("[limits]\nmax_siblings = -1").contains("-1 is not from 1 to 65535"));
     }
