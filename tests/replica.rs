@@ -19,7 +19,7 @@ use selfsame::replica::{
     Replica, ReplicaError, ReplicaOptions,
 };
 use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
-use selfsame::types::NodeId;
+use selfsame::types::{Key, NodeId};
 use support::{Model, Side, all_entries, key, key_hash, options, random, spec, sync};
 
 const NOW: u64 = 1_000_000;
@@ -608,6 +608,22 @@ fn a_recovered_replica_resyncs_without_losing_or_bringing_back() {
     assert_eq!(a.get(&key(5)).unwrap(), None);
     assert_eq!(all_entries(&a.snapshot().unwrap()).len(), 8);
     assert_eq!(Side::of(&a).held, Side::of(&b).held);
+}
+
+#[test]
+fn a_listing_of_more_pages_than_are_kept_is_whole() {
+    let store = Shared::default();
+    let number = |number: u16| Key::new(number.to_be_bytes()).unwrap();
+    let entries = (0..5_000).map(|n| (number(n), Arc::from(&n.to_be_bytes()[..])));
+    open(&store, 2, 1).import(entries, NOW).unwrap();
+    let collection = open(&store, 2, 2);
+    let listed = collection.list(b"", None, usize::MAX).unwrap();
+    let listed: BTreeSet<Key> = listed.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(listed, (0..5_000).map(number).collect());
+    let few = collection.list(&[1], None, 3).unwrap();
+    assert_eq!(few.len(), 3);
+    let after = collection.key_hash(&few[2].key);
+    assert_eq!(collection.list(&[1], Some(&after), 1_000).unwrap().len(), 253);
 }
 
 #[test]

@@ -16,6 +16,8 @@ use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
 
 /// Rows read at once where a walk has no end of its own.
 const CHUNK: usize = 512;
+/// Pages that are kept to check entries against: at 64 leaves each, about 10 MiB.
+const LOADED_PAGES: usize = 1_024;
 /// History rows of one key that are looked at to find the newest.
 const HISTORY_SCAN: usize = 4_096;
 
@@ -144,6 +146,10 @@ impl<S: Store> Snapshot<S> {
             return Ok(leaf);
         }
         let mut tree = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        // a walk over all entries must not end with all of their leaves in memory
+        if self.tree.sealed_pages().saturating_sub(tree.sealed_pages()) >= LOADED_PAGES {
+            *tree = self.tree.clone();
+        }
         pages::with_pages(&self.rows, self.id, self.envelope.name(), &mut tree, |tree| {
             tree.get(key)
         })

@@ -25,6 +25,7 @@ mod token;
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write as _};
+use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -121,6 +122,7 @@ impl EmbeddedStore {
         let database = Database::builder(folder.join(DATABASE))
             .cache_size(options.cache_bytes)
             .max_journaling_size(MAX_JOURNAL_BYTES)
+            .worker_threads(workers())
             .open()
             .map_err(damaged)?;
         let rows = database
@@ -397,6 +399,12 @@ impl Read for EmbeddedSnapshot {
             })
             .collect()
     }
+}
+
+/// Threads that flush and compact. One of them only flushes, if there are two: with a single one
+/// memtables pile up behind a compaction, which more than doubled the memory of an import.
+fn workers() -> usize {
+    std::thread::available_parallelism().map_or(2, NonZeroUsize::get).clamp(2, 4)
 }
 
 /// Key of a row in the one keyspace: its table's number first.
