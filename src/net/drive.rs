@@ -293,6 +293,7 @@ fn work<S: Store>(
             let joined = joined.map(|_| ()).map_err(|error| ViewError::Store(error.to_string()));
             session.joined(joined, world.sign);
         }
+        abandon_cloned_writer(session, world.collection);
         if let Some(record) = session.poll_remember() {
             // an aid only: without it the next session costs more, nothing else
             let _ = world.collection.remember_join(&world.link.peer(), &record);
@@ -304,6 +305,19 @@ fn work<S: Store>(
             *next_bulk = session.poll_transmit(Lane::Bulk, world.view);
         }
     });
+}
+
+/// A writer whose dots stand for two puts is used by a clone too: the next put draws a fresh one.
+fn abandon_cloned_writer<S: Store>(session: &Session, collection: &Collection<S>) {
+    let mut cloned = session.writers_of_two().peekable();
+    if cloned.peek().is_none() {
+        return;
+    }
+    if let Ok(Some(present)) = collection.present_writer()
+        && cloned.any(|writer| writer == present.writer)
+    {
+        let _ = collection.abandon_writer();
+    }
 }
 
 fn timed(session: &mut Session, work: impl FnOnce(&mut Session)) {

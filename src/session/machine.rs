@@ -24,7 +24,7 @@ use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
-use crate::dots::Causality;
+use crate::dots::{Causality, Writer};
 use crate::hash::{Root, SessionId, StateHash, TreeHash, session_id};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
@@ -654,6 +654,11 @@ impl Session {
     #[must_use]
     pub const fn stats(&self) -> &SyncStats {
         &self.stats
+    }
+
+    /// Writers whose dots stood for two puts: a clone of this node uses them too, or they lie.
+    pub fn writers_of_two(&self) -> impl Iterator<Item = Writer> {
+        self.knowledge.twins().writers()
     }
 
     /// Adds wall time that this side's own work took, to the phase it was in.

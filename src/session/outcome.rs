@@ -201,10 +201,10 @@ pub enum AbortCode {
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
-    /// One dot stands for two puts.
+    /// One dot stands for two puts, and the greater of them was refused.
     #[error(
-        "the two nodes hold different puts of one writer: a machine was copied or resumed while \
-         its node ran. Restart both nodes, and put the keys that differ again (`selfsame diff`)"
+        "the two nodes hold different puts of one writer (a machine was copied or resumed while \
+         its node ran), and the one that would stay is refused here: put its key again there"
     )]
     Clone,
 }

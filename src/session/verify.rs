@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::machine::{Flow, Session, Turn};
-use super::merge;
 use super::message::{Bytes, FreeMessage, Ready};
 use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
 use super::turn::protocol;
@@ -66,10 +65,9 @@ impl Session {
         if !self.takes() {
             return Ok(());
         }
-        let Some(known) = self.knowledge.get(&key) else { return Ok(()) };
         let entry = view.entry(&key)?;
         let mine = entry.as_ref().map(|entry| &entry.record);
-        let news = merge::news(mine, &self.ours.causality, known.theirs.record());
+        let news = self.knowledge.news(&key, mine, &self.ours.causality);
         let limits = &self.setup.limits;
         let peer = self.peer_seen()?;
         let merged = self.knowledge.merged(&key, mine, &self.ours.causality, peer);
@@ -134,6 +132,10 @@ impl Session {
     }
 
     fn leave_out(&mut self, key: KeyHash, view: &dyn CollectionView) -> Result<(), Failure> {
+        if self.knowledge.twins().touch(&key) {
+            // the lesser put cannot make way for one that is refused
+            return Err(Failure::Ours(AbortCode::Clone));
+        }
         let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.entry(key, self.phase).excluded = true;
         self.incoming.forget(&key);
@@ -274,13 +276,11 @@ impl Session {
     }
 
     fn merged_holds(&self, dot: Dot, view: &dyn CollectionView) -> Result<bool, Failure> {
-        let key = match view.key_of(dot)? {
-            Some(key) => key,
-            None => match self.knowledge.learned_key(dot) {
-                Some(key) => key,
-                None => return Ok(false),
-            },
+        let key = match self.knowledge.twins().winning_key(dot) {
+            Some(key) => Some(key),
+            None => view.key_of(dot)?.or_else(|| self.knowledge.learned_key(dot)),
         };
+        let Some(key) = key else { return Ok(false) };
         let entry = view.entry(&key)?;
         let mine = entry.as_ref().map(|entry| &entry.record);
         let merged = self.knowledge.merged(&key, mine, &self.ours.causality, self.peer_seen()?);
