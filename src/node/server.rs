@@ -31,12 +31,15 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
-use super::query::{Answer, Query, WireDigest};
+use super::client::ClientError;
+use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
 use super::{Node, Unwatched, Watch};
+use crate::hash::{KeyHash, ValueHash};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive,
 };
+use crate::replica::Collection;
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::session::{AbortCode, Session};
 use crate::store::Store;
@@ -236,24 +239,56 @@ impl<S: Store> Server<S> {
     async fn query(&self, send: SendStream, frame: &[u8]) {
         let answer = match wire::decode::<Query>(frame) {
             Ok(Query::Digest { collection }) => self.digest(collection),
-            Err(_) => return,
+            Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
+                match self.collection(collection) {
+                    Some(collection) => {
+                        // a peer that goes away, or a store that fails, ends the stream
+                        let _ = give_values(&collection, &wanted, send).await;
+                        return;
+                    }
+                    None => Answer::Unknown,
+                }
+            }
+            Ok(Query::Values { .. }) | Err(_) => return,
         };
         if let Ok(frame) = wire::encode(&answer) {
             say(send, &frame).await;
         }
     }
 
+    fn collection(&self, name: String) -> Option<Arc<Collection<S>>> {
+        let name = CollectionName::new(name).ok()?;
+        self.node.replica.collection(&name).ok()
+    }
+
     fn digest(&self, name: String) -> Answer {
-        let named = CollectionName::new(name).ok();
-        let Some(collection) = named.and_then(|name| self.node.replica.collection(&name).ok())
-        else {
-            return Answer::Unknown;
-        };
+        let Some(collection) = self.collection(name) else { return Answer::Unknown };
         match block_in_place(|| collection.digest()) {
             Ok(digest) => Answer::Digest(WireDigest::from(&digest)),
             Err(_) => Answer::Failed,
         }
     }
+}
+
+/// Values that a peer has lost: of each a header, then its bytes.
+async fn give_values<S: Store>(
+    collection: &Collection<S>,
+    wanted: &[(KeyHash, ValueHash)],
+    send: SendStream,
+) -> Result<(), ClientError> {
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&wire::encode(&Answer::Values)?).await?;
+    for (key, hash) in wanted {
+        let value = block_in_place(|| collection.value(key, hash))?;
+        let header = ValueHeader { size: value.as_ref().map(|value| value.len() as u64) };
+        writer.write_frame(&wire::encode(&header)?).await?;
+        for chunk in value.as_deref().unwrap_or_default().chunks(VALUE_CHUNK) {
+            writer.write_frame(chunk).await?;
+        }
+    }
+    let mut stream = writer.finish().await?;
+    let _ = timeout(FAREWELL, stream.delivered()).await;
+    Ok(())
 }
 
 /// One frame, and the end of the stream.
