@@ -108,7 +108,9 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::Busy => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
-        AbortCode::Cancelled | AbortCode::Deadline | AbortCode::Reset => Exit::Unreachable,
+        AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {
+            Exit::Unreachable
+        }
         _ => Exit::Failed,
     }
 }

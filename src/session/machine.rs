@@ -685,6 +685,12 @@ impl Session {
         self.control.is_empty()
     }
 
+    /// What bounds this side of the session.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.setup.limits
+    }
+
     /// The collection's name, algorithm and policy.
     #[must_use]
     pub const fn spec(&self) -> &CollectionSpec {

@@ -207,4 +207,7 @@ pub enum AbortCode {
          its node ran), and the one that would stay is refused here: put its key again there"
     )]
     Clone,
+    /// Next to nothing moved for too long.
+    #[error("it went on, but slower than min_bytes_per_s allows")]
+    TooSlow,
 }
