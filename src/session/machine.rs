@@ -345,7 +345,7 @@ impl Session {
             Flow::Both => Outcome::Complete { certificate: None },
             Flow::Take => Outcome::Pulled { refused: Vec::new() },
             Flow::Give => Outcome::Pushed { refused: Vec::new() },
-            Flow::Compare => Outcome::Compared { differences: Vec::new() },
+            Flow::Compare => Outcome::Compared { differences: Vec::new(), truncated: false },
         }
     }
 

@@ -58,6 +58,8 @@ pub enum Outcome {
     Compared {
         /// What differs.
         differences: Vec<Difference>,
+        /// Whether a limit of one of the two ended the search: at least these differ.
+        truncated: bool,
     },
     /// At its limit of differences: applied, not joined; a fresh session goes on.
     Partial,
