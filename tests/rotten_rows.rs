@@ -122,7 +122,7 @@ fn a_log_row_at_the_end_of_all_numbers_survives_no_recovery() {
     assert!(collection.check().unwrap().is_sound());
 }
 
-/// A store that counts the rows that scans return.
+/// A store that counts the rows that scans return, of it and of its snapshots.
 mod counting {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -130,15 +130,22 @@ mod counting {
 
     use super::*;
 
-    #[derive(Default)]
-    pub(super) struct Counting {
-        store: MemoryStore,
-        pub(super) rows: AtomicUsize,
+    #[derive(Clone, Default)]
+    pub(super) struct Counting<R = MemoryStore> {
+        rows: R,
+        read: Arc<AtomicUsize>,
     }
 
-    impl Read for Counting {
+    impl<R> Counting<R> {
+        /// Rows read since this was asked last.
+        pub(super) fn read(&self) -> usize {
+            self.read.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    impl<R: Read> Read for Counting<R> {
         fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-            self.store.get(table, key)
+            self.rows.get(table, key)
         }
 
         fn scan(
@@ -148,31 +155,65 @@ mod counting {
             start: Bound<&[u8]>,
             limit: usize,
         ) -> Result<Vec<Row>, StoreError> {
-            let rows = self.store.scan(table, prefix, start, limit)?;
-            self.rows.fetch_add(rows.len(), Ordering::Relaxed);
+            let rows = self.rows.scan(table, prefix, start, limit)?;
+            self.read.fetch_add(rows.len(), Ordering::Relaxed);
             Ok(rows)
         }
     }
 
     impl Store for Counting {
-        type Snapshot = MemorySnapshot;
+        type Snapshot = Counting<MemorySnapshot>;
 
-        fn snapshot(&self) -> Result<MemorySnapshot, StoreError> {
-            self.store.snapshot()
+        fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
+            Ok(Counting { rows: self.rows.snapshot()?, read: Arc::clone(&self.read) })
         }
 
         fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
-            self.store.apply(batch)
+            self.rows.apply(batch)
         }
 
         fn settle(&self, number: CommitNumber, wanted: Durability) -> Result<(), StoreError> {
-            self.store.settle(number, wanted)
+            self.rows.settle(number, wanted)
         }
 
         fn capabilities(&self) -> Capabilities {
-            self.store.capabilities()
+            self.rows.capabilities()
         }
     }
+}
+
+#[test]
+fn removals_are_read_from_the_latest_on_and_no_more_rows_than_were_asked_for() {
+    let store = Arc::new(counting::Counting::default());
+    let replica = Replica::open(Arc::clone(&store), options(64), random(1)).unwrap();
+    let collection = replica.create_collection(spec(HashAlgorithm::Blake3)).unwrap();
+    let entries = |numbers: std::ops::Range<u64>| {
+        let put = |number: u64| (Key::new(number.to_be_bytes()).unwrap(), Arc::from(&b"x"[..]));
+        numbers.map(put).collect::<Vec<_>>()
+    };
+    collection.import(entries(0..4_000), NOW).unwrap();
+    let dots = |number: u64| -> Vec<Dot> {
+        let entry = collection.get(&Key::new(number.to_be_bytes()).unwrap()).unwrap().unwrap();
+        entry.record.siblings().iter().map(|sibling| sibling.dot).collect()
+    };
+    let late: DotSet = (0..10).flat_map(dots).collect();
+    for number in 0..10_u64 {
+        collection.delete(&Key::new(number.to_be_bytes()).unwrap(), NOW + 1).unwrap();
+    }
+    let view = collection.snapshot().unwrap();
+    store.read();
+    let log = view.removals_after(0, 100).unwrap();
+    assert_eq!((log.dots, log.complete), (late.clone(), false));
+    let read = store.read();
+    assert!(read <= 400, "{read} rows read for 100 dots, of a log of 4,000");
+    let few = view.removals_after(0, 3).unwrap();
+    assert_eq!((few.dots.count(), few.complete), (3, false));
+    assert!(few.dots.iter().all(|dot| late.contains(dot)));
+    // behind them nothing was removed: the whole log says so
+    let all = view.removals_after(0, 2_000).unwrap();
+    assert_eq!((all.dots, all.complete), (late, true));
+    let none = view.removals_after(view.log_position(), 100).unwrap();
+    assert_eq!((none.dots.count(), none.complete), (0, true));
 }
 
 #[test]
@@ -191,11 +232,11 @@ fn a_join_reads_what_the_peers_exceptions_can_hold_not_what_stands_behind_them()
         (1..=HELD / 2).filter_map(|half| Dot::of(writer, 2 * half + 1)).collect();
     let peer = Causality::new([], exceptions.clone(), &DotSet::default());
     let epoch = collection.snapshot().unwrap().epoch();
-    let before = store.rows.load(std::sync::atomic::Ordering::Relaxed);
+    store.read();
     let request = JoinRequest { epoch, peer, refused: DotSet::default() };
     let removed = collection.join(&request, NOW).unwrap();
     assert_eq!(removed, HELD / 2 - 1);
-    let read = store.rows.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let read = store.read();
     assert!(read < 20 * HELD as usize, "{read} rows read");
     assert!(collection.check().unwrap().is_sound());
 }
