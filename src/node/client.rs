@@ -161,7 +161,9 @@ impl<S: Store> Node<S> {
         let view = collection.snapshot()?;
         let setup = self.setup(link.peer(), link.channel_secret()?, config.clone());
         let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-        let (send, receive) = link.open(StreamKind::Session).await?;
+        // a peer may have let this node open as many streams as it ever will
+        let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
+        let (send, receive) = opened.map_err(|_| ClientError::Silent(self.patience))??;
         let world = World {
             link,
             collection,
