@@ -77,7 +77,7 @@ mod link;
 mod stream;
 mod tls;
 
-pub use address::{AddressError, PeerAddress};
+pub use address::{AddressError, HostPort, PeerAddress};
 pub use admission::{Admission, AllowList};
 pub use codes::{CloseCode, StreamCode};
 pub use connection::{Connection, Traffic};

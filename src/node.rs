@@ -59,6 +59,7 @@
 pub mod client;
 pub mod config;
 pub mod home;
+pub mod peers;
 pub mod query;
 pub mod server;
 
