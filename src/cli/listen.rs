@@ -1,6 +1,5 @@
 //! `selfsame listen`
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,8 @@ use super::output::{counted, note, print, print_json, size};
 use super::peer::runtime;
 use super::report::words;
 use super::{Context, Exit};
-use crate::net::{AllowList, Endpoint, IdentityError, parse_node_id};
+use crate::net::{Endpoint, IdentityError, parse_node_id};
+use crate::node::access::Access;
 use crate::node::server::{Event, serve};
 use crate::types::NodeId;
 
@@ -42,6 +42,13 @@ pub(super) struct Listen {
     json: bool,
 }
 
+/// How many nodes may connect.
+fn admitted(access: &Access) -> u64 {
+    let mut ids = access.allowed();
+    ids.extend(access.book().peers.iter().map(|peer| peer.id));
+    ids.len() as u64
+}
+
 fn node_id(text: &str) -> Result<NodeId, IdentityError> {
     parse_node_id(text)
 }
@@ -50,14 +57,15 @@ impl Listen {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
         context.with(|home| {
-            let allowed: BTreeSet<NodeId> =
-                home.config.allow.iter().chain(&self.allow).copied().collect();
-            let count = allowed.len() as u64;
+            for id in &self.allow {
+                home.access.allow(*id);
+            }
+            let count = admitted(&home.access);
             let runtime = runtime()?;
             runtime.block_on(async {
                 let address = self.addr.unwrap_or(home.config.listen);
                 let identity = Arc::clone(&home.identity);
-                let admission = Arc::new(AllowList::from_iter(allowed));
+                let admission = Arc::new(home.access.clone());
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
                 let json = self.json;

@@ -41,7 +41,7 @@ pub(super) fn with_peer<R>(
     work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, CliError>,
 ) -> Result<R, CliError> {
     let runtime = runtime()?;
-    let node = home.node();
+    let node = home.node().vouching_for(peer.id());
     runtime.block_on(async {
         let endpoint = caller(home)?;
         let connected =

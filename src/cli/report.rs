@@ -105,6 +105,7 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::AlgorithmMismatch
         | AbortCode::PolicyMismatch
         | AbortCode::Version
+        | AbortCode::ReadOnly
         | AbortCode::Busy => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,

@@ -31,6 +31,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::access::needed_for;
+use super::peers::Grant;
 use super::query::{Answer, Query};
 use super::{Node, Watch};
 use crate::merkle::Digest;
@@ -40,9 +42,9 @@ use crate::net::{
 };
 use crate::replica::{Collection, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
-use crate::session::{Outcome, Session, SyncConfig};
+use crate::session::{Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
-use crate::types::CollectionName;
+use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
@@ -69,6 +71,28 @@ pub enum ClientError {
     /// The peer has no such collection, or this node may not see it.
     #[error("the peer has no collection {0}, or this node may not use it")]
     UnknownCollection(CollectionName),
+    /// The peer may only take, and it was to give.
+    #[error(
+        "{peer} may only read {collection} here, so nothing can be taken from it: use \
+        --direction push, or let it write with `selfsame peer grant {peer} {collection}=write`"
+    )]
+    ReadsOnly {
+        /// Its name, or its id.
+        peer: String,
+        /// The collection.
+        collection: CollectionName,
+    },
+    /// The peer may do nothing.
+    #[error(
+        "{peer} may not use {collection} here: let it with `selfsame peer grant {peer} \
+        {collection}=write` (or =read, if it is only to take)"
+    )]
+    NoGrant {
+        /// Its name, or its id.
+        peer: String,
+        /// The collection.
+        collection: CollectionName,
+    },
     /// The peer could not answer.
     #[error("the peer could not read its store: look at its log")]
     PeerFailed,
@@ -110,7 +134,7 @@ impl<S: Store> Node<S> {
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
-        Ok(Link::greet(connection, &self.greeting(), self.patience).await?)
+        Ok(Link::greet(connection, &self.greeting_for(&peer.id()), self.patience).await?)
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences
@@ -139,6 +163,29 @@ impl<S: Store> Node<S> {
         Ok(Synchronised { reports })
     }
 
+    /// Whether the peer may do here what a session that this node opens would let it do.
+    ///
+    /// # Errors
+    /// It may not: then it is not worth dialling it.
+    pub fn check_grant(
+        &self,
+        peer: &NodeId,
+        collection: &CollectionName,
+        mode: Mode,
+    ) -> Result<(), ClientError> {
+        let grant = self.access.grant(peer, collection);
+        if grant >= needed_for(mode) {
+            return Ok(());
+        }
+        let book = self.access.book();
+        let peer = book.entry(peer).map_or_else(|| peer.to_string(), ToString::to_string);
+        let collection = collection.clone();
+        Err(match grant {
+            Grant::Read => ClientError::ReadsOnly { peer, collection },
+            _ => ClientError::NoGrant { peer, collection },
+        })
+    }
+
     async fn one_session(
         &self,
         link: &Link,
@@ -147,8 +194,10 @@ impl<S: Store> Node<S> {
         stop: watch::Receiver<bool>,
         watch: &dyn Watch,
     ) -> Result<SessionReport, ClientError> {
+        let (peer, name) = (link.peer(), &collection.spec().name);
+        self.check_grant(&peer, name, config.mode)?;
         let view = collection.snapshot()?;
-        let setup = self.setup(link.peer(), link.channel_secret()?, config.clone());
+        let setup = self.setup(peer, link.channel_secret()?, config.clone());
         let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
         let (send, receive) = link.open(StreamKind::Session).await?;
         let world = World {
@@ -159,6 +208,7 @@ impl<S: Store> Node<S> {
             sign: &|message| self.identity.sign(message),
             patience: self.patience,
             stop,
+            permit: &|| self.access.opens(&peer, name, config.mode),
             progress: &|session| watch.progress(session),
         };
         Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)

@@ -32,6 +32,7 @@ mod parse;
 pub use book::{Grant, GrantRule, Grants, PeerBook, PeerEntry, PeerName};
 pub use edit::{Edited, PeerEdit};
 pub use files::PeerFiles;
+pub(in crate::node) use files::{INVITES, LOCK, PEERS};
 
 use std::io;
 use std::path::PathBuf;

@@ -31,12 +31,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
+use super::peers::Grant;
 use super::query::{Answer, Query, WireDigest};
 use super::{Node, Unwatched, Watch};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive,
 };
+use crate::replica::Collection;
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::session::{AbortCode, Session};
 use crate::store::Store;
@@ -147,7 +149,7 @@ impl<S: Store> Server<S> {
     async fn connection(self, connection: Connection) {
         let mut stop = self.stop.clone();
         let peer = connection.peer();
-        let greeting = self.node.greeting();
+        let greeting = self.node.greeting_for(&peer);
         let link = match Link::greet(connection, &greeting, self.node.patience).await {
             Ok(link) => Arc::new(link),
             Err(error) => return (self.listener)(Event::NotGreeted { peer, error }),
@@ -168,6 +170,10 @@ impl<S: Store> Server<S> {
                 },
                 Some(_) = streams.join_next() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
+                () = self.node.access.revoked(&peer) => {
+                    link.connection().close(CloseCode::NotAdmitted, "");
+                    break;
+                }
             }
         }
         while streams.join_next().await.is_some() {}
@@ -181,7 +187,7 @@ impl<S: Store> Server<S> {
         let Ok(Ok(Some(frame))) = timeout(patience, reader.next_frame()).await else { return };
         match kind {
             StreamKind::Session => self.session(link, send, reader, &frame).await,
-            StreamKind::Query => self.query(send, &frame).await,
+            StreamKind::Query => self.query(&link.peer(), send, &frame).await,
             StreamKind::Greeting => {}
         }
     }
@@ -203,10 +209,14 @@ impl<S: Store> Server<S> {
             Err(code) => return self.refuse(peer, send, code).await,
         };
         let named = CollectionName::new(hello.spec.name.clone());
-        let collection = named.ok().and_then(|name| self.node.replica.collection(&name).ok());
-        let Some(collection) = collection else {
+        let Some((name, collection)) = named.ok().and_then(|name| self.seen_by(&peer, name)) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
+        let access = self.node.access.clone();
+        let permit = move || access.serves(&peer, &name, hello.mode);
+        if let Err(code) = permit() {
+            return self.refuse(peer, send, code).await;
+        }
         let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
             return self.refuse(peer, send, AbortCode::Internal).await;
         };
@@ -221,6 +231,7 @@ impl<S: Store> Server<S> {
             sign: &move |message| identity.sign(message),
             patience: self.node.patience,
             stop: self.stop.clone(),
+            permit: &permit,
             progress: &|session| Unwatched.progress(session),
         };
         let report = Box::new(drive(session, send, reader, world).await);
@@ -233,9 +244,9 @@ impl<S: Store> Server<S> {
         say(send, &Session::refusal(code)).await;
     }
 
-    async fn query(&self, send: SendStream, frame: &[u8]) {
+    async fn query(&self, peer: &NodeId, send: SendStream, frame: &[u8]) {
         let answer = match wire::decode::<Query>(frame) {
-            Ok(Query::Digest { collection }) => self.digest(collection),
+            Ok(Query::Digest { collection }) => self.digest(peer, collection),
             Err(_) => return,
         };
         if let Ok(frame) = wire::encode(&answer) {
@@ -243,10 +254,21 @@ impl<S: Store> Server<S> {
         }
     }
 
-    fn digest(&self, name: String) -> Answer {
+    /// A collection, if it exists and the peer may see it: with the same work if either is not
+    /// so.
+    fn seen_by(
+        &self,
+        peer: &NodeId,
+        name: CollectionName,
+    ) -> Option<(CollectionName, Arc<Collection<S>>)> {
+        let granted = self.node.access.grant(peer, &name) >= Grant::Read;
+        let collection = self.node.replica.collection(&name).ok();
+        collection.filter(|_| granted).map(|collection| (name, collection))
+    }
+
+    fn digest(&self, peer: &NodeId, name: String) -> Answer {
         let named = CollectionName::new(name).ok();
-        let Some(collection) = named.and_then(|name| self.node.replica.collection(&name).ok())
-        else {
+        let Some((_, collection)) = named.and_then(|name| self.seen_by(peer, name)) else {
             return Answer::Unknown;
         };
         match block_in_place(|| collection.digest()) {

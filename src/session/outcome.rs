@@ -207,4 +207,7 @@ pub enum AbortCode {
          its node ran. Restart both nodes, and put the keys that differ again (`selfsame diff`)"
     )]
     Clone,
+    /// The node that opened the session may only read.
+    #[error("the peer lets this node only read the collection: use --direction pull")]
+    ReadOnly,
 }
