@@ -89,4 +89,4 @@ pub use identity::{Identity, IdentityError, check_node_id, parse_node_id, verify
 pub use limits::{DialOptions, NetLimits};
 pub use link::{Link, LinkError, PROTOCOL_VERSION, StreamKind};
 pub use stream::{RecvStream, SendStream};
-pub use tls::ALPN;
+pub use tls::{ALPN, PAIR_ALPN};
