@@ -233,7 +233,7 @@ impl Access {
     /// Reads the peer book whenever its file changes, within a second or so, and says what came
     /// of that: other processes write it too. Never ends; without files it does nothing.
     pub async fn follow(&self, mut tell: impl FnMut(Result<(), PeersError>)) {
-        let mut seen = None;
+        let (mut seen, mut complaint) = (None, None);
         let mut ticks = tokio::time::interval(FOLLOWED_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -244,11 +244,21 @@ impl Access {
             if seen.as_ref() == Some(&mark) {
                 continue;
             }
-            seen = Some(mark);
             match block_in_place(|| self.reload()) {
-                Ok(false) => {}
-                Ok(true) => tell(Ok(())),
-                Err(error) => tell(Err(error)),
+                Ok(changed) => {
+                    if changed || complaint.is_some() {
+                        tell(Ok(()));
+                    }
+                    (seen, complaint) = (Some(mark), None);
+                }
+                // looked at again each time, since a mode may be put right; told of once
+                Err(error) => {
+                    let said = Some(error.to_string());
+                    if complaint != said {
+                        tell(Err(error));
+                        complaint = said;
+                    }
+                }
             }
         }
     }
