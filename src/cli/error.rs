@@ -65,8 +65,8 @@ pub enum CliError {
     ValueSize(u64),
     /// The bytes of a value are lost here.
     #[error(
-        "the bytes of this value are lost or damaged here: get them from a peer or a backup, \
-        and put them again"
+        "the bytes of this value are lost or damaged here: the next `selfsame sync` with a peer \
+        that has them fetches them again"
     )]
     ValueLost,
     /// The path to export to is in use.

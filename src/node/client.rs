@@ -29,18 +29,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::needed_for;
 use super::peers::Grant;
-use super::query::{Answer, Query};
+use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
 use super::{Node, Watch};
 use crate::merkle::Digest;
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
-    PeerAddress, SessionReport, StreamKind, World, drive,
+    PeerAddress, RecvStream, SessionReport, StreamKind, World, drive,
 };
-use crate::replica::{Collection, ReplicaError};
+use crate::replica::{Collection, LostValue, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
 use crate::session::{Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
@@ -48,6 +49,8 @@ use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
+/// Lost values asked for after one synchronisation.
+const MAX_LOST: usize = 65_536;
 
 /// A peer could not be synchronised with, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +108,9 @@ pub enum ClientError {
     /// The peer ended the stream.
     #[error("the peer did not answer: it may be another version")]
     NoAnswer,
+    /// A value of another size than the one that was lost.
+    #[error("the peer sent a value that is not the one asked for")]
+    OtherValue,
     /// The peer took too long.
     #[error("the peer did not answer within {0:?}")]
     Silent(Duration),
@@ -115,6 +121,8 @@ pub enum ClientError {
 pub struct Synchronised {
     /// At least one.
     pub reports: Vec<SessionReport>,
+    /// Values whose bytes were lost here and came from the peer.
+    pub repaired: u64,
 }
 
 impl Synchronised {
@@ -192,7 +200,10 @@ impl<S: Store> Node<S> {
                 break;
             }
         }
-        Ok(Synchronised { reports })
+        let whole = matches!(config.mode, Mode::Both | Mode::Pull)
+            && !matches!(reports.last().map(|last| &last.outcome), Some(Outcome::Failed(_)));
+        let repaired = if whole { self.fetch_lost(link, collection, stop).await? } else { 0 };
+        Ok(Synchronised { reports, repaired })
     }
 
     /// Whether the peer may do here what a session that this node opens would let it do.
@@ -231,7 +242,9 @@ impl<S: Store> Node<S> {
         let view = collection.snapshot()?;
         let setup = self.setup(peer, link.channel_secret()?, config.clone());
         let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-        let (send, receive) = link.open(StreamKind::Session).await?;
+        // a peer may have let this node open as many streams as it ever will
+        let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
+        let (send, receive) = opened.map_err(|_| ClientError::Silent(self.patience))??;
         let world = World {
             link,
             collection,
@@ -246,6 +259,63 @@ impl<S: Store> Node<S> {
         Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)
     }
 
+    /// Asks the peer for the values whose bytes were found lost here, and installs what it has
+    /// (rule D10). How many were installed.
+    ///
+    /// # Errors
+    /// The link is lost, or this node's store failed; what was installed stays.
+    pub async fn fetch_lost(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<u64, ClientError> {
+        let lost = tokio::task::block_in_place(|| collection.lost_values(MAX_LOST))?;
+        let mut installed = 0;
+        for some in lost.chunks(VALUES_PER_QUERY) {
+            if *stop.borrow() {
+                break;
+            }
+            installed += self.fetch_values(link, collection, some).await?;
+        }
+        Ok(installed)
+    }
+
+    async fn fetch_values(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        lost: &[LostValue],
+    ) -> Result<u64, ClientError> {
+        let name = collection.name().as_str().to_owned();
+        let wanted = lost.iter().map(|value| (value.key, value.hash)).collect();
+        let mut answers = self.ask(link, &Query::Values { collection: name, wanted }).await?;
+        match self.next(&mut answers).await? {
+            Answer::Values => {}
+            // it has no such collection, or did not say so: another peer may help
+            _ => return Ok(0),
+        }
+        let mut installed = 0;
+        for value in lost {
+            let header: ValueHeader = self.next(&mut answers).await?;
+            let Some(size) = header.size else { continue };
+            if size != value.size {
+                return Err(ClientError::OtherValue);
+            }
+            let mut bytes = Vec::new();
+            while (bytes.len() as u64) < size {
+                let frame = self.next_frame(&mut answers).await?;
+                if frame.is_empty() || (bytes.len() + frame.len()) as u64 > size {
+                    return Err(ClientError::OtherValue);
+                }
+                bytes.extend_from_slice(&frame);
+            }
+            let install = || collection.install_value(&value.key, &bytes);
+            installed += u64::from(tokio::task::block_in_place(install)?);
+        }
+        Ok(installed)
+    }
+
     /// Asks the peer for the digest of a collection, and checks it.
     ///
     /// # Errors
@@ -256,8 +326,8 @@ impl<S: Store> Node<S> {
         collection: &CollectionName,
     ) -> Result<Digest, ClientError> {
         let query = Query::Digest { collection: collection.as_str().to_owned() };
-        let asked = tokio::time::timeout(self.patience, ask(link, &query)).await;
-        match asked.map_err(|_| ClientError::Silent(self.patience))?? {
+        let mut answers = self.ask(link, &query).await?;
+        match self.next(&mut answers).await? {
             Answer::Digest(digest) => {
                 let digest = digest.check().ok_or(ClientError::BadDigest)?;
                 let same = digest.envelope().name() == collection;
@@ -265,17 +335,38 @@ impl<S: Store> Node<S> {
             }
             Answer::Unknown => Err(ClientError::UnknownCollection(collection.clone())),
             Answer::Failed => Err(ClientError::PeerFailed),
+            Answer::Values => Err(ClientError::NoAnswer),
         }
     }
-}
 
-async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
-    let (send, receive) = link.open(StreamKind::Query).await?;
-    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    writer.write_frame(&wire::encode(query)?).await?;
-    let _stream = writer.finish().await?;
-    let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
-    let frame = reader.next_frame().await?;
-    let frame = frame.ok_or(ClientError::NoAnswer)?;
-    Ok(wire::decode(&frame)?)
+    async fn ask(
+        &self,
+        link: &Link,
+        query: &Query,
+    ) -> Result<FrameReader<RecvStream>, ClientError> {
+        let asked = async {
+            let (send, receive) = link.open(StreamKind::Query).await?;
+            let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+            writer.write_frame(&wire::encode(query)?).await?;
+            let _stream = writer.finish().await?;
+            Ok(FrameReader::new(receive, MAX_FRAME_BYTES))
+        };
+        let asked = tokio::time::timeout(self.patience, asked).await;
+        asked.map_err(|_| ClientError::Silent(self.patience))?
+    }
+
+    async fn next_frame(
+        &self,
+        answers: &mut FrameReader<RecvStream>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let frame = tokio::time::timeout(self.patience, answers.next_frame()).await;
+        frame.map_err(|_| ClientError::Silent(self.patience))??.ok_or(ClientError::NoAnswer)
+    }
+
+    async fn next<T: DeserializeOwned>(
+        &self,
+        answers: &mut FrameReader<RecvStream>,
+    ) -> Result<T, ClientError> {
+        Ok(wire::decode(&self.next_frame(answers).await?)?)
+    }
 }

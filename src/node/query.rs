@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Stamp;
 use crate::entry::Totals;
-use crate::hash::{HASH_LEN, Root, TreeHash};
+use crate::hash::{HASH_LEN, KeyHash, Root, TreeHash, ValueHash};
 use crate::merkle::{BUCKETS, Digest, Envelope};
 use crate::session::message::{Bytes, WireSpec};
 use crate::types::CollectionSpec;
@@ -36,6 +36,14 @@ pub enum Query {
         /// Its name.
         collection: String,
     },
+    /// Values whose bytes are lost at the asker, by the hashes of their keys and their own (rule
+    /// D10): at most [`VALUES_PER_QUERY`].
+    Values {
+        /// Name of the collection.
+        collection: String,
+        /// Which.
+        wanted: Vec<(KeyHash, ValueHash)>,
+    },
 }
 
 /// An answer.
@@ -47,6 +55,21 @@ pub enum Answer {
     Unknown,
     /// The node could not read its store.
     Failed,
+    /// The values asked for follow, in their order: of each a [`ValueHeader`], then its bytes in
+    /// frames of at most [`VALUE_CHUNK`].
+    Values,
+}
+
+/// Values in one question.
+pub const VALUES_PER_QUERY: usize = 64;
+/// Bytes of a value in one frame.
+pub const VALUE_CHUNK: usize = 256 << 10;
+
+/// Whether a value follows, and how many bytes it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ValueHeader {
+    /// Its size; none when it is lost here too.
+    pub size: Option<u64>,
 }
 
 /// A digest as it travels.

@@ -32,10 +32,12 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
+use super::client::ClientError;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
-use super::query::{Answer, Query, WireDigest};
+use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
 use super::{Node, Unwatched, Watch};
+use crate::hash::{KeyHash, ValueHash};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive,
@@ -255,8 +257,7 @@ impl<S: Store> Server<S> {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
         };
-        let named = CollectionName::new(hello.spec.name.clone());
-        let Some((name, collection)) = named.ok().and_then(|name| self.seen_by(&peer, name)) else {
+        let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
         let access = self.node.access.clone();
@@ -294,7 +295,17 @@ impl<S: Store> Server<S> {
     async fn query(&self, peer: &NodeId, send: SendStream, frame: &[u8]) {
         let answer = match wire::decode::<Query>(frame) {
             Ok(Query::Digest { collection }) => self.digest(peer, collection),
-            Err(_) => return,
+            Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
+                match self.seen_by(peer, collection) {
+                    Some((_, collection)) => {
+                        // a peer that goes away, or a store that fails, ends the stream
+                        let _ = give_values(&collection, &wanted, send).await;
+                        return;
+                    }
+                    None => Answer::Unknown,
+                }
+            }
+            Ok(Query::Values { .. }) | Err(_) => return,
         };
         if let Ok(frame) = wire::encode(&answer) {
             say(send, &frame).await;
@@ -303,19 +314,15 @@ impl<S: Store> Server<S> {
 
     /// A collection, if it exists and the peer may see it: with the same work if either is not
     /// so.
-    fn seen_by(
-        &self,
-        peer: &NodeId,
-        name: CollectionName,
-    ) -> Option<(CollectionName, Arc<Collection<S>>)> {
+    fn seen_by(&self, peer: &NodeId, name: String) -> Option<(CollectionName, Arc<Collection<S>>)> {
+        let name = CollectionName::new(name).ok()?;
         let granted = self.node.access.grant(peer, &name) >= Grant::Read;
         let collection = self.node.replica.collection(&name).ok();
         collection.filter(|_| granted).map(|collection| (name, collection))
     }
 
     fn digest(&self, peer: &NodeId, name: String) -> Answer {
-        let named = CollectionName::new(name).ok();
-        let Some((_, collection)) = named.and_then(|name| self.seen_by(peer, name)) else {
+        let Some((_, collection)) = self.seen_by(peer, name) else {
             return Answer::Unknown;
         };
         match block_in_place(|| collection.digest()) {
@@ -323,6 +330,27 @@ impl<S: Store> Server<S> {
             Err(_) => Answer::Failed,
         }
     }
+}
+
+/// Values that a peer has lost: of each a header, then its bytes.
+async fn give_values<S: Store>(
+    collection: &Collection<S>,
+    wanted: &[(KeyHash, ValueHash)],
+    send: SendStream,
+) -> Result<(), ClientError> {
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&wire::encode(&Answer::Values)?).await?;
+    for (key, hash) in wanted {
+        let value = block_in_place(|| collection.value(key, hash))?;
+        let header = ValueHeader { size: value.as_ref().map(|value| value.len() as u64) };
+        writer.write_frame(&wire::encode(&header)?).await?;
+        for chunk in value.as_deref().unwrap_or_default().chunks(VALUE_CHUNK) {
+            writer.write_frame(chunk).await?;
+        }
+    }
+    let mut stream = writer.finish().await?;
+    let _ = timeout(FAREWELL, stream.delivered()).await;
+    Ok(())
 }
 
 /// One frame, and the end of the stream.

@@ -92,6 +92,16 @@ impl Peer {
         }
     }
 
+    /// Values that do not compress.
+    pub(crate) fn fill_with_noise(&self, name: &str, count: usize, bytes: usize) {
+        for at in 0..count {
+            let mut value = vec![0; bytes];
+            rand::RngExt::fill(&mut rand::rng(), &mut value[..]);
+            let key = Key::new(format!("noise {at}")).unwrap();
+            self.collection(name).put(&key, value, Node::<Store>::now_ms()).unwrap();
+        }
+    }
+
     pub(crate) fn entries(&self, name: &str) -> u64 {
         self.collection(name).totals().unwrap().entries
     }
