@@ -62,6 +62,7 @@
 //! ```
 
 pub mod access;
+pub mod choice;
 pub mod client;
 pub mod config;
 pub mod home;

@@ -109,12 +109,6 @@ pub enum CliError {
     /// A peer cannot be named, or the book of peers not be used.
     #[error(transparent)]
     Peers(#[from] PeersError),
-    /// The peer is known, and where it is is not.
-    #[error(
-        "no address of {0} is known, since it dials this node: name one with --peer ID@HOST:PORT, \
-        or write it into peers.toml"
-    )]
-    NoAddress(String),
     /// No address can be given to a peer that is invited.
     #[error(
         "it is not known where peers reach this node: say so with --address HOST:PORT (the port \

@@ -156,6 +156,12 @@ pub(super) fn words(outcome: &Outcome) -> (&'static str, String) {
             "interrupted",
             "the connection was lost: what was applied is kept; run it again".into(),
         ),
+        Outcome::Failed(Failure::Ours(AbortCode::UnknownCollection | AbortCode::ReadOnly)) => (
+            "failed",
+            "the session was ended: what the peer may do here was taken back meanwhile \
+             (see `selfsame peer ls`)"
+                .into(),
+        ),
         Outcome::Failed(Failure::Ours(AbortCode::Cancelled)) => {
             ("stopped", "stopped: what was applied is kept; run it again".into())
         }

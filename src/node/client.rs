@@ -33,7 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::needed_for;
-use super::peers::Grant;
+use super::peers::{Grant, PeersError};
 use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
 use super::{Node, Watch};
 use crate::merkle::Digest;
@@ -74,9 +74,15 @@ pub enum ClientError {
     /// The peer has no such collection, or this node may not see it.
     #[error("the peer has no collection {0}, or this node may not use it")]
     UnknownCollection(CollectionName),
-    /// There is no address to dial.
-    #[error("no address of the peer is known: it dials this node")]
-    NoAddress,
+    /// The peer is known, and where it is is not.
+    #[error(
+        "no address of {0} is known, since it dials this node: name one with --peer \
+        ID@HOST:PORT, or write it into peers.toml"
+    )]
+    NoAddress(String),
+    /// No such peer is known.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// The peer may only take, and it was to give.
     #[error(
         "{peer} may only read {collection} here, so nothing can be taken from it: use \
@@ -161,7 +167,7 @@ impl<S: Store> Node<S> {
     ) -> Result<Link, ClientError> {
         let options = options.into();
         let until = Instant::now() + options.deadline;
-        let mut failure = ClientError::NoAddress;
+        let mut failure = ClientError::NoAddress("the peer".into());
         for (tried, address) in addresses.iter().enumerate() {
             let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = until.saturating_duration_since(Instant::now()) / others;
@@ -170,7 +176,7 @@ impl<S: Store> Node<S> {
                 Ok(link) => return Ok(link),
                 // an answer says more than the silence of another address
                 Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
-                    if !matches!(failure, ClientError::NoAddress) => {}
+                    if !matches!(failure, ClientError::NoAddress(_)) => {}
                 Err(error) => failure = error,
             }
         }
