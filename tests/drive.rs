@@ -11,9 +11,10 @@ use std::time::Duration;
 use selfsame::clock::Stamp;
 use selfsame::hash::HashAlgorithm;
 use selfsame::net::{
-    AllowList, CloseCode, Endpoint, FrameReader, FrameWriter, Identity, Link, NetLimits,
-    PeerAddress, RecvStream, SendStream, StreamCode, StreamKind,
+    CloseCode, Endpoint, FrameReader, FrameWriter, Identity, Link, NetLimits, PeerAddress,
+    RecvStream, SendStream, StreamCode, StreamKind,
 };
+use selfsame::node::access::Access;
 use selfsame::node::{Node, Unwatched, Watch, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions, Snapshot};
 use selfsame::session::message::{Message, TurnMessage};
@@ -39,7 +40,6 @@ struct Peer {
     node: Arc<Node<MemoryStore>>,
     collection: Arc<Mem>,
     endpoint: Endpoint,
-    allowed: AllowList,
 }
 
 impl Peer {
@@ -58,13 +58,13 @@ impl Peer {
             identity: Arc::new(Identity::generate().unwrap()),
             config: SyncConfig::default(),
             patience,
+            access: Access::default(),
         });
-        let allowed = AllowList::default();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let identity = Arc::clone(&node.identity);
-        let endpoint =
-            Endpoint::bind(identity, address, Arc::new(allowed.clone()), limits).unwrap();
-        Self { node, collection, endpoint, allowed }
+        let admission = Arc::new(node.access.clone());
+        let endpoint = Endpoint::bind(identity, address, admission, limits).unwrap();
+        Self { node, collection, endpoint }
     }
 
     fn address(&self) -> PeerAddress {
@@ -107,12 +107,15 @@ impl Stage {
     async fn set(patience: Duration, limits: NetLimits) -> Self {
         let (honest, other) = (Peer::new(patience, NetLimits::default()), Peer::new(LONG, limits));
         honest.fill(4);
-        other.allowed.allow(honest.node.id());
+        other.node.access.allow(honest.node.id());
+        honest.node.access.allow(other.node.id());
         let address = other.address();
         let dialled = honest.node.connect(&honest.endpoint, &address, LIMIT);
         let accepted = async {
             let connection = other.endpoint.accept().await.unwrap();
-            Link::greet(connection, &other.node.greeting(), LIMIT).await.unwrap()
+            Link::greet(connection, &other.node.greeting_for(&honest.node.id()), LIMIT)
+                .await
+                .unwrap()
         };
         let (ours, theirs) = tokio::join!(dialled, accepted);
         let ours = ours.unwrap();
@@ -394,7 +397,8 @@ async fn a_session_that_is_dropped_while_it_is_stuck_leaves_no_task_and_its_link
 async fn nobody_left_who_could_stop_it_is_no_reason_to_stop_or_to_spin() {
     let (a, b) = (Peer::new(LIMIT, NetLimits::default()), Peer::new(LIMIT, NetLimits::default()));
     a.fill(3);
-    b.allowed.allow(a.node.id());
+    b.node.access.allow(a.node.id());
+    a.node.access.allow(b.node.id());
     let (stop, stopped) = watch::channel(false);
     let serving = server::serve(Arc::clone(&b.node), b.endpoint.clone(), stopped, Arc::new(|_| {}));
     let serving = tokio::spawn(serving);

@@ -105,6 +105,7 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::AlgorithmMismatch
         | AbortCode::PolicyMismatch
         | AbortCode::Version
+        | AbortCode::ReadOnly
         | AbortCode::Busy => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
@@ -154,6 +155,12 @@ pub(super) fn words(outcome: &Outcome) -> (&'static str, String) {
         Outcome::Interrupted => (
             "interrupted",
             "the connection was lost: what was applied is kept; run it again".into(),
+        ),
+        Outcome::Failed(Failure::Ours(AbortCode::UnknownCollection | AbortCode::ReadOnly)) => (
+            "failed",
+            "the session was ended: what the peer may do here was taken back meanwhile \
+             (see `selfsame peer ls`)"
+                .into(),
         ),
         Outcome::Failed(Failure::Ours(AbortCode::Cancelled)) => {
             ("stopped", "stopped: what was applied is kept; run it again".into())

@@ -56,6 +56,9 @@ pub struct World<'a, S: Store> {
     pub patience: Duration,
     /// Becomes true when the session is to stop.
     pub stop: watch::Receiver<bool>,
+    /// Asked before every step, and before anything is applied or joined: whether the session
+    /// may go on, or what the peer is to be told.
+    pub permit: &'a (dyn Fn() -> Result<(), AbortCode> + Send + Sync),
     /// Called now and then with the session as it is.
     pub progress: &'a (dyn Fn(&Session) + Send + Sync),
 }
@@ -325,15 +328,26 @@ fn work<S: Store>(
     next_control: &mut Option<Vec<u8>>,
     next_bulk: &mut Option<Vec<u8>>,
 ) {
+    let permitted = |session: &mut Session| match (world.permit)() {
+        Ok(()) => true,
+        Err(code) => {
+            session.abort(code);
+            false
+        }
+    };
     timed(session, |session| {
-        while let Some(updates) = session.poll_apply(true) {
+        while permitted(session)
+            && let Some(updates) = session.poll_apply(true)
+        {
             let now_ms = (world.now_ms)();
             match world.collection.apply(updates, world.view_epoch(), now_ms) {
                 Ok(outcomes) => session.applied(&outcomes, world.view),
                 Err(error) => session.store_failed(&error.to_string()),
             }
         }
-        if let Some(request) = session.poll_join() {
+        if permitted(session)
+            && let Some(request) = session.poll_join()
+        {
             let joined = world.collection.join(&request, (world.now_ms)());
             let joined = joined.map(|_| ()).map_err(|error| ViewError::Store(error.to_string()));
             session.joined(joined, world.sign);

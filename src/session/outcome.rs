@@ -212,4 +212,7 @@ pub enum AbortCode {
     /// Next to nothing moved for too long.
     #[error("it went on, but slower than min_bytes_per_s allows")]
     TooSlow,
+    /// The node that opened the session may only read.
+    #[error("the peer lets this node only read the collection: use --direction pull")]
+    ReadOnly,
 }
