@@ -106,7 +106,6 @@ struct Shared {
 
 #[derive(Default)]
 struct Asked {
-    write: bool,
     sync: bool,
     stop: bool,
 }
@@ -239,7 +238,7 @@ impl Shared {
     fn sync_periodically(&self, interval: Duration) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         while !asked.stop {
-            if !asked.sync && !asked.write {
+            if !asked.sync {
                 asked = self.changed.wait(asked).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -248,15 +247,10 @@ impl Shared {
                 Ok((asked, _)) => asked,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            let write = std::mem::take(&mut asked.write);
-            let sync = std::mem::take(&mut asked.sync);
+            asked.sync = false;
             drop(asked);
             // a failure stays with the committer, which takes no batch any more
-            if sync {
-                let _ = self.committer.settle(self.committer.applied(), || self.sync());
-            } else if write {
-                let _ = self.write_pending();
-            }
+            let _ = self.committer.settle(self.committer.applied(), || self.sync());
             asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -273,7 +267,7 @@ impl Drop for Inner {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
-        // what was acknowledged without a sync outlives this process
+        // what was applied and is not settled yet may as well be kept
         let _ = self.shared.write_pending();
     }
 }
@@ -421,17 +415,15 @@ impl Store for EmbeddedStore {
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
-        match durability {
-            Durability::Always => shared.committer.settle(number, || shared.sync()),
-            Durability::Periodic => {
-                shared.ask(|asked| asked.sync = true);
-                shared.committer.refusal()
-            }
-            Durability::Never => {
-                shared.ask(|asked| asked.write = true);
-                shared.committer.refusal()
-            }
+        if durability == Durability::Always {
+            return shared.committer.settle(number, || shared.sync());
         }
+        // the system has it then, and the death of this process takes nothing back
+        shared.write_pending()?;
+        if durability == Durability::Periodic {
+            shared.ask(|asked| asked.sync = true);
+        }
+        shared.committer.refusal()
     }
 
     fn capabilities(&self) -> Capabilities {
