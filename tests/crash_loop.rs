@@ -112,14 +112,32 @@ impl World {
         digest["root"].as_str().unwrap().to_owned()
     }
 
+    /// The death of a process takes back nothing that was acknowledged, in any mode.
+    fn draw_durability(&mut self) {
+        for place in &self.places {
+            let path = place.data().join("config.toml");
+            let mode = ["always", "always", "periodic", "never"][self.rng.random_range(0..4)];
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line = |line: &str| match line.starts_with("durability = ") {
+                true => format!("durability = \"{mode}\"\n"),
+                false => format!("{line}\n"),
+            };
+            std::fs::write(&path, text.lines().map(line).collect::<String>()).unwrap();
+        }
+    }
+
     /// What survived is sound, and it is what it must be.
     fn read(&mut self) {
-        for place in &self.places {
-            let check = place.run(&["recover", "c", "--check", "--json"]);
+        let read = |node: usize| {
+            let check = self.places[node].run(&["recover", "c", "--check", "--json"]);
             assert_eq!(check.code(), Some(0), "{check:?}");
-            place.assert_nothing_is_left();
-        }
-        let dumps = [self.dump(0), self.dump(1)];
+            self.places[node].assert_nothing_is_left();
+            self.dump(node)
+        };
+        let dumps = std::thread::scope(|scope| {
+            let other = scope.spawn(|| read(1));
+            [read(0), other.join().unwrap()]
+        });
         self.oracle.read([&dumps[0], &dumps[1]]);
     }
 
@@ -159,6 +177,7 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
         let (name, scene) = SCENES[card];
         let (begun, hits) = (Instant::now(), world.hits());
         println!("round {rounds}: {name}");
+        world.draw_durability();
         scene(&mut world);
         let acted = begun.elapsed();
         world.read();

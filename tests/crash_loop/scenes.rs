@@ -1,6 +1,7 @@
 //! What is going on when the process is killed.
 
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::process::ChildStdin;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -41,8 +42,9 @@ enum Victim {
 /// Both nodes write these, but never while they speak.
 const SHARED_KEYS: u32 = 20;
 const OWN_KEYS: u32 = 60;
-const LINE_KEYS: usize = 1_500;
-const FILE_KEYS: usize = 300;
+const LINE_KEYS: usize = 800;
+const LARGE_KEYS: usize = 200;
+const FILE_KEYS: usize = 200;
 
 const NAMES: [&str; 2] = ["a", "b"];
 
@@ -103,14 +105,9 @@ impl World {
         self.oracle.begun(node, Stream::ordered(vec![operation], usize::from(answered)));
     }
 
-    fn draw_lines(
-        &mut self,
-        node: usize,
-        count: usize,
-        sizes: std::ops::Range<usize>,
-    ) -> Vec<Operation> {
-        let first = self.rng.random_range(0..LINE_KEYS);
-        (0..count.min(LINE_KEYS))
+    fn draw_lines(&mut self, node: usize, most: usize, sizes: Range<usize>) -> Vec<Operation> {
+        let (first, count) = (self.rng.random_range(0..LINE_KEYS), self.rng.random_range(0..most));
+        (0..count)
             .map(|at| {
                 let key = format!("{}/line/{}", NAMES[node], (first + at * 7) % LINE_KEYS);
                 let size = self.rng.random_range(sizes.clone());
@@ -121,18 +118,20 @@ impl World {
 
     fn import_of_lines(&mut self) {
         let node = self.node();
-        let count = self.rng.random_range(50..LINE_KEYS);
-        let operations = self.draw_lines(node, count, 1..700);
+        let operations = self.draw_lines(node, LINE_KEYS, 1..700);
         let pause_us = self.rng.random_range(0..10_000);
-        self.import(node, "lines", 300.0, operations, pause_us);
+        self.import(node, "lines", 200.0, operations, pause_us);
     }
 
     /// Enough for tables to be written and merged meanwhile.
     fn import_of_large_lines(&mut self) {
         let node = self.node();
-        let count = self.rng.random_range(400..LINE_KEYS);
-        let operations = self.draw_lines(node, count, 10_000..50_000);
-        self.import(node, "large lines", 2_000.0, operations, 0);
+        let put = |at| {
+            let size = self.rng.random_range(10_000..60_000);
+            self.oracle.put(node, &format!("{}/large/{at}", NAMES[node]), size)
+        };
+        let operations = (0..LARGE_KEYS).map(put).collect();
+        self.import(node, "large lines", 500.0, operations, 0);
     }
 
     /// Killed, or told to end first and killed then, or not killed in time.
@@ -209,8 +208,7 @@ impl World {
     /// Differences at both nodes, so that there is something to speak of.
     fn drift(&mut self) {
         for node in 0..2 {
-            let count = self.rng.random_range(0..LINE_KEYS);
-            let operations = self.draw_lines(node, count, 1..2_000);
+            let operations = self.draw_lines(node, LINE_KEYS, 1..2_000);
             let mut running = self.places[node].start_fed(&["import", "c", "-", "--json"]);
             let feeder = feed(running.stdin(), &operations, 0);
             let ran = running.end().ended(0);
@@ -261,19 +259,30 @@ impl World {
                 speaking.kill();
                 return;
             }
-            // it would wait for the peer to come back
-            std::thread::sleep(Duration::from_millis(50));
-            speaking.signal("INT");
-            let ran = speaking.end();
-            assert!(matches!(ran.code(), Some(0 | 4 | 130)), "{ran:?}");
-            return;
+            return self.give_up(speaking);
         }
         speaking.kill();
         // who lost a caller serves it again at once
         let again = self.start_sync(caller, &peer, "both").end();
         assert_eq!(again.code(), Some(0), "{again:?}");
-        self.stop(listening, "INT");
+        // a session with a caller that is gone has a few seconds to end
+        if self.rng.random_range(0..4) == 0 {
+            self.stop(listening, "INT");
+        } else {
+            self.oracle.cut(listener);
+            listening.kill();
+        }
         self.finish(beside, listener);
+    }
+
+    /// Ends a call whose listener is gone: it would wait for it to come back.
+    fn give_up(&mut self, mut speaking: Running) {
+        std::thread::sleep(Duration::from_millis(20));
+        speaking.signal("INT");
+        // its last words have a few seconds to be heard
+        let patient = self.rng.random_range(0..4) == 0;
+        let ran = if patient { speaking.end() } else { speaking.kill() };
+        assert!(matches!(ran.code(), Some(0 | 4 | 5 | 130)) || !patient, "{ran:?}");
     }
 
     /// Puts of keys that only this node writes, each of another.
@@ -326,7 +335,7 @@ impl World {
         let with_session = self.rng.random();
         let operations = self.draw_own(node, 100);
         let before = Duration::from_millis(self.rng.random_range(0..200));
-        let delay = self.delay("closing", 15.0);
+        let delay = self.delay("closing", 4.0);
         if with_session {
             self.drift();
         }
@@ -342,11 +351,8 @@ impl World {
         self.killed("closing", &mut listening);
         listening.kill();
         self.finish(beside, node);
-        if let Some(mut speaking) = speaking {
-            std::thread::sleep(Duration::from_millis(50));
-            speaking.signal("INT");
-            let ran = speaking.end();
-            assert!(matches!(ran.code(), Some(0 | 4 | 5 | 130)), "{ran:?}");
+        if let Some(speaking) = speaking {
+            self.give_up(speaking);
         }
     }
 
