@@ -17,6 +17,7 @@ use crate::node::home::HomeError;
 use crate::node::pairing::{InvitationError, PairingError};
 use crate::node::peers::PeersError;
 use crate::replica::{ReplicaError, ViewError};
+use crate::store::StoreError;
 use crate::types::{CollectionName, TypeError};
 
 /// A verb could not do what was asked.
@@ -186,6 +187,15 @@ impl CliError {
             | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
                 Some(format!("run `selfsame recover {collection}`"))
             }
+            Self::Replica(ReplicaError::Store(StoreError::Full))
+            | Self::Home(
+                HomeError::Store(StoreError::Full)
+                | HomeError::Replica(ReplicaError::Store(StoreError::Full)),
+            ) => Some(
+                "make room on the disk of the data folder, and run the command again; a node that \
+                 serves is to be started anew then"
+                    .into(),
+            ),
             Self::Replica(ReplicaError::PerhapsDamaged(name)) => {
                 Some(format!("run `selfsame recover {name}`, or see `selfsame collection ls`"))
             }
