@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `identity` | the node's key pair, mode 0600; whoever has it is this node |
 //! | `config.toml` | its settings |
+//! | `peers.toml` | whom it knows, and what each may do |
+//! | `invites.toml` | its open invitations |
+//! | `peers.lock` | held by whoever changes one of these two |
 //! | `store/` | its collections |
 //! | `in-use` | the process that has the store open, while there is one |
 //!
@@ -26,7 +29,9 @@ use std::sync::Arc;
 use rand::TryRng as _;
 
 use super::Node;
+use super::access::Access;
 use super::config::{Config, ConfigError};
+use super::peers::{INVITES, LOCK, PEERS, PeersError};
 use crate::net::{Identity, IdentityError};
 use crate::replica::{Replica, ReplicaError, ReplicaOptions};
 use crate::store::{EmbeddedOptions, EmbeddedStore, StoreError};
@@ -86,6 +91,9 @@ pub enum HomeError {
     /// The settings cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The peer book cannot be used.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// The store cannot be used.
     #[error(transparent)]
     Store(StoreError),
@@ -109,6 +117,8 @@ pub struct Home {
     pub identity: Arc<Identity>,
     /// Its settings.
     pub config: Config,
+    /// Who may do what at it: its peer book, and the nodes that the settings allow.
+    pub access: Access,
     /// Its collections.
     pub replica: Arc<Replica<EmbeddedStore>>,
     // goes before the store does, so that it never names a process that comes later
@@ -165,6 +175,7 @@ impl Home {
     pub fn open(folder: &Path) -> Result<Self, HomeError> {
         let identity = Arc::new(Self::identity_of(folder)?);
         let config = Self::config_of(folder)?;
+        let access = Access::open(folder, config.allow.iter().copied())?;
         // the first draw says whether there is randomness at all
         system_random().map_err(HomeError::Randomness)?;
         let store = EmbeddedStore::open(folder.join(STORE), EmbeddedOptions::default())
@@ -176,7 +187,7 @@ impl Home {
             ..ReplicaOptions::default()
         };
         let replica = Arc::new(Replica::open(store.clone(), options, Box::new(random))?);
-        Ok(Self { folder: folder.into(), identity, config, replica, notice, store })
+        Ok(Self { folder: folder.into(), identity, config, access, replica, notice, store })
     }
 
     /// The node, to speak with others.
@@ -187,6 +198,7 @@ impl Home {
             identity: Arc::clone(&self.identity),
             config: self.config.sync(),
             patience: self.config.patience(),
+            access: self.access.clone(),
         }
     }
 
@@ -232,7 +244,8 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if ![IDENTITY, CONFIG, STORE, IN_USE].iter().any(|ours| name == *ours) {
+        let ours = [IDENTITY, CONFIG, STORE, IN_USE, PEERS, INVITES, LOCK];
+        if !ours.iter().any(|ours| name == *ours) {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
         }
     }
