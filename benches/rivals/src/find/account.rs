@@ -75,6 +75,7 @@ pub(super) fn account(lane: Lane, frame: &[u8]) -> Result<Frame, RivalsError> {
             bytes.contexts = contexts(opening)?;
         }
         Message::Turn(TurnMessage::Opening(opening)) => bytes.contexts = contexts(opening)?,
+        Message::OpeningPart(_) => bytes.contexts = length,
         Message::Turn(TurnMessage::States { held, .. }) => {
             for state in held {
                 let values: u64 = state.values.iter().map(|(_, value)| value.0.len() as u64).sum();

@@ -25,6 +25,9 @@ pub(super) fn wrong(error: impl Display) -> RivalsError {
     RivalsError::wrong("selfsame", error)
 }
 
+/// A key and its value.
+type Entry = (Key, Arc<[u8]>);
+
 /// One replica, with a store in memory and a clock of its own.
 pub(super) struct Node {
     pub(super) key: NodeKey,
@@ -171,7 +174,7 @@ impl World {
     }
 
     /// The first node imports the next entries; ten a millisecond.
-    fn import_chunk(&mut self, n: usize) -> Result<Vec<(Key, Arc<[u8]>)>, RivalsError> {
+    fn import_chunk(&mut self, n: usize) -> Result<Vec<Entry>, RivalsError> {
         let mut all = Vec::new();
         while all.len() < CHUNK && self.live.len() < n {
             let mut few = Vec::new();
