@@ -7,12 +7,12 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::control::{Offered, runtime};
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::{counted, note, print, print_json, size};
-use super::peer::runtime;
-use super::report::words;
 use super::{Context, Exit};
+use crate::api::report::words;
 use crate::net::{AllowList, Endpoint, IdentityError, parse_node_id};
 use crate::node::server::{Event, serve};
 use crate::types::NodeId;
@@ -23,8 +23,8 @@ const NOTABLE_MS: u64 = 5_000;
 /// Serves sessions to peers until Ctrl-C
 ///
 /// Only the nodes that config.toml or --allow lists may connect; they may read and write every
-/// collection of this node. While it runs, other commands cannot open the data folder. Ctrl-C
-/// ends it cleanly: running sessions are told, and what they had applied is kept.
+/// collection of this node. Other commands work beside it. Ctrl-C ends it cleanly: running
+/// sessions are told, and what they had applied is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame listen --allow ID
@@ -49,7 +49,7 @@ fn node_id(text: &str) -> Result<NodeId, IdentityError> {
 impl Listen {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
+        context.open(|home| {
             let allowed: BTreeSet<NodeId> =
                 home.config.allow.iter().chain(&self.allow).copied().collect();
             let count = allowed.len() as u64;
@@ -59,10 +59,12 @@ impl Listen {
                 let identity = Arc::clone(&home.identity);
                 let admission = Arc::new(AllowList::from_iter(allowed));
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
+                let control = Offered::to_others(home, interrupt.receiver()).await;
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
                 let json = self.json;
                 let listener = Arc::new(move |event: Event| tell(&event, json));
                 serve(Arc::new(home.node()), endpoint, interrupt.receiver(), listener).await;
+                control.ended().await;
                 Ok::<(), CliError>(())
             })?;
             // tasks of connections hold the store until they are gone

@@ -5,6 +5,7 @@
 //! | `identity` | the node's key pair, mode 0600; whoever has it is this node |
 //! | `config.toml` | its settings |
 //! | `store/` | its collections |
+//! | `control.sock` | where a process that has it open answers others |
 //! | `in-use` | the process that has the store open, while there is one |
 //!
 //! ```
@@ -36,6 +37,9 @@ const IDENTITY: &str = "identity";
 const CONFIG: &str = "config.toml";
 const STORE: &str = "store";
 const IN_USE: &str = "in-use";
+/// The socket where a process that has the node open answers others, and where it is made.
+pub(crate) const CONTROL: &str = "control.sock";
+pub(crate) const CONTROL_NEW: &str = "control.new";
 
 /// A data folder that cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +236,8 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if ![IDENTITY, CONFIG, STORE, IN_USE].iter().any(|ours| name == *ours) {
+        if ![IDENTITY, CONFIG, STORE, IN_USE, CONTROL, CONTROL_NEW].iter().any(|ours| name == *ours)
+        {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
         }
     }

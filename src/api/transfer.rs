@@ -1,0 +1,152 @@
+//! Imports and exports: many entries at once.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+
+use super::body::{Ended, Writer, answer, blocking, whole, written};
+use super::entries::{each_entry, now_ms};
+use super::error::ApiError;
+use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, FramesError, take};
+use super::router::{Asked, Named};
+use super::types::{Imported, PolicyName};
+use super::{Host, paths};
+use crate::replica::{CollectionView as _, Snapshot};
+use crate::store::EmbeddedStore;
+use crate::types::{Key, MAX_KEY_BYTES};
+
+/// A batch is one commit: this many bytes, or one entry.
+pub const BATCH_BYTES: usize = 8 << 20;
+/// This many entries.
+pub const BATCH_ENTRIES: usize = 1_000;
+
+/// Longest body of a batch.
+fn batch_limit(max_value_bytes: u64) -> u64 {
+    let heads = BATCH_ENTRIES * (FRAME_HEAD_BYTES + MAX_KEY_BYTES);
+    max_value_bytes.saturating_add((BATCH_BYTES + heads) as u64)
+}
+
+impl From<FramesError> for ApiError {
+    fn from(error: FramesError) -> Self {
+        match error {
+            FramesError::Key(error) => Self::Word(error),
+            other => Self::Request(other.to_string()),
+        }
+    }
+}
+
+pub(super) async fn import(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let limit = host.node().replica.limits().max_value_bytes;
+    let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
+    let body = whole(body, batch_limit(limit)).await?;
+    let imported = blocking(move || {
+        let batch = Batch::parse(&body, limit)?;
+        drop(body);
+        let done = collection.import(batch.0, now_ms())?;
+        Ok(Imported { written: done.written, unchanged: done.unchanged })
+    })
+    .await?;
+    drop(place);
+    answer(&imported)
+}
+
+/// The entries of one commit.
+struct Batch(Vec<(Key, Arc<[u8]>)>);
+
+impl Batch {
+    fn parse(mut bytes: &[u8], max_value_bytes: u64) -> Result<Self, ApiError> {
+        let mut entries = Vec::new();
+        while !bytes.is_empty() {
+            let (frame, length) = take(bytes, max_value_bytes)?.ok_or(FramesError::Cut)?;
+            let Frame::Entry { key, value } = frame else {
+                return Err(ApiError::Request("a batch holds entries, and nothing else".into()));
+            };
+            if entries.len() == BATCH_ENTRIES {
+                let most = format!("a batch holds {BATCH_ENTRIES} entries at most");
+                return Err(ApiError::Request(most));
+            }
+            entries.push((key, value));
+            bytes = &bytes[length..];
+        }
+        Ok(Self(entries))
+    }
+}
+
+/// Removes all keys of a batch, whose values are not looked at.
+pub(super) async fn remove(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
+    let body = whole(body, batch_limit(0)).await?;
+    let removed = blocking(move || {
+        let Batch(keys) = Batch::parse(&body, 0)?;
+        let removed = collection.delete_all(keys.iter().map(|(key, _)| key), now_ms())?;
+        Ok(super::types::Removed { removed, root: collection.root()?.to_string() })
+    })
+    .await?;
+    drop(place);
+    answer(&removed)
+}
+
+/// What an export is for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ExportQuery {
+    /// Whether all keys must be paths below a folder.
+    #[serde(default)]
+    paths: bool,
+}
+
+pub(super) async fn export(
+    Named(collection): Named,
+    Asked(asked): Asked<ExportQuery>,
+) -> Result<Response, ApiError> {
+    let snapshot = blocking(move || {
+        let snapshot = collection.snapshot()?;
+        if asked.paths {
+            paths::check(&snapshot)?;
+        }
+        Ok(snapshot)
+    })
+    .await?;
+    Ok(written(
+        ENTRIES,
+        move |writer| exported(&snapshot, writer),
+        |writer, problem| {
+            let _ = Frame::Problem(problem).write(&mut writer.bytes);
+        },
+    ))
+}
+
+fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(), Ended> {
+    let envelope = snapshot.envelope();
+    let head = ExportHead {
+        root: envelope.root().to_string(),
+        policy: PolicyName::from(envelope.policy()),
+        entries: envelope.totals().entries,
+        bytes: envelope.totals().bytes,
+    };
+    Frame::Head(head).write(&mut writer.bytes)?;
+    each_entry(snapshot, |entry| {
+        let key = entry.key.clone();
+        let key_hash = snapshot.spec().algorithm.key_hash(&key);
+        let value = snapshot.value(&key_hash, &entry.record.latest().value_hash)?;
+        let frame = match value {
+            None => Frame::Lost { key },
+            Some(value) if entry.record.is_conflict() => Frame::Conflict { key, value },
+            Some(value) => Frame::Entry { key, value },
+        };
+        frame.write(&mut writer.bytes)?;
+        Ok(writer.flush_much()?)
+    })?;
+    Ok(Frame::End.write(&mut writer.bytes)?)
+}
