@@ -35,6 +35,7 @@ mod apply;
 mod collection;
 mod commit;
 mod draft;
+mod group;
 mod history;
 mod join;
 mod log;

@@ -13,6 +13,7 @@ use crate::store::{CommitNumber, Durability, Read, Store, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::draft::Evidence;
+use super::group::Group;
 use super::log::OpenLog;
 use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
@@ -113,6 +114,7 @@ pub struct Collection<S: Store> {
     pub(super) node: Arc<Node>,
     pub(super) state: Mutex<State>,
     pub(super) losses: Arc<Losses<S>>,
+    pub(super) group: Group,
 }
 
 /// A value as a policy reads it.

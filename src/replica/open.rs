@@ -13,6 +13,7 @@ use crate::types::{CollectionName, CollectionSpec};
 
 use super::ReplicaError;
 use super::collection::{Collection, Live, Node, PresentWriter, State};
+use super::group::Group;
 use super::lost::Losses;
 use super::pages::ReadError;
 use super::rows::{
@@ -188,7 +189,15 @@ impl<S: Store> Collection<S> {
         let state = load_state(&**store, node, id, &spec)?;
         let (store, node) = (Arc::clone(store), Arc::clone(node));
         let losses = Arc::new(Losses::new(Arc::clone(&store), id));
-        Ok(Self { id, spec, store, node, state: Mutex::new(state), losses })
+        Ok(Self {
+            id,
+            spec,
+            store,
+            node,
+            state: Mutex::new(state),
+            losses,
+            group: Group::default(),
+        })
     }
 
     /// Goes on with a writer, if nothing at all has happened since it was left.

@@ -20,6 +20,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod pending;
 #[cfg(unix)]
 mod token;
 
@@ -34,6 +35,8 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
+use self::pending::{Pending, Rows};
+use super::batch::RowName;
 use super::committer::Committer;
 use super::{
     Announced, Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
@@ -47,6 +50,8 @@ const DATABASE: &str = "db";
 /// The journal on disk is kept below this: it is what an opening after a crash reads.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Bytes that wait to be written together; who adds more writes them.
+const MAX_PENDING_BYTES: usize = 4 << 20;
 /// Key lengths are 16 bits, value lengths 32 bits wide.
 const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
 const MAX_ROW_BYTES: usize = 1 << 31;
@@ -96,6 +101,7 @@ struct Shared {
     // one keyspace for all tables: only then is what a loss of power leaves a prefix of what was
     // written, for each keyspace goes to disk in its own time
     rows: Keyspace,
+    pending: Pending,
     committer: Committer,
     asked: Mutex<Asked>,
     changed: Condvar,
@@ -103,6 +109,7 @@ struct Shared {
 
 #[derive(Default)]
 struct Asked {
+    write: bool,
     sync: bool,
     stop: bool,
 }
@@ -135,6 +142,7 @@ impl EmbeddedStore {
         let shared = Arc::new(Shared {
             database,
             rows,
+            pending: Pending::default(),
             committer: Committer::default(),
             asked: Mutex::default(),
             changed: Condvar::new(),
@@ -181,14 +189,33 @@ impl EmbeddedStore {
     pub fn close(self) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
         shared.committer.refusal()?;
-        shared.flush();
+        shared.write_pending()?;
+        shared.rotate();
         shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
     }
 }
 
 impl Shared {
+    /// Writes what waits to the database. A failure forbids all later writes.
+    fn write_pending(&self) -> Result<(), StoreError> {
+        let written = self.pending.flush(|rows| self.write(rows));
+        written.inspect_err(|error| self.committer.fail(error))
+    }
+
+    fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        let mut batch = self.database.batch();
+        for (name, value) in rows {
+            let key = row_key(name.table, &name.key);
+            match value {
+                Some(value) => batch.insert(&self.rows, key, &**value),
+                None => batch.remove(&self.rows, key),
+            }
+        }
+        batch.commit().map_err(|error| of_fjall(&error))
+    }
+
     /// Waits for the memtable to become a table, but not forever: the journal has it all.
-    fn flush(&self) {
+    fn rotate(&self) {
         /// Less than this is as quickly read from the journal.
         const WORTHWHILE_BYTES: u64 = 1 << 20;
         const PATIENCE: u32 = 1_000;
@@ -206,13 +233,14 @@ impl Shared {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        self.write_pending()?;
         self.database.persist(PersistMode::SyncData).map_err(|error| of_fjall(&error))
     }
 
     fn sync_periodically(&self, interval: Duration) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         while !asked.stop {
-            if !asked.sync {
+            if !asked.sync && !asked.write {
                 asked = self.changed.wait(asked).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -221,10 +249,15 @@ impl Shared {
                 Ok((asked, _)) => asked,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            asked.sync = false;
+            let write = std::mem::take(&mut asked.write);
+            let sync = std::mem::take(&mut asked.sync);
             drop(asked);
             // a failure stays with the committer, which takes no batch any more
-            let _ = self.committer.settle(self.committer.applied(), || self.sync());
+            if sync {
+                let _ = self.committer.settle(self.committer.applied(), || self.sync());
+            } else if write {
+                let _ = self.write_pending();
+            }
             asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -241,17 +274,27 @@ impl Drop for Inner {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
+        // what was acknowledged without a sync outlives this process
+        let _ = self.shared.write_pending();
     }
 }
 
 impl Read for EmbeddedStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-        let value = self.inner.shared.rows.get(row_key(table, key));
+        let shared = &self.inner.shared;
+        if let Some(row) = shared.pending.read().row(&RowName { table, key: key.into() }) {
+            return Ok(row.clone());
+        }
+        let value = shared.rows.get(row_key(table, key));
         Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
     }
 
     fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
-        let size = self.inner.shared.rows.size_of(row_key(table, key));
+        let shared = &self.inner.shared;
+        if let Some(row) = shared.pending.read().row(&RowName { table, key: key.into() }) {
+            return Ok(row.as_ref().map(|value| value.len() as u64));
+        }
+        let size = shared.rows.size_of(row_key(table, key));
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
 
@@ -262,7 +305,16 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.snapshot()?.scan(table, prefix, start, limit)
+        let (pending, written) = self.layers(table, prefix, start);
+        if pending.is_empty() {
+            return written.scan(table, prefix, start, limit);
+        }
+        let written = written.guards(table, prefix, start).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        merge(pending, written, limit)
     }
 
     fn scan_keys(
@@ -272,16 +324,77 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.snapshot()?.scan_keys(table, prefix, start, limit)
+        let (pending, written) = self.layers(table, prefix, start);
+        if pending.is_empty() {
+            return written.scan_keys(table, prefix, start, limit);
+        }
+        let written = written.guards(table, prefix, start).map(|guard| {
+            let key = guard.key().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::default() })
+        });
+        let rows = merge(pending, written, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
+}
+
+impl EmbeddedStore {
+    /// What waits of the rows of a scan, and what was written, at one moment.
+    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> (Rows, EmbeddedSnapshot) {
+        let layers = self.inner.shared.pending.read();
+        // a group that is written meanwhile is in both: what waits counts
+        (layers.range(table, prefix, start), self.written())
+    }
+
+    /// What the database holds by now.
+    fn written(&self) -> EmbeddedSnapshot {
+        let rows = self.inner.shared.database.snapshot();
+        EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) }
+    }
+}
+
+/// Rows of both, ascending; where both have one, that which waits counts.
+fn merge(
+    pending: Rows,
+    written: impl Iterator<Item = Result<Row, StoreError>>,
+    limit: usize,
+) -> Result<Vec<Row>, StoreError> {
+    let mut pending = pending.into_iter().peekable();
+    let mut written = written.peekable();
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let older = match written.peek() {
+            Some(Ok(row)) => Some(&row.key),
+            Some(Err(_)) => return written.next().transpose().map(|_| rows),
+            None => None,
+        };
+        let newer = pending.peek().map(|(name, _)| &name.key);
+        let takes_newer = match (newer, older) {
+            (None, None) => break,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(newer), Some(older)) => newer <= older,
+        };
+        if !takes_newer {
+            rows.extend(written.next().transpose()?);
+            continue;
+        }
+        if newer == older {
+            written.next().transpose()?;
+        }
+        if let Some((RowName { key, .. }, Some(value))) = pending.next() {
+            rows.push(Row { key, value });
+        }
+    }
+    Ok(rows)
 }
 
 impl Store for EmbeddedStore {
     type Snapshot = EmbeddedSnapshot;
 
     fn snapshot(&self) -> Result<EmbeddedSnapshot, StoreError> {
-        let rows = self.inner.shared.database.snapshot();
-        Ok(EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) })
+        self.inner.shared.write_pending()?;
+        Ok(self.written())
     }
 
     fn announce(&self) -> Announced {
@@ -290,18 +403,21 @@ impl Store for EmbeddedStore {
 
     fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
         let shared = &self.inner.shared;
-        let mut rows = shared.database.batch();
-        for (table, key, value) in batch.iter() {
+        for (_, key, value) in batch.iter() {
             let size = value.map_or(0, |value| value.len());
             if key.len() > MAX_KEY_BYTES || size > MAX_ROW_BYTES {
                 return Err(StoreError::TooLarge(key.len().max(size)));
             }
-            match value {
-                Some(value) => rows.insert(&shared.rows, row_key(table, key), &**value),
-                None => rows.remove(&shared.rows, row_key(table, key)),
-            }
         }
-        shared.committer.apply(|| rows.commit().map_err(|error| of_fjall(&error)))
+        let mut waiting = 0;
+        let number = shared.committer.apply(|| {
+            waiting = shared.pending.add(batch);
+            Ok(())
+        })?;
+        if waiting > MAX_PENDING_BYTES {
+            shared.write_pending()?;
+        }
+        Ok(number)
     }
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
@@ -312,7 +428,10 @@ impl Store for EmbeddedStore {
                 shared.ask(|asked| asked.sync = true);
                 shared.committer.refusal()
             }
-            Durability::Never => Ok(()),
+            Durability::Never => {
+                shared.ask(|asked| asked.write = true);
+                shared.committer.refusal()
+            }
         }
     }
 
@@ -340,7 +459,6 @@ impl EmbeddedSnapshot {
         table: Table,
         prefix: &[u8],
         start: Bound<&[u8]>,
-        limit: usize,
     ) -> impl Iterator<Item = fjall::Guard> {
         let from = match scan_start(prefix, start) {
             Bound::Included(key) => Bound::Included(row_key(table, key)),
@@ -354,7 +472,7 @@ impl EmbeddedSnapshot {
             (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(end)) if from >= end
         );
         let range = (!empty).then(|| self.rows.range(&self.inner.shared.rows, (from, end)));
-        range.into_iter().flatten().take(limit)
+        range.into_iter().flatten()
     }
 }
 
@@ -376,7 +494,8 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.guards(table, prefix, start, limit)
+        self.guards(table, prefix, start)
+            .take(limit)
             .map(|guard| {
                 let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
                 let key = key.get(1..).unwrap_or_default().into();
@@ -392,7 +511,8 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.guards(table, prefix, start, limit)
+        self.guards(table, prefix, start)
+            .take(limit)
             .map(|guard| {
                 let key = guard.key().map_err(|error| of_fjall(&error))?;
                 Ok(key.get(1..).unwrap_or_default().into())
