@@ -11,6 +11,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -24,6 +25,9 @@ const MAX_JSON_BYTES: u64 = 64 << 10;
 const PARTS_WAITING: usize = 2;
 /// Small parts are sent together.
 const PART_BYTES: usize = 256 << 10;
+
+/// From this size on, bytes are sent as they are instead of being gathered.
+const LARGE_BYTES: usize = 32 << 10;
 
 /// The media type of JSON lines.
 pub(super) const LINES: &str = "application/x-ndjson";
@@ -77,10 +81,15 @@ pub(super) fn of_media(media: &'static str, body: Body) -> Response {
     (StatusCode::OK, header, body).into_response()
 }
 
-/// Work that blocks, such as all that reads or writes the store.
+/// Work that blocks, such as all that reads or writes the store. Where it can, it stays on its
+/// thread: what it allocates is then freed where it was taken, and memory does not grow by a
+/// share for each thread.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        return tokio::task::block_in_place(work);
+    }
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApiError::Fallen))
 }
 
@@ -164,6 +173,16 @@ impl Writer {
     /// Sends what there is, if it is much.
     pub(super) fn flush_much(&mut self) -> Result<(), Gone> {
         if self.bytes.len() >= PART_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Bytes, which are not copied where they are many.
+    pub(super) fn value(&mut self, bytes: Bytes) -> Result<(), Gone> {
+        if bytes.len() < LARGE_BYTES {
+            self.bytes.extend_from_slice(&bytes);
+            return self.flush_much();
+        }
+        self.flush()?;
+        self.sink.0.blocking_send(Part::Bytes(bytes)).map_err(|_| Gone)
     }
 
     fn flush(&mut self) -> Result<(), Gone> {

@@ -12,15 +12,16 @@
 //! let mut bytes = Vec::new();
 //! frame.write(&mut bytes)?;
 //! let mut frames = Frames::new(1 << 20);
-//! frames.push(&bytes[..5]);
+//! frames.push(bytes[..5].to_vec().into());
 //! assert_eq!(frames.next_frame()?, None);
-//! frames.push(&bytes[5..]);
+//! frames.push(bytes[5..].to_vec().into());
 //! assert_eq!(frames.next_frame()?, Some(frame));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::sync::Arc;
+use std::collections::VecDeque;
 
+use axum::body::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::error::Problem;
@@ -90,14 +91,14 @@ pub enum Frame {
         /// The key.
         key: Key,
         /// The value.
-        value: Arc<[u8]>,
+        value: Bytes,
     },
     /// A key with concurrent versions, and the latest of them. Kind 1.
     Conflict {
         /// The key.
         key: Key,
         /// The value of the latest version.
-        value: Arc<[u8]>,
+        value: Bytes,
     },
     /// A key whose value's bytes are lost. Kind 2.
     Lost {
@@ -115,26 +116,26 @@ impl Frame {
     ///
     /// # Errors
     /// A value of 4 GiB or more.
-    pub fn write(&self, bytes: &mut Vec<u8>) -> Result<(), FramesError> {
-        let json;
-        let (kind, key, value): (u8, &[u8], &[u8]) = match self {
-            Self::Entry { key, value } => (ENTRY, key.as_bytes(), value),
-            Self::Conflict { key, value } => (CONFLICT, key.as_bytes(), value),
-            Self::Lost { key } => (LOST, key.as_bytes(), &[]),
-            Self::Head(head) => {
-                json = serde_json::to_vec(head)?;
-                (HEAD, &[], &json)
-            }
-            Self::End => (END, &[], &[]),
-            Self::Problem(problem) => {
-                json = serde_json::to_vec(problem)?;
-                (PROBLEM, &[], &json)
-            }
+    pub fn write(self, bytes: &mut Vec<u8>) -> Result<(), FramesError> {
+        let value = self.write_head(bytes)?;
+        bytes.extend_from_slice(&value);
+        Ok(())
+    }
+
+    /// Adds the frame's bytes but the value, which is what remains to be sent.
+    pub(super) fn write_head(self, bytes: &mut Vec<u8>) -> Result<Bytes, FramesError> {
+        let (kind, key, value) = match self {
+            Self::Entry { key, value } => (ENTRY, Some(key), value),
+            Self::Conflict { key, value } => (CONFLICT, Some(key), value),
+            Self::Lost { key } => (LOST, Some(key), Bytes::new()),
+            Self::Head(head) => (HEAD, None, serde_json::to_vec(&head)?.into()),
+            Self::End => (END, None, Bytes::new()),
+            Self::Problem(problem) => (PROBLEM, None, serde_json::to_vec(&problem)?.into()),
         };
+        let key = key.as_ref().map_or(&[][..], Key::as_bytes);
         bytes.extend_from_slice(&head_of(kind, key.len(), value.len())?);
         bytes.extend_from_slice(key);
-        bytes.extend_from_slice(value);
-        Ok(())
+        Ok(value)
     }
 }
 
@@ -173,11 +174,11 @@ pub fn write_entry<E: From<FramesError>>(
     written
 }
 
-/// Frames out of bytes as they come.
+/// Frames out of bytes as they come. A value that came in one piece is not copied.
 #[derive(Debug)]
 pub struct Frames {
-    bytes: Vec<u8>,
-    at: usize,
+    parts: VecDeque<Bytes>,
+    length: usize,
     max_value_bytes: u64,
 }
 
@@ -185,20 +186,21 @@ impl Frames {
     /// With values of at most so many bytes.
     #[must_use]
     pub const fn new(max_value_bytes: u64) -> Self {
-        Self { bytes: Vec::new(), at: 0, max_value_bytes }
+        Self { parts: VecDeque::new(), length: 0, max_value_bytes }
     }
 
     /// Adds bytes that came.
-    pub fn push(&mut self, bytes: &[u8]) {
-        self.bytes.drain(..self.at);
-        self.at = 0;
-        self.bytes.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.length += bytes.len();
+            self.parts.push_back(bytes);
+        }
     }
 
     /// Whether everything that came was a whole frame.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.at == self.bytes.len()
+        self.length == 0
     }
 
     /// The next frame, if all of it is here.
@@ -206,42 +208,63 @@ impl Frames {
     /// # Errors
     /// It is none, or longer than may be.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FramesError> {
-        let taken = take(&self.bytes[self.at..], self.max_value_bytes)?;
-        let Some((frame, length)) = taken else { return Ok(None) };
-        self.at += length;
-        Ok(Some(frame))
+        if self.length < FRAME_HEAD_BYTES {
+            return Ok(None);
+        }
+        let mut head = [0; FRAME_HEAD_BYTES];
+        let bytes = self.parts.iter().flat_map(|part| part.iter());
+        for (to, from) in head.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        let [kind, k0, k1, v0, v1, v2, v3] = head;
+        let key = usize::from(u16::from_le_bytes([k0, k1]));
+        let value = u32::from_le_bytes([v0, v1, v2, v3]);
+        let limit = if kind >= HEAD { MAX_JSON_BYTES as u64 } else { self.max_value_bytes };
+        if u64::from(value) > limit {
+            return Err(FramesError::Size { found: value.into(), limit });
+        }
+        let value = usize::try_from(value).map_err(|_| FramesError::Cut)?;
+        if self.length < FRAME_HEAD_BYTES.saturating_add(key).saturating_add(value) {
+            return Ok(None);
+        }
+        drop(self.take(FRAME_HEAD_BYTES));
+        let (key, value) = (self.take(key), self.take(value));
+        parsed(kind, &key, value).map(Some)
+    }
+
+    /// So many bytes, which are here.
+    fn take(&mut self, length: usize) -> Bytes {
+        self.length -= length;
+        let mut taken = Vec::new();
+        loop {
+            let missing = length - taken.len();
+            let Some(part) = self.parts.front_mut().filter(|_| missing > 0) else { break };
+            let piece = part.split_to(part.len().min(missing));
+            if part.is_empty() {
+                self.parts.pop_front();
+            }
+            if piece.len() == length {
+                return piece;
+            }
+            if taken.is_empty() {
+                taken.reserve_exact(length);
+            }
+            taken.extend_from_slice(&piece);
+        }
+        taken.into()
     }
 }
 
-/// The first frame, if all of it is there, and its length.
-pub(super) fn take(
-    bytes: &[u8],
-    max_value_bytes: u64,
-) -> Result<Option<(Frame, usize)>, FramesError> {
-    let Some((head, rest)) = bytes.split_first_chunk::<FRAME_HEAD_BYTES>() else {
-        return Ok(None);
-    };
-    let [kind, k0, k1, v0, v1, v2, v3] = *head;
-    let key = usize::from(u16::from_le_bytes([k0, k1]));
-    let value = u32::from_le_bytes([v0, v1, v2, v3]);
-    let limit = if kind >= HEAD { MAX_JSON_BYTES as u64 } else { max_value_bytes };
-    if u64::from(value) > limit {
-        return Err(FramesError::Size { found: value.into(), limit });
-    }
-    let value = usize::try_from(value).map_err(|_| FramesError::Cut)?;
-    let Some((key, rest)) = rest.split_at_checked(key) else { return Ok(None) };
-    let Some((value, _)) = rest.split_at_checked(value) else { return Ok(None) };
-    let length = FRAME_HEAD_BYTES + key.len() + value.len();
-    let frame = match kind {
-        ENTRY => Frame::Entry { key: Key::new(key)?, value: value.into() },
-        CONFLICT => Frame::Conflict { key: Key::new(key)?, value: value.into() },
+fn parsed(kind: u8, key: &[u8], value: Bytes) -> Result<Frame, FramesError> {
+    Ok(match kind {
+        ENTRY => Frame::Entry { key: Key::new(key)?, value },
+        CONFLICT => Frame::Conflict { key: Key::new(key)?, value },
         LOST => Frame::Lost { key: Key::new(key)? },
-        HEAD => Frame::Head(serde_json::from_slice(value)?),
+        HEAD => Frame::Head(serde_json::from_slice(&value)?),
         END => Frame::End,
-        PROBLEM => Frame::Problem(serde_json::from_slice(value)?),
+        PROBLEM => Frame::Problem(serde_json::from_slice(&value)?),
         other => return Err(FramesError::Kind(other)),
-    };
-    Ok(Some((frame, length)))
+    })
 }
 
 #[cfg(test)]
@@ -252,7 +275,7 @@ mod tests {
 
     fn frame() -> impl Strategy<Value = Frame> {
         let key = || prop::collection::vec(any::<u8>(), 1..40).prop_map(|k| Key::new(k).unwrap());
-        let value = || prop::collection::vec(any::<u8>(), 0..200).prop_map(Arc::from);
+        let value = || prop::collection::vec(any::<u8>(), 0..200).prop_map(Bytes::from);
         prop_oneof![
             (key(), value()).prop_map(|(key, value)| Frame::Entry { key, value }),
             (key(), value()).prop_map(|(key, value)| Frame::Conflict { key, value }),
@@ -269,12 +292,12 @@ mod tests {
         ) {
             let mut bytes = Vec::new();
             for frame in &frames {
-                frame.write(&mut bytes).unwrap();
+                frame.clone().write(&mut bytes).unwrap();
             }
             let (mut reader, mut found, mut rest) = (Frames::new(200), Vec::new(), &bytes[..]);
             for piece in pieces.iter().cycle() {
                 let (now, later) = rest.split_at(rest.len().min(*piece));
-                reader.push(now);
+                reader.push(now.to_vec().into());
                 while let Some(frame) = reader.next_frame().unwrap() {
                     found.push(frame);
                 }
@@ -290,7 +313,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_fall(bytes in any::<Vec<u8>>()) {
             let mut reader = Frames::new(1 << 30);
-            reader.push(&bytes);
+            reader.push(bytes.into());
             while let Ok(Some(_)) = reader.next_frame() {}
         }
     }
@@ -298,10 +321,10 @@ mod tests {
     #[test]
     fn a_length_that_lies_costs_nothing() {
         let mut reader = Frames::new(100);
-        reader.push(&[ENTRY, 1, 0, 0xff, 0xff, 0xff, 0xff]);
+        reader.push(vec![ENTRY, 1, 0, 0xff, 0xff, 0xff, 0xff].into());
         assert!(matches!(reader.next_frame(), Err(FramesError::Size { limit: 100, .. })));
         let mut reader = Frames::new(100);
-        reader.push(&[99, 0, 0, 0, 0, 0, 0]);
+        reader.push(vec![99, 0, 0, 0, 0, 0, 0].into());
         assert!(matches!(reader.next_frame(), Err(FramesError::Kind(99))));
     }
 
@@ -321,7 +344,9 @@ mod tests {
             })
             .unwrap()
         );
-        let (frame, _) = take(&bytes[1..], 3).unwrap().unwrap();
-        assert_eq!(frame, Frame::Entry { key, value: b"all"[..].into() });
+        let mut reader = Frames::new(3);
+        reader.push(bytes[1..].to_vec().into());
+        let all = Frame::Entry { key, value: b"all"[..].into() };
+        assert_eq!(reader.next_frame().unwrap(), Some(all));
     }
 }

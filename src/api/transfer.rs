@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::body::{Ended, Writer, answer, blocking, whole, written};
 use super::entries::{each_entry, now_ms};
 use super::error::ApiError;
-use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, FramesError, take};
+use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, Frames, FramesError};
 use super::router::{Asked, Named};
 use super::types::{Imported, PolicyName};
 use super::{Host, paths};
@@ -19,7 +19,7 @@ use crate::store::EmbeddedStore;
 use crate::types::{Key, MAX_KEY_BYTES};
 
 /// A batch is one commit: this many bytes, or one entry.
-pub const BATCH_BYTES: usize = 8 << 20;
+pub const BATCH_BYTES: usize = 4 << 20;
 /// This many entries.
 pub const BATCH_ENTRIES: usize = 1_000;
 
@@ -47,8 +47,7 @@ pub(super) async fn import(
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(limit)).await?;
     let imported = blocking(move || {
-        let batch = Batch::parse(&body, limit)?;
-        drop(body);
+        let batch = Batch::parse(body, limit)?;
         let done = collection.import(batch.0, now_ms())?;
         Ok(Imported { written: done.written, unchanged: done.unchanged })
     })
@@ -61,10 +60,11 @@ pub(super) async fn import(
 struct Batch(Vec<(Key, Arc<[u8]>)>);
 
 impl Batch {
-    fn parse(mut bytes: &[u8], max_value_bytes: u64) -> Result<Self, ApiError> {
-        let mut entries = Vec::new();
-        while !bytes.is_empty() {
-            let (frame, length) = take(bytes, max_value_bytes)?.ok_or(FramesError::Cut)?;
+    fn parse(body: Bytes, max_value_bytes: u64) -> Result<Self, ApiError> {
+        let (mut entries, mut frames) = (Vec::new(), Frames::new(max_value_bytes));
+        frames.push(body);
+        while !frames.is_empty() {
+            let frame = frames.next_frame()?.ok_or(FramesError::Cut)?;
             let Frame::Entry { key, value } = frame else {
                 return Err(ApiError::Request("a batch holds entries, and nothing else".into()));
             };
@@ -72,8 +72,7 @@ impl Batch {
                 let most = format!("a batch holds {BATCH_ENTRIES} entries at most");
                 return Err(ApiError::Request(most));
             }
-            entries.push((key, value));
-            bytes = &bytes[length..];
+            entries.push((key, (*value).into()));
         }
         Ok(Self(entries))
     }
@@ -88,7 +87,7 @@ pub(super) async fn remove(
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(0)).await?;
     let removed = blocking(move || {
-        let Batch(keys) = Batch::parse(&body, 0)?;
+        let Batch(keys) = Batch::parse(body, 0)?;
         let removed = collection.delete_all(keys.iter().map(|(key, _)| key), now_ms())?;
         Ok(super::types::Removed { removed, root: collection.root()?.to_string() })
     })
@@ -140,13 +139,14 @@ fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(
         let key = entry.key.clone();
         let key_hash = snapshot.spec().algorithm.key_hash(&key);
         let value = snapshot.value(&key_hash, &entry.record.latest().value_hash)?;
+        let value = value.map(Bytes::from_owner);
         let frame = match value {
             None => Frame::Lost { key },
             Some(value) if entry.record.is_conflict() => Frame::Conflict { key, value },
             Some(value) => Frame::Entry { key, value },
         };
-        frame.write(&mut writer.bytes)?;
-        Ok(writer.flush_much()?)
+        let value = frame.write_head(&mut writer.bytes)?;
+        Ok(writer.value(value)?)
     })?;
     Ok(Frame::End.write(&mut writer.bytes)?)
 }

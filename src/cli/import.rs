@@ -306,9 +306,7 @@ impl Importer<'_> {
             return Ok(());
         }
         self.batched = 0;
-        // the next one will be about as large
-        let next = Vec::with_capacity(self.batch.len());
-        let batch = std::mem::replace(&mut self.batch, next);
+        let batch = std::mem::take(&mut self.batch);
         let done = self.control.wait(self.control.node.import(self.collection, batch))?;
         self.imported.written += done.written;
         self.imported.unchanged += done.unchanged;

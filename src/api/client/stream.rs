@@ -154,7 +154,7 @@ async fn next_frame(body: &mut Body, frames: &mut Frames) -> Result<Frame, CallE
             return Ok(frame);
         }
         match next_part(body).await? {
-            Some(part) => frames.push(&part),
+            Some(part) => frames.push(part),
             None => return Err(FramesError::Cut.into()),
         }
     }
