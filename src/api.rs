@@ -39,6 +39,7 @@ pub mod error;
 mod exit;
 pub mod frames;
 pub mod host;
+mod lane;
 pub(crate) mod paths;
 pub(crate) mod report;
 mod router;

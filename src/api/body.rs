@@ -11,7 +11,6 @@ use http_body_util::BodyExt as _;
 use hyper::body::Frame;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -81,15 +80,10 @@ pub(super) fn of_media(media: &'static str, body: Body) -> Response {
     (StatusCode::OK, header, body).into_response()
 }
 
-/// Work that blocks, such as all that reads or writes the store. Where it can, it stays on its
-/// thread: what it allocates is then freed where it was taken, and memory does not grow by a
-/// share for each thread.
+/// Work that blocks, such as all that reads or writes the store.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        return tokio::task::block_in_place(work);
-    }
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(ApiError::Fallen))
 }
 

@@ -22,6 +22,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
+use super::lane::Lane;
 use super::types::{CollectionInfo, NodeInfo, PolicyName};
 use crate::net::{AllowList, Endpoint, NetError};
 use crate::node::Node;
@@ -41,6 +42,7 @@ pub struct Host {
     running: Mutex<HashMap<u64, watch::Sender<bool>>>,
     sessions: AtomicU64,
     pub(super) large: Semaphore,
+    pub(super) imports: Lane,
 }
 
 impl Host {
@@ -54,6 +56,7 @@ impl Host {
             running: Mutex::default(),
             sessions: AtomicU64::new(1),
             large: Semaphore::new(LARGE_BODIES),
+            imports: Lane::default(),
         }
     }
 

@@ -12,7 +12,7 @@ use super::entries::{each_entry, now_ms};
 use super::error::ApiError;
 use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, Frames, FramesError};
 use super::router::{Asked, Named};
-use super::types::{Imported, PolicyName};
+use super::types::{Imported, PolicyName, Removed};
 use super::{Host, paths};
 use crate::replica::{CollectionView as _, Snapshot};
 use crate::store::EmbeddedStore;
@@ -46,12 +46,12 @@ pub(super) async fn import(
     let limit = host.node().replica.limits().max_value_bytes;
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(limit)).await?;
-    let imported = blocking(move || {
+    let work = move || {
         let batch = Batch::parse(body, limit)?;
         let done = collection.import(batch.0, now_ms())?;
         Ok(Imported { written: done.written, unchanged: done.unchanged })
-    })
-    .await?;
+    };
+    let imported = host.imports.run(work).await?;
     drop(place);
     answer(&imported)
 }
@@ -86,12 +86,12 @@ pub(super) async fn remove(
 ) -> Result<Response, ApiError> {
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(0)).await?;
-    let removed = blocking(move || {
+    let work = move || {
         let Batch(keys) = Batch::parse(body, 0)?;
         let removed = collection.delete_all(keys.iter().map(|(key, _)| key), now_ms())?;
-        Ok(super::types::Removed { removed, root: collection.root()?.to_string() })
-    })
-    .await?;
+        Ok(Removed { removed, root: collection.root()?.to_string() })
+    };
+    let removed = host.imports.run(work).await?;
     drop(place);
     answer(&removed)
 }
