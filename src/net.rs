@@ -77,11 +77,12 @@ mod link;
 mod stream;
 mod tls;
 
-pub use address::{AddressError, PeerAddress};
+pub use address::{AddressError, HostPort, PeerAddress};
 pub use admission::{Admission, AllowList};
 pub use codes::{CloseCode, StreamCode};
 pub use connection::{Connection, Traffic};
 pub use drive::{SessionReport, World, drive};
+pub(crate) use endpoint::neighbourhood;
 pub use endpoint::{AcceptStats, Endpoint};
 pub use error::{Fault, NetError};
 pub use frame::{FRAME_HEADER_BYTES, FrameDecoder, FrameError, FrameReader, FrameWriter};
@@ -89,4 +90,4 @@ pub use identity::{Identity, IdentityError, check_node_id, parse_node_id, verify
 pub use limits::{DialOptions, NetLimits};
 pub use link::{Link, LinkError, PROTOCOL_VERSION, StreamKind};
 pub use stream::{RecvStream, SendStream};
-pub use tls::ALPN;
+pub use tls::{ALPN, PAIR_ALPN};

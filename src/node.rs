@@ -1,13 +1,15 @@
 //! A node: a replica with an identity, which serves and starts sessions.
 //!
-//! [`Node`] is the common part; [`server`] answers peers, [`client`] turns to them, [`query`]
+//! [`Node`] is the common part; [`access`] says who may do what at it, from the book of its
+//! [`peers`]; [`server`] answers peers, [`client`] turns to them, [`query`]
 //! holds what is asked outside sessions. Where a node lives: [`home`]; its settings: [`config`].
 //!
 //! ```
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //!
-//! use selfsame::net::{AllowList, Endpoint, Identity, NetLimits, PeerAddress};
+//! use selfsame::net::{Endpoint, Identity, NetLimits, PeerAddress};
+//! use selfsame::node::access::Access;
 //! use selfsame::node::{Node, Unwatched, server};
 //! use selfsame::replica::{Replica, ReplicaOptions};
 //! use selfsame::session::{Outcome, SyncConfig};
@@ -29,18 +31,21 @@
 //!         identity: Arc::new(Identity::generate()?),
 //!         config: SyncConfig::default(),
 //!         patience: Duration::from_secs(10),
+//!         access: Access::default(),
 //!     };
 //!     Ok((Arc::new(node), collection))
 //! };
 //! let ((home, at_home), (away, on_the_way)) = (node()?, node()?);
 //! at_home.put(&Key::new("ada")?, b"level 3".to_vec(), Node::<MemoryStore>::now_ms())?;
 //!
-//! let bind = |node: &Node<MemoryStore>, admitted: AllowList| {
-//!     let any_port = "127.0.0.1:0".parse().expect("an address");
-//!     Endpoint::bind(node.identity.clone(), any_port, Arc::new(admitted), NetLimits::default())
+//! home.access.allow(away.id());
+//! away.access.allow(home.id());
+//! let bind = |node: &Node<MemoryStore>| {
+//!     let (any_port, admits) = ("127.0.0.1:0".parse(), Arc::new(node.access.clone()));
+//!     let any_port = any_port.expect("an address");
+//!     Endpoint::bind(node.identity.clone(), any_port, admits, NetLimits::default())
 //! };
-//! let (to_home, from_away) =
-//!     (bind(&home, AllowList::from_iter([away.id()]))?, bind(&away, AllowList::default())?);
+//! let (to_home, from_away) = (bind(&home)?, bind(&away)?);
 //! let address = PeerAddress::new(home.id(), to_home.local_address());
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
 //! let serving = tokio::spawn(server::serve(home, to_home, stopped.clone(), Arc::new(|_| {})));
@@ -56,15 +61,21 @@
 //! # }
 //! ```
 
+pub mod access;
+pub mod choice;
 pub mod client;
 pub mod config;
 pub mod home;
+pub mod pairing;
+pub mod peers;
 pub mod query;
 pub mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use self::access::Access;
+use self::peers::Grant;
 use crate::clock::Stamp;
 use crate::net::{Identity, PROTOCOL_VERSION};
 use crate::replica::Replica;
@@ -83,6 +94,21 @@ pub struct Node<S: Store> {
     pub config: SyncConfig,
     /// Longest time that a peer may take over a greeting, a hello or the next frame.
     pub patience: Duration,
+    /// Who may do what here.
+    pub access: Access,
+}
+
+impl<S: Store> Clone for Node<S> {
+    /// A handle to the same replica, identity and access.
+    fn clone(&self) -> Self {
+        Self {
+            replica: Arc::clone(&self.replica),
+            identity: Arc::clone(&self.identity),
+            config: self.config.clone(),
+            patience: self.patience,
+            access: self.access.clone(),
+        }
+    }
 }
 
 impl<S: Store> Node<S> {
@@ -105,10 +131,19 @@ impl<S: Store> Node<S> {
         self.replica.clock().max(Stamp::new(Self::now_ms(), 0))
     }
 
-    /// What this node says of itself on a new connection.
+    /// This node for a command in which its operator names a peer: see
+    /// [`Access::vouching_for`].
     #[must_use]
-    pub fn greeting(&self) -> Greeting {
-        let collections = self.replica.collections();
+    pub fn vouching_for(&self, peer: NodeId) -> Self {
+        Self { access: self.access.vouching_for(peer), ..self.clone() }
+    }
+
+    /// What this node says of itself to a peer on a new connection: of its collections, those
+    /// that the peer may read.
+    #[must_use]
+    pub fn greeting_for(&self, peer: &NodeId) -> Greeting {
+        let mut collections = self.replica.collections();
+        collections.retain(|one| self.access.grant(peer, &one.spec().name) >= Grant::Read);
         Greeting {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,

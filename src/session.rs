@@ -70,6 +70,7 @@ mod knowledge;
 mod machine;
 pub mod merge;
 pub mod message;
+mod opening;
 mod outcome;
 mod phase;
 pub mod plan;

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use rand::RngExt;
 use selfsame::hash::HashAlgorithm;
-use selfsame::net::{AllowList, Endpoint, Identity, NetLimits, PeerAddress};
+use selfsame::net::{Endpoint, Identity, NetLimits, PeerAddress};
+use selfsame::node::access::Access;
 use selfsame::node::client::{ClientError, Synchronised};
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
@@ -25,7 +26,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Peer {
     node: Arc<Node<EmbeddedStore>>,
     endpoint: Endpoint,
-    allowed: AllowList,
     stop: watch::Sender<bool>,
     server: JoinHandle<()>,
     _folder: tempfile::TempDir,
@@ -42,17 +42,17 @@ impl Peer {
             identity: Arc::new(Identity::generate().unwrap()),
             config: SyncConfig::default(),
             patience: Duration::from_secs(10),
+            access: Access::default(),
         });
-        let allowed = AllowList::default();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let limits = NetLimits { idle_timeout: Duration::from_secs(3), ..NetLimits::default() };
         let identity = Arc::clone(&node.identity);
-        let endpoint =
-            Endpoint::bind(identity, address, Arc::new(allowed.clone()), limits).unwrap();
+        let admission = Arc::new(node.access.clone());
+        let endpoint = Endpoint::bind(identity, address, admission, limits).unwrap();
         let (stop, stopped) = watch::channel(false);
         let serving = server::serve(Arc::clone(&node), endpoint.clone(), stopped, Arc::new(|_| {}));
         let server = tokio::spawn(serving);
-        Self { node, endpoint, allowed, stop, server, _folder: folder }
+        Self { node, endpoint, stop, server, _folder: folder }
     }
 
     fn address(&self) -> PeerAddress {
@@ -81,8 +81,8 @@ impl Peer {
 
 fn friends() -> (Peer, Peer) {
     let (a, b) = (Peer::new(), Peer::new());
-    a.allowed.allow(b.node.id());
-    b.allowed.allow(a.node.id());
+    a.node.access.allow(b.node.id());
+    b.node.access.allow(a.node.id());
     (a, b)
 }
 
@@ -136,7 +136,7 @@ async fn refusals_have_a_type_at_both_ends() {
     assert_eq!(unknown.last().outcome, expected);
     let other = a.sync(&b, "c").await.unwrap();
     assert_eq!(other.last().outcome, Outcome::Failed(Failure::Peer(AbortCode::PolicyMismatch)));
-    b.allowed.revoke(&a.node.id());
+    b.node.access.revoke(&a.node.id());
     let refused = a.sync(&b, "c").await.unwrap_err();
     assert!(refused.to_string().contains("refused this node"), "{refused}");
     let stranger = Peer::new();

@@ -8,9 +8,10 @@ mod common;
 use common::{Around, Node, Oracle, Run, key, run, run_around};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::hash::HashAlgorithm;
 use selfsame::limits::Limits;
-use selfsame::replica::{CollectionView, RefusalReason};
+use selfsame::replica::{CollectionView, JoinRequest, RefusalReason};
 use selfsame::session::{AbortCode, Failure, Lane, Mode, Outcome, Phase, Strategy, SyncConfig};
 
 fn seeds(default: u64) -> u64 {
@@ -309,7 +310,9 @@ fn compare_itemises_and_changes_nothing() {
         let config = SyncConfig { mode: Mode::Compare, strategy, ..SyncConfig::default() };
         let run = run(&mut a, &mut b, &config, 3);
         for (outcome, other) in [(&run.outcomes[0], 1), (&run.outcomes[1], 0)] {
-            let Outcome::Compared { differences } = outcome else { panic!("{outcome:?}") };
+            let Outcome::Compared { differences, truncated: false } = outcome else {
+                panic!("{outcome:?}")
+            };
             let keys: Vec<_> = differences.iter().map(|d| d.key.to_string()).collect();
             assert_eq!(keys, ["7", "8", "9", "only here", "only there"], "{strategy:?} {other}");
             let eight = &differences[1];
@@ -319,6 +322,80 @@ fn compare_itemises_and_changes_nothing() {
         let after = [a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap()];
         assert_eq!(states, after);
         assert!(!run.stats[0].phases.contains_key(&Phase::StateTransfer));
+    }
+}
+
+/// A node of whom `writers` have written, and which has seen every other of `dead` dots of one
+/// more writer die.
+fn node_of_many(seed: u64, writers: std::ops::Range<u64>, dead: u64) -> Node {
+    let limits = Limits { max_writers: 1_000_000, ..Limits::default() };
+    let mut node = Node::with(seed, HashAlgorithm::Blake3, limits);
+    let pairs = writers.filter_map(|id| Some((Writer::new(id << 40)?, 1 + id)));
+    let dead = (1..=dead).filter_map(|half| Dot::new(u64::MAX, 2 * half + seed % 2)).collect();
+    let peer = Causality::new(pairs, dead, &DotSet::default());
+    let epoch = node.collection.snapshot().unwrap().epoch();
+    let request = JoinRequest { epoch, peer, refused: DotSet::default() };
+    node.now_ms += 1;
+    node.collection.join(&request, node.now_ms).unwrap();
+    node
+}
+
+#[test]
+fn contexts_that_fill_many_messages_are_exchanged_whole_and_then_as_differences() {
+    let mut a = node_of_many(1, 1..200_001, 40_000);
+    let mut b = node_of_many(2, 190_000..230_000, 0);
+    let mut oracle = Oracle::default();
+    oracle.put(&mut a, &key("of a"), b"1");
+    oracle.put(&mut b, &key("of b"), b"2");
+    let config = SyncConfig::default();
+    let first = run(&mut a, &mut b, &config, 5);
+    complete(&first);
+    for node in [&a, &b] {
+        let causality = node.collection.causality().unwrap();
+        assert_eq!((causality.writers(), causality.exceptions().count()), (230_001, 40_000));
+    }
+    assert_eq!(a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap());
+    // every pair crosses once each way, in at most 20 bytes
+    let (sent, received) = first.stats[0].bytes();
+    assert!(sent + received < 20 * 240_000 + 28 * 40_000, "{sent} + {received}");
+    oracle.put(&mut b, &key("of b"), b"3");
+    let second = run(&mut b, &mut a, &config, 6);
+    complete(&second);
+    // the exceptions are sent whole each time
+    let (sent, received) = second.stats[0].bytes();
+    assert!(sent + received < 2 * 6 * 40_000, "{sent} + {received}");
+    oracle.check_converged(&[&a, &b]);
+}
+
+#[test]
+fn a_comparison_that_is_cut_short_says_so_whoever_has_the_lower_limit() {
+    let few = Limits { max_session_entries: 50, ..Limits::default() };
+    let both =
+        [(few.clone(), Limits::default()), (Limits::default(), few.clone()), (few.clone(), few)];
+    for (of_a, of_b) in both {
+        for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+            let mut a = Node::with(1, HashAlgorithm::Blake3, of_a.clone());
+            let mut b = Node::with(2, HashAlgorithm::Blake3, of_b.clone());
+            let mut oracle = Oracle::default();
+            for at in 0..300 {
+                oracle.put(&mut a, &key(at), b"a");
+                oracle.put(&mut b, &key(at + 150), b"b");
+            }
+            let config = SyncConfig { mode: Mode::Compare, strategy, ..SyncConfig::default() };
+            let run = run(&mut a, &mut b, &config, 3);
+            for (outcome, here, there) in [(&run.outcomes[0], &a, &b), (&run.outcomes[1], &b, &a)] {
+                let Outcome::Compared { differences, truncated } = outcome else {
+                    panic!("{outcome:?}")
+                };
+                assert!(*truncated && !differences.is_empty() && differences.len() < 450);
+                for difference in differences {
+                    let at = |node: &Node| {
+                        node.collection.get(&difference.key).unwrap().map(|entry| entry.record)
+                    };
+                    assert_eq!((&difference.here, &difference.there), (&at(here), &at(there)));
+                }
+            }
+        }
     }
 }
 

@@ -32,9 +32,9 @@ use super::entries::CONFLICT;
 use super::error::Problem;
 use super::frames::FramesError;
 use super::types::{
-    Check, CollectionInfo, Created, DigestComparison, DigestText, Imported, NewCollection,
-    NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Removed, StatusText, SyncRequest,
-    Written,
+    Check, CollectionInfo, CollectionList, Created, DigestComparison, DigestText, Imported,
+    NewCollection, NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Removed,
+    StatusText, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -133,7 +133,7 @@ impl Client {
     ///
     /// # Errors
     /// The node's store failed.
-    pub async fn collections(&self) -> Result<Vec<CollectionInfo>, CallError> {
+    pub async fn collections(&self) -> Result<CollectionList, CallError> {
         self.get("collections").await
     }
 

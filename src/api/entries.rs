@@ -25,7 +25,7 @@ use crate::replica::{
     CheckReport, Collection, CollectionView as _, Entry, ReplicaError, Snapshot, ViewError,
 };
 use crate::store::EmbeddedStore;
-use crate::types::Key;
+use crate::types::{CollectionName, Key};
 
 /// Entries read at once.
 const CHUNK: usize = 512;
@@ -217,35 +217,51 @@ fn prove(snapshot: &Snapshot<EmbeddedStore>, key: &Key) -> Result<Bundle, ApiErr
     }
 }
 
-pub(super) async fn check(Named(collection): Named) -> Answer {
-    let report = blocking(move || checked(&collection)).await?;
+pub(super) async fn check(State(host): State<Arc<Host>>, Name(name): Name) -> Answer {
+    let report = blocking(move || match host.collection(&name) {
+        // its row in the list of collections
+        Err(ApiError::Replica(ReplicaError::Damaged { what, .. })) => Ok(damaged(what)),
+        found => checked(&*found?),
+    })
+    .await?;
     answer(&Check::from(&report))
 }
 
-pub(super) async fn recover(Named(collection): Named, body: Body) -> Answer {
+pub(super) async fn recover(State(host): State<Arc<Host>>, Name(name): Name, body: Body) -> Answer {
     let RecoverRequest { force } = json(body).await?;
-    let recovery = blocking(move || {
-        let report = checked(&collection)?;
-        let check = Check::from(&report);
-        if report.problems.is_empty() && !force {
-            if !report.missing_values.is_empty() {
-                return Ok(Recovery { check, recovered: None });
-            }
-            return Err(ApiError::NothingToRecover(collection.spec().name.clone()));
+    answer(&blocking(move || recovered(&host, &name, force)).await?)
+}
+
+fn recovered(host: &Host, name: &CollectionName, force: bool) -> Result<Recovery, ApiError> {
+    let (collection, row_written) = match host.collection(name) {
+        Err(ApiError::Replica(ReplicaError::Damaged { .. } | ReplicaError::PerhapsDamaged(_))) => {
+            (host.node().replica.recover_row(name)?, true)
         }
-        let recovered = Some(Kept::from(collection.recover()?));
-        Ok(Recovery { check, recovered })
-    })
-    .await?;
-    answer(&recovery)
+        found => (found?, false),
+    };
+    let report = checked(&collection)?;
+    let check = Check::from(&report);
+    let done = |recovered| Ok(Recovery { check: check.clone(), row_written, recovered });
+    if report.is_sound() && row_written {
+        return done(Some(Kept { entries: report.entries, lost: 0 }));
+    }
+    if report.problems.is_empty() && !force {
+        if !report.missing_values.is_empty() {
+            return done(None);
+        }
+        return Err(ApiError::NothingToRecover(name.clone()));
+    }
+    done(Some(Kept::from(collection.recover()?)))
+}
+
+fn damaged(what: String) -> CheckReport {
+    CheckReport { problems: vec![what], ..CheckReport::default() }
 }
 
 /// What a check finds; damage that was seen at opening is a problem like the others.
 fn checked(collection: &Collection<EmbeddedStore>) -> Result<CheckReport, ApiError> {
     match collection.check() {
-        Err(ReplicaError::Damaged { what, .. }) => {
-            Ok(CheckReport { problems: vec![what], ..CheckReport::default() })
-        }
+        Err(ReplicaError::Damaged { what, .. }) => Ok(damaged(what)),
         other => Ok(other?),
     }
 }

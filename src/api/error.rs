@@ -197,6 +197,9 @@ impl ApiError {
             | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
                 Some(format!("run `selfsame recover {collection}`"))
             }
+            Self::Replica(ReplicaError::PerhapsDamaged(name)) => {
+                Some(format!("run `selfsame recover {name}`, or see `selfsame collection ls`"))
+            }
             Self::Replica(ReplicaError::UnknownCollection(name)) => Some(format!(
                 "`selfsame collection create {name}`, or see `selfsame collection ls`"
             )),
@@ -219,9 +222,9 @@ fn of_replica(error: &ReplicaError) -> (&'static str, StatusCode) {
         ReplicaError::UnknownCollection(_) => ("no_such_collection", StatusCode::NOT_FOUND),
         ReplicaError::OtherSpec { .. } => ("other_settings", StatusCode::CONFLICT),
         ReplicaError::ValueSize { .. } => ("value_size", StatusCode::PAYLOAD_TOO_LARGE),
-        ReplicaError::Damaged { .. } | ReplicaError::View(_, ViewError::Damaged { .. }) => {
-            ("damaged", StatusCode::CONFLICT)
-        }
+        ReplicaError::Damaged { .. }
+        | ReplicaError::PerhapsDamaged(_)
+        | ReplicaError::View(_, ViewError::Damaged { .. }) => ("damaged", StatusCode::CONFLICT),
         _ => ("store", StatusCode::INTERNAL_SERVER_ERROR),
     }
 }
@@ -240,7 +243,7 @@ fn of_client(error: &ClientError) -> Exit {
 }
 
 /// The code with which a command ends whose connection failed.
-fn of_net(error: &NetError) -> Exit {
+pub(crate) fn of_net(error: &NetError) -> Exit {
     match error {
         NetError::Refused { .. }
         | NetError::WrongKey { .. }

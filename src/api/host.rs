@@ -23,8 +23,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
 use super::lane::Lane;
-use super::types::{CollectionInfo, NodeInfo, PolicyName};
-use crate::net::{AllowList, Endpoint, NetError};
+use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName};
+use crate::net::{AllowList, Endpoint, Identity, NetError};
 use crate::node::Node;
 use crate::node::config::Config;
 use crate::node::home::Home;
@@ -90,8 +90,15 @@ impl Host {
     ///
     /// # Errors
     /// The store failed.
-    pub fn collections(&self) -> Result<Vec<CollectionInfo>, ApiError> {
-        self.node.replica.collections().iter().map(|one| described(one)).collect()
+    pub fn collections(&self) -> Result<CollectionList, ApiError> {
+        let replica = &self.node.replica;
+        let collections = replica.collections();
+        let collections: Result<_, _> = collections.iter().map(|one| described(one)).collect();
+        let damaged_rows = replica.damaged_rows().into_iter().map(|row| DamagedRow {
+            collection: row.name.map(|name| name.to_string()),
+            damage: row.what,
+        });
+        Ok(CollectionList { collections: collections?, damaged_rows: damaged_rows.collect() })
     }
 
     pub(super) fn collection(
@@ -99,15 +106,6 @@ impl Host {
         name: &CollectionName,
     ) -> Result<Arc<Collection<EmbeddedStore>>, ApiError> {
         Ok(self.node.replica.collection(name)?)
-    }
-
-    /// A socket to call from, that nobody may call.
-    pub(super) fn caller(&self) -> Result<Endpoint, NetError> {
-        let bind = |address: SocketAddr| {
-            let (identity, nobody) = (Arc::clone(&self.node.identity), AllowList::default());
-            Endpoint::bind(identity, address, Arc::new(nobody), self.config.net())
-        };
-        bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
     }
 
     /// Counts a session as running until the value is gone.
@@ -130,6 +128,15 @@ impl Host {
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, watch::Sender<bool>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A socket to call from, that nobody may call.
+pub(crate) fn caller(identity: &Arc<Identity>, config: &Config) -> Result<Endpoint, NetError> {
+    let bind = |address: SocketAddr| {
+        let nobody = Arc::new(AllowList::default());
+        Endpoint::bind(Arc::clone(identity), address, nobody, config.net())
+    };
+    bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
 }
 
 /// A session that was asked for here, while it runs.

@@ -12,7 +12,7 @@ use super::Host;
 use super::body::{Gone, LINES, Sink, answer, blocking, json, of_media};
 use super::entries::digest_here;
 use super::error::{ApiError, Problem};
-use super::host::Running;
+use super::host::{Running, caller};
 use super::report::report;
 use super::router::{Named, Number};
 use super::types::{
@@ -46,7 +46,7 @@ pub(super) async fn sync(
         How::Merkle => Strategy::Merkle,
     };
     config.allow_removals |= asked.allow_removals;
-    Ok(run(host, collection, asked.peer.parse()?, config))
+    run(host, collection, &asked.peer, config)
 }
 
 pub(super) async fn diff(
@@ -57,7 +57,7 @@ pub(super) async fn diff(
     let PeerRequest { peer } = json(body).await?;
     let mut config = host.config().sync();
     config.mode = Mode::Compare;
-    Ok(run(host, collection, peer.parse()?, config))
+    run(host, collection, &peer, config)
 }
 
 pub(super) async fn compare(
@@ -66,7 +66,7 @@ pub(super) async fn compare(
     body: Body,
 ) -> Result<Response, ApiError> {
     let PeerRequest { peer } = json(body).await?;
-    let peer: PeerAddress = peer.parse()?;
+    let peer = Peer::find(&host, &peer)?;
     let here = {
         let (host, collection) = (Arc::clone(&host), Arc::clone(&collection));
         blocking(move || digest_here(&host, &collection)).await?
@@ -89,18 +89,31 @@ pub(super) async fn stop(
     answer(&json!({ "stopping": number }))
 }
 
+/// Where to dial, and as which node.
+struct Peer {
+    node: Node<EmbeddedStore>,
+    addresses: Vec<PeerAddress>,
+}
+
+impl Peer {
+    fn find(host: &Host, text: &str) -> Result<Self, ApiError> {
+        let (node, addresses) = host.node().turn_to(&text.parse()?)?;
+        Ok(Self { node, addresses })
+    }
+}
+
 /// Dials a peer, greets it, does the work and says goodbye.
 async fn with_peer<R>(
     host: &Host,
-    peer: &PeerAddress,
+    peer: &Peer,
     running: &Running,
     work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, ApiError>,
 ) -> Result<R, ApiError> {
-    let node = host.node();
-    let endpoint = host.caller()?;
+    let Peer { node, addresses } = peer;
+    let endpoint = caller(&node.identity, host.config())?;
     let mut stopped = running.stopped.clone();
     let connected = tokio::select! {
-        linked = node.connect(&endpoint, peer, host.config().dial_deadline()) => linked,
+        linked = node.connect_first(&endpoint, addresses, host.config().dial_deadline()) => linked,
         _ = stopped.wait_for(|stop| *stop) => return Err(ApiError::Stopped),
     };
     let done = match connected {
@@ -111,13 +124,18 @@ async fn with_peer<R>(
     done
 }
 
-/// Runs sessions in a task of their own, which ends when nobody reads the answer any more.
+/// Runs sessions in a task of their own, which ends when nobody reads the answer any more. One
+/// that the peer may not have part in is not worth dialling for.
 fn run(
     host: Arc<Host>,
     collection: Arc<Collection<EmbeddedStore>>,
-    peer: PeerAddress,
+    peer: &str,
     config: SyncConfig,
-) -> Response {
+) -> Result<Response, ApiError> {
+    let peer = Peer::find(&host, peer)?;
+    if let Some(address) = peer.addresses.first() {
+        peer.node.check_grant(&address.id(), &collection.spec().name, config.mode)?;
+    }
     let (sink, body) = Sink::new();
     let running = host.begin();
     tokio::spawn(async move {
@@ -125,13 +143,13 @@ fn run(
             sink.end().await;
         }
     });
-    of_media(LINES, body)
+    Ok(of_media(LINES, body))
 }
 
 async fn told(
     host: &Host,
     collection: &Arc<Collection<EmbeddedStore>>,
-    peer: &PeerAddress,
+    peer: &Peer,
     config: &SyncConfig,
     running: &Running,
     sink: &Sink,
@@ -154,7 +172,7 @@ async fn told(
         Ok(done) => done,
         Err(error) => return sink.line(&SyncLine::Problem(Problem::from(&error))).await,
     };
-    if let Outcome::Compared { differences } = &done.last().outcome {
+    if let Outcome::Compared { differences, .. } = &done.last().outcome {
         for difference in differences {
             sink.line(&SyncLine::Difference(DifferenceText::from(difference))).await?;
         }

@@ -14,8 +14,8 @@ use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, Frames, Frames
 use super::router::{Asked, Named};
 use super::types::{Imported, PolicyName, Removed};
 use super::{Host, paths};
-use crate::replica::{CollectionView as _, Snapshot};
-use crate::store::EmbeddedStore;
+use crate::replica::{Collection, CollectionView as _, ReplicaError, Snapshot};
+use crate::store::{EmbeddedStore, Store};
 use crate::types::{Key, MAX_KEY_BYTES};
 
 /// A batch is one commit: this many bytes, or one entry.
@@ -87,13 +87,17 @@ pub(super) async fn remove(
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(0)).await?;
     let work = move || {
-        let Batch(keys) = Batch::parse(body, 0)?;
-        let removed = collection.delete_all(keys.iter().map(|(key, _)| key), now_ms())?;
+        let removed = removed(&collection, Batch::parse(body, 0)?)?;
         Ok(Removed { removed, root: collection.root()?.to_string() })
     };
     let removed = host.imports.run(work).await?;
     drop(place);
     answer(&removed)
+}
+
+/// Removes the keys of a batch in one commit.
+fn removed<S: Store>(collection: &Collection<S>, Batch(keys): Batch) -> Result<u64, ReplicaError> {
+    collection.delete_all(keys.iter().map(|(key, _)| key), now_ms())
 }
 
 /// What an export is for.
@@ -149,4 +153,31 @@ fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(
         Ok(writer.value(value)?)
     })?;
     Ok(Frame::End.write(&mut writer.bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::replica::{Replica, ReplicaOptions};
+    use crate::store::{Batch as Rows, Durability, MemoryStore};
+    use crate::types::{CollectionName, CollectionSpec, Policy};
+
+    #[test]
+    fn a_batch_of_keys_is_removed_in_one_commit() {
+        let options = ReplicaOptions::default();
+        let replica =
+            Replica::open(MemoryStore::default(), options, Box::new(rand::random)).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let spec = CollectionSpec { name, algorithm: Default::default(), policy: Policy::Lww };
+        let collection = replica.create_collection(spec).unwrap();
+        let entries: Vec<_> =
+            (0..50).map(|at: u8| (Key::new(vec![at]).unwrap(), Arc::from(&b"value"[..]))).collect();
+        collection.import(entries.clone(), 1_000).unwrap();
+        let commits = || replica.store().commit(Rows::default(), Durability::Always).unwrap().0;
+        let before = commits();
+        assert_eq!(removed(&collection, Batch(entries)).unwrap(), 50);
+        assert_eq!(commits() - before, 2, "one, and the one that asks");
+        assert_eq!(collection.totals().unwrap().entries, 0);
+    }
 }

@@ -54,7 +54,26 @@ pub struct StatusText {
     #[serde(flatten)]
     pub node: NodeInfo,
     /// Its collections.
+    #[serde(flatten)]
+    pub collections: CollectionList,
+}
+
+/// All collections of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct CollectionList {
+    /// Those that are known.
     pub collections: Vec<CollectionInfo>,
+    /// Rows of the list of collections that cannot be read.
+    pub damaged_rows: Vec<DamagedRow>,
+}
+
+/// A row of the list of collections that cannot be read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DamagedRow {
+    /// Whose it is, if that much is known.
+    pub collection: Option<String>,
+    /// What is wrong with it.
+    pub damage: String,
 }
 
 /// A policy: its name, or its resolver and version.
@@ -405,6 +424,9 @@ pub struct RecoverRequest {
 pub struct Recovery {
     /// What was found before it.
     pub check: Check,
+    /// Whether the collection's row in the list of collections was damaged, and is written again.
+    #[serde(default)]
+    pub row_written: bool,
     /// What it kept; none if only values were lost, which it cannot bring back.
     pub recovered: Option<Kept>,
 }

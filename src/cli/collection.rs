@@ -7,7 +7,7 @@ use super::arguments;
 use super::error::CliError;
 use super::output::{self, Output, count, print, print_json};
 use super::{Context, Exit};
-use crate::api::types::{CollectionInfo, NewCollection};
+use crate::api::types::{CollectionInfo, CollectionList, DamagedRow, NewCollection};
 use crate::hash::HashAlgorithm;
 use crate::types::{CollectionName, Policy};
 
@@ -96,27 +96,34 @@ impl Create {
 impl Ls {
     fn run(self, context: &Context) -> Result<Exit, CliError> {
         context.with(|control| {
-            let collections = control.wait(control.node.collections())?;
+            let all = control.wait(control.node.collections())?;
             if self.json {
                 let mut output = Output::new();
-                for collection in &collections {
+                for collection in &all.collections {
                     output.json(&json!(collection))?;
                 }
+                for row in &all.damaged_rows {
+                    output.json(&json!(row))?;
+                }
                 output.finish()?;
-            } else if collections.is_empty() {
+            } else if all.collections.is_empty() && all.damaged_rows.is_empty() {
                 output::note("no collections yet: selfsame collection create NAME");
             } else {
-                print(listed(&collections))?;
+                print(listed(&all))?;
+            }
+            for row in all.damaged_rows {
+                let name = row.collection.unwrap_or_else(|| "NAME".into());
+                output::note(format_args!("to get it back: selfsame recover {name}"));
             }
             Ok(Exit::Done)
         })
     }
 }
 
-pub(super) fn listed(collections: &[CollectionInfo]) -> comfy_table::Table {
+pub(super) fn listed(all: &CollectionList) -> comfy_table::Table {
     let header = ["COLLECTION", "POLICY", "HASH", "ENTRIES", "SIZE", "ROOT"];
     let mut table = output::table(&header, &[3, 4]);
-    for one in collections {
+    for one in &all.collections {
         let mut row =
             vec![one.collection.clone(), one.policy.to_string(), one.hash_algorithm.clone()];
         if let Some(damage) = &one.damage {
@@ -127,6 +134,10 @@ pub(super) fn listed(collections: &[CollectionInfo]) -> comfy_table::Table {
             row.extend([count(entries), output::size(bytes), root]);
         }
         table.add_row(row);
+    }
+    for DamagedRow { collection, damage } in &all.damaged_rows {
+        let name = collection.as_deref().unwrap_or("(no name)");
+        table.add_row([name, "-", "-", "-", "-", &format!("damaged: {damage}")]);
     }
     table
 }

@@ -1,6 +1,7 @@
 //! `selfsame diff`
 
 use clap::Args;
+use serde::Serialize;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
@@ -14,7 +15,8 @@ use crate::types::CollectionName;
 ///
 /// Nothing changes at either end, and no value moves. A session would make each key at both ends
 /// what is said of it. Ends with 0 if nothing differs, with 1 if something does. Of very many
-/// differences, as many are shown as max_session_entries at both ends allow.
+/// differences, as many are shown as max_session_entries at both ends allow, and it is said that
+/// these are not all.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame diff players --peer ID@192.0.2.7:7447
@@ -26,9 +28,17 @@ pub(super) struct Diff {
     #[command(flatten)]
     peer: PeerArgument,
     /// Prints JSON, a line for each key: {"key" or "key_hex", "difference", "here",
-    /// "there", "merged"}, the last three as lists of versions
+    /// "there", "merged"}, the last three as lists of versions; last {"truncated": true,
+    /// "at_least"} if there are more than these
     #[arg(long)]
     json: bool,
+}
+
+/// Ends a list that is not all.
+#[derive(Serialize)]
+struct TruncatedJson {
+    truncated: bool,
+    at_least: usize,
 }
 
 impl Diff {
@@ -47,13 +57,16 @@ impl Diff {
             for difference in &differences {
                 self.print(&mut output, difference)?;
             }
+            if report.truncated && self.json {
+                let at_least = differences.len();
+                output.json(&TruncatedJson { truncated: true, at_least })?;
+            }
             output.finish()?;
-            let limit = control.wait(control.node.node())?.max_session_entries;
-            if differences.len() as u64 >= limit {
-                note(format_args!(
-                    "these are not all: max_session_entries in config.toml ends the search at \
-                     {limit} keys, and so may the peer's"
-                ));
+            if report.truncated {
+                note(
+                    "these are not all: raise max_session_entries in config.toml at both ends to \
+                     see all",
+                );
             }
             if !self.json {
                 note(report::text(&report));

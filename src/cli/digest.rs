@@ -1,5 +1,7 @@
 //! `selfsame digest`
 
+use std::str::FromStr as _;
+
 use clap::Args;
 use serde_json::json;
 
@@ -10,7 +12,7 @@ use super::{Context, Exit, arguments};
 use crate::api::types::{DigestComparison, DigestText, PeerRequest};
 use crate::clock::Stamp;
 use crate::hash::HashAlgorithm;
-use crate::net::PeerAddress;
+use crate::node::choice::PeerChoice;
 use crate::types::CollectionName;
 
 /// Prints the digest of a collection, or compares it with a peer's
@@ -27,9 +29,10 @@ pub(super) struct ShowDigest {
     /// The collection
     #[arg(value_parser = arguments::collection)]
     collection: CollectionName,
-    /// Compares with this peer: its node id, and the host and port where it listens
-    #[arg(long, value_name = "ID@HOST:PORT")]
-    peer: Option<PeerAddress>,
+    /// Compares with this peer: its node id with the host and port where it listens, or the name
+    /// or the first digits of the id of one that `selfsame peer ls` lists
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = PeerChoice::from_str)]
+    peer: Option<PeerChoice>,
     /// Prints the digest as JSON, a stable format; with --peer {"equal", "here", "peer",
     /// "differing_buckets"}
     #[arg(long)]

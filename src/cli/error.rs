@@ -10,11 +10,13 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use crate::api::error::causes;
+use crate::api::error::{causes, of_net};
 use crate::api::{ApiError, CallError, Problem};
 use crate::merkle::BundleError;
 use crate::net::NetError;
 use crate::node::home::HomeError;
+use crate::node::pairing::{InvitationError, PairingError};
+use crate::node::peers::PeersError;
 use crate::types::TypeError;
 
 /// A verb could not do what was asked.
@@ -74,6 +76,21 @@ pub enum CliError {
     #[error("{} is neither a folder nor a file: give a folder, or a file of JSON lines",
         .0.display())]
     NeitherFileNorFolder(PathBuf),
+    /// A peer cannot be named, or the book of peers not be used.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    /// No address can be given to a peer that is invited.
+    #[error(
+        "it is not known where peers reach this node: say so with --address HOST:PORT (the port \
+        of `selfsame listen` is {0})"
+    )]
+    OwnAddress(u16),
+    /// Text that is no invitation.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// Two nodes could not be paired.
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
     /// A proof does not hold.
     #[error("not proved: {0}")]
     Bundle(#[from] BundleError),
@@ -130,6 +147,7 @@ impl CliError {
         match self {
             Self::Problem(problem) => Exit::of_code(problem.exit),
             Self::Bundle(_) => Exit::Unproved,
+            Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -158,5 +176,15 @@ impl CliError {
                 [format!("error: {other}")].into_iter().chain(causes).collect()
             }
         }
+    }
+}
+
+fn of_pairing(error: &PairingError) -> Exit {
+    match error {
+        PairingError::Refused | PairingError::Busy | PairingError::NotNoted => Exit::Refused,
+        PairingError::Unproved => Exit::Unproved,
+        PairingError::Lost(_) => Exit::Unreachable,
+        PairingError::Net(error) => of_net(error),
+        _ => Exit::Failed,
     }
 }

@@ -1,6 +1,5 @@
 //! `selfsame listen`
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,7 +12,9 @@ use super::interrupt::Interrupt;
 use super::output::{counted, note, print, print_json, size};
 use super::{Context, Exit};
 use crate::api::report::words;
-use crate::net::{AllowList, Endpoint, IdentityError, parse_node_id};
+use crate::net::{Endpoint, IdentityError, parse_node_id};
+use crate::node::access::Access;
+use crate::node::peers::Edited;
 use crate::node::server::{Event, serve};
 use crate::types::NodeId;
 
@@ -22,9 +23,10 @@ const NOTABLE_MS: u64 = 5_000;
 
 /// Serves sessions to peers until Ctrl-C
 ///
-/// Only the nodes that config.toml or --allow lists may connect; they may read and write every
-/// collection of this node. Other commands work beside it. Ctrl-C ends it cleanly: running
-/// sessions are told, and what they had applied is kept.
+/// Only the peers of this node may connect (`selfsame peer ls`), each for what it was granted,
+/// and the nodes that config.toml or --allow lists, for everything. Open invitations are taken
+/// here, and a change of the peer book holds within a second. Other commands work beside it.
+/// Ctrl-C ends it cleanly: running sessions are told, and what they had applied is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame listen --allow ID
@@ -42,6 +44,13 @@ pub(super) struct Listen {
     json: bool,
 }
 
+/// How many nodes may connect.
+fn admitted(access: &Access) -> u64 {
+    let mut ids = access.allowed();
+    ids.extend(access.book().peers.iter().map(|peer| peer.id));
+    ids.len() as u64
+}
+
 fn node_id(text: &str) -> Result<NodeId, IdentityError> {
     parse_node_id(text)
 }
@@ -50,14 +59,15 @@ impl Listen {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
         context.open(|home| {
-            let allowed: BTreeSet<NodeId> =
-                home.config.allow.iter().chain(&self.allow).copied().collect();
-            let count = allowed.len() as u64;
+            for id in &self.allow {
+                home.access.allow(*id);
+            }
+            let count = admitted(&home.access);
             let runtime = runtime()?;
             runtime.block_on(async {
                 let address = self.addr.unwrap_or(home.config.listen);
                 let identity = Arc::clone(&home.identity);
-                let admission = Arc::new(AllowList::from_iter(allowed));
+                let admission = Arc::new(home.access.clone());
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
                 let control = Offered::to_others(home, interrupt.receiver()).await;
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
@@ -77,7 +87,8 @@ impl Listen {
     fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
         if allowed == 0 {
             note(
-                "nobody may connect: list node ids under allow in config.toml, or with --allow ID",
+                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer \
+                 add`",
             );
         }
         if self.json {
@@ -145,6 +156,32 @@ fn described(event: &Event) -> (Value, Option<String>) {
                 "event": "refused", "peer": peer.to_string(), "reason": code.to_string(),
             });
             (json, Some(format!("{}: turned away: {code}", short(peer))))
+        }
+        Event::Paired { peer, edited } => {
+            let json = json!({
+                "event": "paired", "peer": peer.id.to_string(), "grants": peer.grants.to_string(),
+                "name": peer.name.as_ref().map(ToString::to_string),
+                "new": *edited == Edited::Added,
+            });
+            (
+                json,
+                Some(format!("{}: paired: {} may do here: {}", short(&peer.id), peer, peer.grants)),
+            )
+        }
+        Event::NotPaired { peer, address, error } => {
+            let json = json!({
+                "event": "not_paired", "peer": peer.to_string(), "address": address.to_string(),
+                "error": error.to_string(),
+            });
+            (json, Some(format!("{} at {address}: not paired: {error}", short(peer))))
+        }
+        Event::PeerBook { error } => {
+            let said = error.as_ref().map(ToString::to_string);
+            let text = match &said {
+                Some(said) => format!("the peer book cannot be used, the one before holds: {said}"),
+                None => "the peer book has changed, and holds from now on".into(),
+            };
+            (json!({"event": "peer_book", "error": said}), Some(text))
         }
         Event::Disconnected { peer } => {
             (json!({"event": "disconnected", "peer": peer.to_string()}), None)

@@ -1,5 +1,7 @@
 //! What the verbs that turn to a peer share.
 
+use std::str::FromStr as _;
+
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -10,14 +12,15 @@ use super::output::size;
 use crate::api::CallError;
 use crate::api::client::SyncStream;
 use crate::api::types::{DifferenceText, Moved, Report, SyncLine};
-use crate::net::PeerAddress;
+use crate::node::choice::PeerChoice;
 
 /// The peer to turn to.
 #[derive(Args)]
 pub(super) struct PeerArgument {
-    /// The peer: its node id (`selfsame id` there), and the host and port where it listens
-    #[arg(long, value_name = "ID@HOST:PORT")]
-    pub(super) peer: PeerAddress,
+    /// The peer: its node id (`selfsame id` there) with the host and port where it listens, or
+    /// the name or the first digits of the id of one that `selfsame peer ls` lists
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = PeerChoice::from_str)]
+    pub(super) peer: PeerChoice,
 }
 
 /// What happened in a session up to its report: differences, if it was a comparison. Somebody

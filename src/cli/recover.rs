@@ -17,6 +17,11 @@ use crate::types::CollectionName;
 /// nothing that survives is lost, and the next sessions with peers bring back what is missing;
 /// but a deletion that no peer has heard of yet is forgotten, and such a key comes back.
 ///
+/// If it is the collection's row in the list of collections that is damaged, that row alone is
+/// written again: the root, which binds name and settings, shows that they are the right ones.
+/// `selfsame collection ls` lists such rows; one that has lost its name belongs to the
+/// collection that recovers when it is named here.
+///
 /// A collection that is sound is left alone. Values whose bytes are lost while their entries
 /// are sound are listed: get them from a peer or a backup, and put them again.
 #[derive(Args)]
@@ -46,6 +51,9 @@ impl Recover {
                 return self.tell(&control.wait(control.node.check(&self.collection))?);
             }
             let recovery = control.wait(control.node.recover(&self.collection, self.force))?;
+            if recovery.row_written {
+                note("its row in the list of collections was damaged and is written again");
+            }
             let Some(Kept { entries, lost }) = recovery.recovered else {
                 return self.tell(&recovery.check);
             };

@@ -41,30 +41,17 @@ pub enum AddressError {
     HostPort(String),
 }
 
-/// A peer: the id it must prove, and the host and port where it listens.
+/// A place where a node listens: `HOST:PORT`, UDP.
 ///
-/// A host name is kept as it stands and resolved each time the peer is dialled, so that a peer
+/// A host name is kept as it stands and resolved each time the place is dialled, so that a node
 /// may move.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct PeerAddress {
-    id: NodeId,
+pub struct HostPort {
     host: Box<str>,
     port: u16,
 }
 
-impl PeerAddress {
-    /// A peer at a known address.
-    #[must_use]
-    pub fn new(id: NodeId, address: SocketAddr) -> Self {
-        Self { id, host: address.ip().to_string().into(), port: address.port() }
-    }
-
-    /// The id that the peer must prove.
-    #[must_use]
-    pub const fn id(&self) -> NodeId {
-        self.id
-    }
-
+impl HostPort {
     /// Its host: a name or an IP address (without brackets).
     #[must_use]
     pub fn host(&self) -> &str {
@@ -84,16 +71,18 @@ impl PeerAddress {
     }
 }
 
-impl FromStr for PeerAddress {
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self { host: address.ip().to_string().into(), port: address.port() }
+    }
+}
+
+impl FromStr for HostPort {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let text = text.trim();
-        let shown = || text.chars().take(160).collect::<String>();
-        let (id, place) = text.split_once('@').ok_or_else(|| AddressError::NoId(shown()))?;
-        let id = parse_node_id(id)?;
-        let wrong = || AddressError::HostPort(place.chars().take(160).collect());
-        let (host, port) = place.rsplit_once(':').ok_or_else(wrong)?;
+        let wrong = || AddressError::HostPort(text.chars().take(160).collect());
+        let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         // Digits only: the integer parser would take a sign as well.
         let digits = port.bytes().all(|byte| byte.is_ascii_digit());
         let port = port.parse().ok().filter(|port| *port != 0 && digits).ok_or_else(wrong)?;
@@ -102,17 +91,80 @@ impl FromStr for PeerAddress {
             None if is_host_name(host) => host.to_owned(),
             None => return Err(wrong()),
         };
-        Ok(Self { id, host: host.into(), port })
+        Ok(Self { host: host.into(), port })
+    }
+}
+
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+/// A peer: the id it must prove, and the place where it listens.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerAddress {
+    id: NodeId,
+    place: HostPort,
+}
+
+impl PeerAddress {
+    /// A peer at a known place.
+    #[must_use]
+    pub fn new(id: NodeId, place: impl Into<HostPort>) -> Self {
+        Self { id, place: place.into() }
+    }
+
+    /// The id that the peer must prove.
+    #[must_use]
+    pub const fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn place(&self) -> &HostPort {
+        &self.place
+    }
+
+    /// Its host: a name or an IP address (without brackets).
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.place.host()
+    }
+
+    /// Its UDP port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        self.place.port()
+    }
+
+    /// The address, if the host is one; a name must be resolved.
+    #[must_use]
+    pub fn socket_address(&self) -> Option<SocketAddr> {
+        self.place.socket_address()
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let text = text.trim();
+        let shown = || text.chars().take(160).collect::<String>();
+        let (id, place) = text.split_once('@').ok_or_else(|| AddressError::NoId(shown()))?;
+        let id = parse_node_id(id)?;
+        Ok(Self { id, place: place.parse()? })
     }
 }
 
 impl fmt::Display for PeerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "{}@[{}]:{}", self.id, self.host, self.port)
-        } else {
-            write!(f, "{}@{}:{}", self.id, self.host, self.port)
-        }
+        write!(f, "{}@{}", self.id, self.place)
     }
 }
 

@@ -22,6 +22,12 @@ use crate::types::NodeId;
 pub trait Admission: Send + Sync + 'static {
     /// Whether this node may connect. Quick and without waiting: a handshake stands by.
     fn admits(&self, id: &NodeId) -> bool;
+
+    /// Whether nodes that are not admitted may connect just now to pair with this one, over
+    /// [`PAIR_ALPN`](super::PAIR_ALPN) and for nothing else.
+    fn pairs(&self) -> bool {
+        false
+    }
 }
 
 impl<F: Fn(&NodeId) -> bool + Send + Sync + 'static> Admission for F {

@@ -20,11 +20,14 @@ use super::connection::{Connection, clip};
 use super::error::{Ends, NetError};
 use super::identity::Identity;
 use super::limits::{DialOptions, NetLimits};
-use super::tls;
+use super::tls::{self, Agreed, Purpose};
 use crate::types::NodeId;
 
 /// Connections that wait for [`Endpoint::accept`]; beyond, handshakes wait to hand theirs over.
 const READY_CONNECTIONS: usize = 64;
+
+/// The same, for [`Endpoint::accept_pairing`].
+const READY_PAIRINGS: usize = 8;
 
 /// Bytes buffered for one caller that has not been looked at: a handshake's first flight fits.
 const INCOMING_BYTES: u64 = 32 << 10;
@@ -62,6 +65,7 @@ struct Inner {
     local: SocketAddr,
     gate: Arc<Gate>,
     ready: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
+    pairing: tokio::sync::Mutex<mpsc::Receiver<Connection>>,
     acceptor: AbortHandle,
 }
 
@@ -85,13 +89,13 @@ impl Endpoint {
         limits: NetLimits,
     ) -> Result<Self, NetError> {
         tokio::runtime::Handle::try_current().map_err(|_| NetError::NoRuntime)?;
-        let tls = Arc::new(tls::server_config(&identity, admission)?);
+        let accepting = Arc::new(tls::Accepting::new(&identity, admission));
         let failed = |source: io::Error| match source.kind() {
             io::ErrorKind::AddrInUse => NetError::AddressInUse(address),
             _ => NetError::Bind { address, source },
         };
         let socket = bind_socket(address, limits.socket_buffer_bytes).map_err(failed)?;
-        let server = ServerSide::new(tls, &limits);
+        let server = ServerSide::new(Arc::clone(&accepting), &limits)?;
         let quinn = quinn::Endpoint::new(
             EndpointConfig::default(),
             Some(server.config.clone()),
@@ -101,6 +105,7 @@ impl Endpoint {
         .map_err(failed)?;
         let local = quinn.local_addr().map_err(failed)?;
         let (sender, ready) = mpsc::channel(READY_CONNECTIONS);
+        let (pair_sender, pairing) = mpsc::channel(READY_PAIRINGS);
         let gate = Arc::new(Gate::default());
         let acceptor = Acceptor {
             quinn: quinn.clone(),
@@ -108,11 +113,12 @@ impl Endpoint {
             limits: limits.clone(),
             server,
             gate: Arc::clone(&gate),
-            ready: sender,
+            ready: Ready { ordinary: sender, pairing: pair_sender },
         };
         let acceptor = tokio::spawn(acceptor.run()).abort_handle();
         let ready = tokio::sync::Mutex::new(ready);
-        let inner = Inner { quinn, identity, limits, local, gate, ready, acceptor };
+        let pairing = tokio::sync::Mutex::new(pairing);
+        let inner = Inner { quinn, identity, limits, local, gate, ready, pairing, acceptor };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -139,6 +145,15 @@ impl Endpoint {
         self.inner.ready.lock().await.recv().await.ok_or(NetError::ClosedHere)
     }
 
+    /// The next connection of a node that came to pair: it owns its id, and nothing else is
+    /// known of it. See [`Admission::pairs`].
+    ///
+    /// # Errors
+    /// The endpoint was closed.
+    pub async fn accept_pairing(&self) -> Result<Connection, NetError> {
+        self.inner.pairing.lock().await.recv().await.ok_or(NetError::ClosedHere)
+    }
+
     /// Dials a peer, which must prove to own the id it is dialled by.
     ///
     /// All addresses of a host name are tried, in turn, within the one deadline. The connection
@@ -151,7 +166,28 @@ impl Endpoint {
         peer: &PeerAddress,
         options: impl Into<DialOptions>,
     ) -> Result<Connection, NetError> {
-        let options = options.into();
+        self.dial_for(peer, options.into(), tls::ALPN).await
+    }
+
+    /// Dials a node to pair with it; it must prove to own the id it is dialled by.
+    ///
+    /// # Errors
+    /// As [`Endpoint::dial`]; [`NetError::Refused`] once something is waited for, if the node
+    /// does not pair just now.
+    pub async fn dial_pairing(
+        &self,
+        peer: &PeerAddress,
+        options: impl Into<DialOptions>,
+    ) -> Result<Connection, NetError> {
+        self.dial_for(peer, options.into(), tls::PAIR_ALPN).await
+    }
+
+    async fn dial_for(
+        &self,
+        peer: &PeerAddress,
+        options: DialOptions,
+        protocol: &[u8],
+    ) -> Result<Connection, NetError> {
         if peer.id() == self.node_id() {
             return Err(NetError::OwnId(peer.id()));
         }
@@ -165,7 +201,7 @@ impl Endpoint {
         for (tried, address) in addresses.iter().enumerate() {
             let share = deadline.saturating_duration_since(Instant::now())
                 / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match timeout(share, self.dial_one(peer, *address, &options)).await {
+            match timeout(share, self.dial_one(peer, *address, &options, protocol)).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(NetError::IdleTimeout(_))) | Err(_) => {}
                 // An answer says more than the silence of another address.
@@ -217,10 +253,11 @@ impl Endpoint {
         peer: &PeerAddress,
         address: SocketAddr,
         options: &DialOptions,
+        protocol: &[u8],
     ) -> Result<Connection, NetError> {
         let Inner { quinn, identity, limits, .. } = &*self.inner;
         let found = Arc::new(OnceLock::new());
-        let tls = tls::client_config(identity, peer.id(), Arc::clone(&found))?;
+        let tls = tls::client_config(identity, peer.id(), Arc::clone(&found), protocol)?;
         let mut config = ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(limits.transport(address.ip(), Some(options))));
         let ends = Ends { own: identity.node_id(), peer: peer.id(), address, dialled: true };
@@ -256,14 +293,15 @@ fn bind_socket(address: SocketAddr, buffer_bytes: usize) -> io::Result<UdpSocket
 /// QUIC's settings for accepting.
 #[derive(Clone)]
 struct ServerSide {
+    tls: Arc<tls::Accepting>,
     config: ServerConfig,
     /// For callers on this machine.
-    near: Arc<ServerConfig>,
+    near: ServerConfig,
 }
 
 impl ServerSide {
-    fn new(tls: Arc<quinn::crypto::rustls::QuicServerConfig>, limits: &NetLimits) -> Self {
-        let mut config = ServerConfig::with_crypto(tls);
+    fn new(tls: Arc<tls::Accepting>, limits: &NetLimits) -> Result<Self, NetError> {
+        let mut config = ServerConfig::with_crypto(Arc::new(tls.for_one()?.0));
         config
             .max_incoming(limits.max_pending_handshakes)
             .incoming_buffer_size(INCOMING_BYTES)
@@ -271,7 +309,15 @@ impl ServerSide {
         config.transport = Arc::new(limits.transport(Ipv6Addr::UNSPECIFIED.into(), None));
         let mut near = config.clone();
         near.transport = Arc::new(limits.transport(Ipv6Addr::LOCALHOST.into(), None));
-        Self { config, near: Arc::new(near) }
+        Ok(Self { tls, config, near })
+    }
+
+    /// For one caller.
+    fn for_one(&self, near: bool) -> Result<(Arc<ServerConfig>, Purpose), NetError> {
+        let mut config = if near { self.near.clone() } else { self.config.clone() };
+        let (tls, purpose) = self.tls.for_one()?;
+        config.crypto = Arc::new(tls);
+        Ok((Arc::new(config), purpose))
     }
 }
 
@@ -282,7 +328,14 @@ struct Acceptor {
     limits: NetLimits,
     server: ServerSide,
     gate: Arc<Gate>,
-    ready: mpsc::Sender<Connection>,
+    ready: Ready,
+}
+
+/// Where connections go whose handshake is complete.
+#[derive(Clone)]
+struct Ready {
+    ordinary: mpsc::Sender<Connection>,
+    pairing: mpsc::Sender<Connection>,
 }
 
 impl Acceptor {
@@ -306,21 +359,25 @@ impl Acceptor {
             let _ = incoming.retry();
             return;
         }
-        let connecting = if address.ip().to_canonical().is_loopback() {
-            incoming.accept_with(Arc::clone(&self.server.near))
-        } else {
-            incoming.accept()
+        let Ok((config, purpose)) = self.server.for_one(address.ip().to_canonical().is_loopback())
+        else {
+            return incoming.refuse();
         };
+        let connecting = incoming.accept_with(config);
         let (own, ready) = (self.own, self.ready.clone());
         let within = self.limits.handshake_timeout;
         let gate = Arc::clone(&self.gate);
         tokio::spawn(async move {
             // Holds the place until the connection is handed over.
             let _place = place;
-            match timeout(within, finish_handshake(connecting, own, address)).await {
-                Ok(Ok(connection)) => {
+            match timeout(within, finish_handshake(connecting, &purpose, own, address)).await {
+                Ok(Ok((connection, agreed))) => {
                     gate.accepted.fetch_add(1, Ordering::Relaxed);
-                    hand_over(connection, &ready, within).await;
+                    let ready = match agreed {
+                        Agreed::Ordinary => &ready.ordinary,
+                        Agreed::Pairing => &ready.pairing,
+                    };
+                    hand_over(connection, ready, within).await;
                 }
                 Ok(Err(error)) => {
                     gate.failed.fetch_add(1, Ordering::Relaxed);
@@ -346,16 +403,22 @@ async fn hand_over(connection: Connection, ready: &mpsc::Sender<Connection>, wit
 
 async fn finish_handshake(
     connecting: Result<quinn::Connecting, ConnectionError>,
+    purpose: &Purpose,
     own: NodeId,
     address: SocketAddr,
-) -> Result<Connection, NetError> {
+) -> Result<(Connection, Agreed), NetError> {
     // Until the handshake is done the caller has no id.
     let ends = Ends { own, peer: NodeId([0; 32]), address, dialled: false };
     let failed = |error| ends.handshake_error(error);
     let connection = connecting.map_err(failed)?.await.map_err(failed)?;
-    match tls::peer_id(&connection) {
-        Some(peer) => Ok(Connection::new(connection, Ends { peer, ..ends })),
-        None => Err(NetError::Handshake { address, reason: "the caller presented no key".into() }),
+    let refused = |reason: &str| NetError::Handshake { address, reason: reason.into() };
+    let peer = tls::peer_id(&connection).ok_or_else(|| refused("the caller presented no key"))?;
+    match purpose.agreed(&connection) {
+        Some(agreed) => Ok((Connection::new(connection, Ends { peer, ..ends }), agreed)),
+        None => {
+            connection.close(CloseCode::Protocol.var_int(), b"");
+            Err(refused("the caller came for something else than it was let in for"))
+        }
     }
 }
 
@@ -415,7 +478,7 @@ impl Drop for Place {
 }
 
 /// What one caller can be taken to own: an IPv4 address, or an IPv6 /64.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let bits = address.to_bits();

@@ -4,18 +4,22 @@
 //! has (RFC 8410) and be sound, and when dialling be the key that was asked for. Then, and only
 //! once its owner has signed the handshake, the acceptor asks whether it admits that node: who
 //! is not the owner of a key learns nothing about it.
+//!
+//! A caller that offers the protocol of pairing, and not the ordinary one, is let in unknown
+//! while there is something to pair with; what it can do then is to pair.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{AlwaysResolvesClientRawPublicKeys, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{self, cipher_suite, kx_group};
 use rustls::pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureAlgorithm,
@@ -31,6 +35,9 @@ use crate::types::NodeId;
 pub const ALPN: &[u8] = ALPN_TEXT.as_bytes();
 pub(super) const ALPN_TEXT: &str = "selfsame/1";
 
+/// The name of the protocol by which two nodes get to know each other.
+pub const PAIR_ALPN: &[u8] = b"selfsame-pair/1";
+
 /// The name that TLS wants to be given; it is neither sent nor checked.
 pub(super) const SERVER_NAME: &str = "selfsame";
 
@@ -39,22 +46,86 @@ const SPKI_PREFIX: [u8; 12] =
     [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// TLS for accepting, with the list that is asked at each handshake.
-pub(super) fn server_config(
-    identity: &Arc<Identity>,
+pub(super) struct Accepting {
+    own: NodeId,
+    key: Arc<CertifiedKey>,
+    provider: Arc<CryptoProvider>,
     admission: Arc<dyn Admission>,
-) -> Result<QuicServerConfig, NetError> {
-    let verifier = Arc::new(Admitted { own: identity.node_id(), admission });
-    let mut config = rustls::ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(tls_error)?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(raw_key(identity))));
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    // Each handshake is a full one: a resumed one would skip the question who may connect.
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.max_early_data_size = 0;
-    QuicServerConfig::try_from(config).map_err(|error| NetError::Tls(error.to_string()))
+}
+
+impl Accepting {
+    pub(super) fn new(identity: &Arc<Identity>, admission: Arc<dyn Admission>) -> Self {
+        let (own, key) = (identity.node_id(), raw_key(identity));
+        Self { own, key, provider: provider(), admission }
+    }
+
+    /// For one caller: what it offers decides by which rule it is let in, so what is noted of
+    /// that must be its own.
+    pub(super) fn for_one(&self) -> Result<(QuicServerConfig, Purpose), NetError> {
+        let pairing = Arc::new(AtomicBool::new(false));
+        let purpose = Purpose(Arc::clone(&pairing));
+        let verifier = Admitted {
+            own: self.own,
+            admission: Arc::clone(&self.admission),
+            pairing: Arc::clone(&pairing),
+        };
+        let offered = Offered { key: Arc::clone(&self.key), pairing };
+        let mut config = rustls::ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(tls_error)?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(offered));
+        // whoever offers both gets the first
+        config.alpn_protocols = vec![ALPN.to_vec(), PAIR_ALPN.to_vec()];
+        // Each handshake is a full one: a resumed one would skip the question who may connect.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.max_early_data_size = 0;
+        let config = QuicServerConfig::try_from(config);
+        Ok((config.map_err(|error| NetError::Tls(error.to_string()))?, purpose))
+    }
+}
+
+/// What one caller came for, by which it was let in.
+pub(super) struct Purpose(Arc<AtomicBool>);
+
+/// What was agreed on with a caller.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Agreed {
+    Ordinary,
+    Pairing,
+}
+
+impl Purpose {
+    /// What was agreed on in a complete handshake; none if that is not what the caller was let
+    /// in by.
+    pub(super) fn agreed(&self, connection: &quinn::Connection) -> Option<Agreed> {
+        let data = connection.handshake_data()?.downcast::<HandshakeData>().ok()?;
+        match (data.protocol.as_deref(), self.0.load(Ordering::Relaxed)) {
+            (Some(PAIR_ALPN), true) => Some(Agreed::Pairing),
+            (Some(ALPN), false) => Some(Agreed::Ordinary),
+            _ => None,
+        }
+    }
+}
+
+/// Presents this node's key, and notes whether the caller came to pair.
+#[derive(Debug)]
+struct Offered {
+    key: Arc<CertifiedKey>,
+    pairing: Arc<AtomicBool>,
+}
+
+impl ResolvesServerCert for Offered {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offers = |ours| hello.alpn().is_some_and(|mut all| all.any(|theirs| theirs == ours));
+        self.pairing.store(offers(PAIR_ALPN) && !offers(ALPN), Ordering::Relaxed);
+        Some(Arc::clone(&self.key))
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        true
+    }
 }
 
 /// TLS for dialling one peer; `found` is told whose key was presented.
@@ -62,6 +133,7 @@ pub(super) fn client_config(
     identity: &Arc<Identity>,
     expected: NodeId,
     found: Arc<OnceLock<NodeId>>,
+    protocol: &[u8],
 ) -> Result<QuicClientConfig, NetError> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -71,7 +143,7 @@ pub(super) fn client_config(
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(raw_key(
             identity,
         ))));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
@@ -193,6 +265,7 @@ impl ServerCertVerifier for Pinned {
 struct Admitted {
     own: NodeId,
     admission: Arc<dyn Admission>,
+    pairing: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Admitted {
@@ -234,6 +307,11 @@ impl ClientCertVerifier for Admitted {
         let id = signed_by(message, cert, dss)?;
         if id == self.own {
             tracing::warn!(%id, "refused a node that has this node's own key");
+        } else if self.pairing.load(Ordering::Relaxed) {
+            if self.admission.pairs() {
+                return Ok(HandshakeSignatureValid::assertion());
+            }
+            tracing::info!(%id, "refused a node that came to pair: no invitation is open");
         } else if self.admission.admits(&id) {
             return Ok(HandshakeSignatureValid::assertion());
         } else {

@@ -27,11 +27,13 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
+use super::access::needed_for;
+use super::peers::{Grant, PeersError};
 use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
 use super::{Node, Watch};
 use crate::merkle::Digest;
@@ -43,7 +45,7 @@ use crate::replica::{Collection, LostValue, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
 use crate::session::{Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
-use crate::types::CollectionName;
+use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
@@ -72,6 +74,37 @@ pub enum ClientError {
     /// The peer has no such collection, or this node may not see it.
     #[error("the peer has no collection {0}, or this node may not use it")]
     UnknownCollection(CollectionName),
+    /// The peer is known, and where it is is not.
+    #[error(
+        "no address of {0} is known, since it dials this node: name one with --peer \
+        ID@HOST:PORT, or write it into peers.toml"
+    )]
+    NoAddress(String),
+    /// No such peer is known.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    /// The peer may only take, and it was to give.
+    #[error(
+        "{peer} may only read {collection} here, so nothing can be taken from it: use \
+        --direction push, or let it write with `selfsame peer grant {peer} {collection}=write`"
+    )]
+    ReadsOnly {
+        /// Its name, or its id.
+        peer: String,
+        /// The collection.
+        collection: CollectionName,
+    },
+    /// The peer may do nothing.
+    #[error(
+        "{peer} may not use {collection} here: let it with `selfsame peer grant {peer} \
+        {collection}=write` (or =read, if it is only to take)"
+    )]
+    NoGrant {
+        /// Its name, or its id.
+        peer: String,
+        /// The collection.
+        collection: CollectionName,
+    },
     /// The peer could not answer.
     #[error("the peer could not read its store: look at its log")]
     PeerFailed,
@@ -118,7 +151,36 @@ impl<S: Store> Node<S> {
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
-        Ok(Link::greet(connection, &self.greeting(), self.patience).await?)
+        Ok(Link::greet(connection, &self.greeting_for(&peer.id()), self.patience).await?)
+    }
+
+    /// Dials the addresses of one peer in order until one answers, and greets it. Each gets its
+    /// share of the time that is left.
+    ///
+    /// # Errors
+    /// As [`Node::connect`]: that of the address which said most about the peer.
+    pub async fn connect_first(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[PeerAddress],
+        options: impl Into<DialOptions>,
+    ) -> Result<Link, ClientError> {
+        let options = options.into();
+        let until = Instant::now() + options.deadline;
+        let mut failure = ClientError::NoAddress("the peer".into());
+        for (tried, address) in addresses.iter().enumerate() {
+            let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let deadline = until.saturating_duration_since(Instant::now()) / others;
+            let options = DialOptions { deadline, ..options.clone() };
+            match self.connect(endpoint, address, options).await {
+                Ok(link) => return Ok(link),
+                // an answer says more than the silence of another address
+                Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
+                    if !matches!(failure, ClientError::NoAddress(_)) => {}
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences
@@ -150,6 +212,29 @@ impl<S: Store> Node<S> {
         Ok(Synchronised { reports, repaired })
     }
 
+    /// Whether the peer may do here what a session that this node opens would let it do.
+    ///
+    /// # Errors
+    /// It may not: then it is not worth dialling it.
+    pub fn check_grant(
+        &self,
+        peer: &NodeId,
+        collection: &CollectionName,
+        mode: Mode,
+    ) -> Result<(), ClientError> {
+        let grant = self.access.grant(peer, collection);
+        if grant >= needed_for(mode) {
+            return Ok(());
+        }
+        let book = self.access.book();
+        let peer = book.entry(peer).map_or_else(|| peer.to_string(), ToString::to_string);
+        let collection = collection.clone();
+        Err(match grant {
+            Grant::Read => ClientError::ReadsOnly { peer, collection },
+            _ => ClientError::NoGrant { peer, collection },
+        })
+    }
+
     async fn one_session(
         &self,
         link: &Link,
@@ -158,10 +243,14 @@ impl<S: Store> Node<S> {
         stop: watch::Receiver<bool>,
         watch: &dyn Watch,
     ) -> Result<SessionReport, ClientError> {
+        let (peer, name) = (link.peer(), &collection.spec().name);
+        self.check_grant(&peer, name, config.mode)?;
         let view = collection.snapshot()?;
-        let setup = self.setup(link.peer(), link.channel_secret()?, config.clone());
+        let setup = self.setup(peer, link.channel_secret()?, config.clone());
         let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-        let (send, receive) = link.open(StreamKind::Session).await?;
+        // a peer may have let this node open as many streams as it ever will
+        let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
+        let (send, receive) = opened.map_err(|_| ClientError::Silent(self.patience))??;
         let world = World {
             link,
             collection,
@@ -170,6 +259,7 @@ impl<S: Store> Node<S> {
             sign: &|message| self.identity.sign(message),
             patience: self.patience,
             stop,
+            permit: &|| self.access.opens(&peer, name, config.mode),
             progress: &|session| watch.progress(session),
         };
         Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)

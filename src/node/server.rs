@@ -24,6 +24,7 @@
 //! }
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
 use super::client::ClientError;
+use super::pairing::{Door, Paired, PairingError};
+use super::peers::{Edited, Grant, PeerEntry, PeersError};
 use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
 use super::{Node, Unwatched, Watch};
 use crate::hash::{KeyHash, ValueHash};
@@ -85,6 +88,28 @@ pub enum Event {
         /// Why.
         code: AbortCode,
     },
+    /// A node proved an open invitation, and is in the peer book now.
+    Paired {
+        /// As it is in the book.
+        peer: Box<PeerEntry>,
+        /// Whether it was there before.
+        edited: Edited,
+    },
+    /// A node came to pair, and was not paired with.
+    NotPaired {
+        /// Who.
+        peer: NodeId,
+        /// From where.
+        address: SocketAddr,
+        /// Why.
+        error: PairingError,
+    },
+    /// The peer book has changed, and holds from now on; or it cannot be used, and the one
+    /// before holds on.
+    PeerBook {
+        /// What is wrong with it.
+        error: Option<PeersError>,
+    },
     /// A connection ended.
     Disconnected {
         /// Who.
@@ -106,6 +131,10 @@ pub async fn serve<S: Store>(
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
+    let door = Arc::new(Door::default());
+    let told = Arc::clone(&listener);
+    let follow = node.access.follow(|read| told(Event::PeerBook { error: read.err() }));
+    tokio::pin!(follow);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -121,11 +150,30 @@ pub async fn serve<S: Store>(
                 }
                 Err(_) => break,
             },
+            Ok(connection) = endpoint.accept_pairing() => {
+                let (node, door) = (Arc::clone(&node), Arc::clone(&door));
+                connections.spawn(pair(node, door, Arc::clone(&listener), connection));
+            }
+            () = &mut follow => {}
             Some(_) = connections.join_next() => {}
         }
     }
     let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
     endpoint.close(CloseCode::ShuttingDown, "the node is shutting down").await;
+}
+
+/// Meets a node that came to pair.
+async fn pair<S: Store>(
+    node: Arc<Node<S>>,
+    door: Arc<Door>,
+    listener: Listener,
+    connection: Connection,
+) {
+    let (peer, address) = (connection.peer(), connection.remote_address());
+    listener(match door.meet(&node.access, node.id(), connection).await {
+        Ok(Paired { peer, edited }) => Event::Paired { peer: Box::new(peer), edited },
+        Err(error) => Event::NotPaired { peer, address, error },
+    });
 }
 
 struct Server<S: Store> {
@@ -150,7 +198,7 @@ impl<S: Store> Server<S> {
     async fn connection(self, connection: Connection) {
         let mut stop = self.stop.clone();
         let peer = connection.peer();
-        let greeting = self.node.greeting();
+        let greeting = self.node.greeting_for(&peer);
         let link = match Link::greet(connection, &greeting, self.node.patience).await {
             Ok(link) => Arc::new(link),
             Err(error) => return (self.listener)(Event::NotGreeted { peer, error }),
@@ -171,6 +219,10 @@ impl<S: Store> Server<S> {
                 },
                 Some(_) = streams.join_next() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
+                () = self.node.access.revoked(&peer) => {
+                    link.connection().close(CloseCode::NotAdmitted, "");
+                    break;
+                }
             }
         }
         while streams.join_next().await.is_some() {}
@@ -184,7 +236,7 @@ impl<S: Store> Server<S> {
         let Ok(Ok(Some(frame))) = timeout(patience, reader.next_frame()).await else { return };
         match kind {
             StreamKind::Session => self.session(link, send, reader, &frame).await,
-            StreamKind::Query => self.query(send, &frame).await,
+            StreamKind::Query => self.query(&link.peer(), send, &frame).await,
             StreamKind::Greeting => {}
         }
     }
@@ -205,11 +257,14 @@ impl<S: Store> Server<S> {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
         };
-        let named = CollectionName::new(hello.spec.name.clone());
-        let collection = named.ok().and_then(|name| self.node.replica.collection(&name).ok());
-        let Some(collection) = collection else {
+        let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
+        let access = self.node.access.clone();
+        let permit = move || access.serves(&peer, &name, hello.mode);
+        if let Err(code) = permit() {
+            return self.refuse(peer, send, code).await;
+        }
         let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
             return self.refuse(peer, send, AbortCode::Internal).await;
         };
@@ -224,6 +279,7 @@ impl<S: Store> Server<S> {
             sign: &move |message| identity.sign(message),
             patience: self.node.patience,
             stop: self.stop.clone(),
+            permit: &permit,
             progress: &|session| Unwatched.progress(session),
         };
         let report = Box::new(drive(session, send, reader, world).await);
@@ -236,12 +292,12 @@ impl<S: Store> Server<S> {
         say(send, &Session::refusal(code)).await;
     }
 
-    async fn query(&self, send: SendStream, frame: &[u8]) {
+    async fn query(&self, peer: &NodeId, send: SendStream, frame: &[u8]) {
         let answer = match wire::decode::<Query>(frame) {
-            Ok(Query::Digest { collection }) => self.digest(collection),
+            Ok(Query::Digest { collection }) => self.digest(peer, collection),
             Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
-                match self.collection(collection) {
-                    Some(collection) => {
+                match self.seen_by(peer, collection) {
+                    Some((_, collection)) => {
                         // a peer that goes away, or a store that fails, ends the stream
                         let _ = give_values(&collection, &wanted, send).await;
                         return;
@@ -256,13 +312,19 @@ impl<S: Store> Server<S> {
         }
     }
 
-    fn collection(&self, name: String) -> Option<Arc<Collection<S>>> {
+    /// A collection, if it exists and the peer may see it: with the same work if either is not
+    /// so.
+    fn seen_by(&self, peer: &NodeId, name: String) -> Option<(CollectionName, Arc<Collection<S>>)> {
         let name = CollectionName::new(name).ok()?;
-        self.node.replica.collection(&name).ok()
+        let granted = self.node.access.grant(peer, &name) >= Grant::Read;
+        let collection = self.node.replica.collection(&name).ok();
+        collection.filter(|_| granted).map(|collection| (name, collection))
     }
 
-    fn digest(&self, name: String) -> Answer {
-        let Some(collection) = self.collection(name) else { return Answer::Unknown };
+    fn digest(&self, peer: &NodeId, name: String) -> Answer {
+        let Some((_, collection)) = self.seen_by(peer, name) else {
+            return Answer::Unknown;
+        };
         match block_in_place(|| collection.digest()) {
             Ok(digest) => Answer::Digest(WireDigest::from(&digest)),
             Err(_) => Answer::Failed,

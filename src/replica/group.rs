@@ -5,8 +5,7 @@
 //! come alone.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::thread::Thread;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::dots::Dot;
 use crate::entry::Sibling;
@@ -39,8 +38,16 @@ pub(super) enum Done {
 struct Request {
     work: Work,
     now_ms: u64,
-    writer: Thread,
-    answer: Mutex<Option<Result<Done, ReplicaError>>>,
+    word: Mutex<Word>,
+    told: Condvar,
+}
+
+/// What a writer that waits is told.
+#[derive(Default)]
+struct Word {
+    answer: Option<Result<Done, ReplicaError>>,
+    /// Nobody is at work any more: it is this one's turn to commit for all that wait.
+    its_turn: bool,
 }
 
 /// Writers that wait.
@@ -81,8 +88,24 @@ impl Group {
 }
 
 impl Request {
-    fn answer(&self) -> MutexGuard<'_, Option<Result<Done, ReplicaError>>> {
-        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    const fn new(work: Work, now_ms: u64) -> Self {
+        let word = Word { answer: None, its_turn: false };
+        Self { work, now_ms, word: Mutex::new(word), told: Condvar::new() }
+    }
+
+    fn tell(&self, tell: impl FnOnce(&mut Word)) {
+        tell(&mut self.word.lock().unwrap_or_else(PoisonError::into_inner));
+        self.told.notify_one();
+    }
+
+    /// Waits for an answer; none when it is this one's turn.
+    fn wait(&self) -> Option<Result<Done, ReplicaError>> {
+        let word = self.word.lock().unwrap_or_else(PoisonError::into_inner);
+        let untold = |word: &mut Word| word.answer.is_none() && !word.its_turn;
+        let told = self.told.wait_while(word, untold);
+        let mut word = told.unwrap_or_else(PoisonError::into_inner);
+        word.its_turn = false;
+        word.answer.take()
     }
 }
 
@@ -90,35 +113,30 @@ impl<S: Store> Collection<S> {
     /// Does it together with what others want at the same time; durable as the node's durability
     /// says.
     pub(super) fn together(&self, work: Work, now_ms: u64) -> Result<Done, ReplicaError> {
-        let writer = std::thread::current();
-        let request = Arc::new(Request { work, now_ms, writer, answer: Mutex::default() });
+        let request = Arc::new(Request::new(work, now_ms));
         self.group.waiting().push(Arc::clone(&request));
         loop {
-            if let Some(answer) = request.answer().take() {
+            let group = match self.group.at_work.try_lock() {
+                Ok(at_work) => Some((at_work, self.group.next())),
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    Some((poisoned.into_inner(), self.group.next()))
+                }
+                Err(TryLockError::WouldBlock) => None,
+            };
+            if let Some((at_work, group)) = group
+                && !group.is_empty()
+            {
+                let committed = self.commit_group(&group);
+                drop(at_work);
+                // somebody who came meanwhile goes on with the rest
+                if let Some(next) = self.group.waiting().first() {
+                    next.tell(|word| word.its_turn = true);
+                }
+                self.answer_group(&group, committed);
+            }
+            if let Some(answer) = request.wait() {
                 return answer;
             }
-            let at_work = match self.group.at_work.try_lock() {
-                Ok(at_work) => at_work,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::park();
-                    continue;
-                }
-            };
-            let group = self.group.next();
-            if group.is_empty() {
-                // its own change is committed, and only not durable yet
-                drop(at_work);
-                std::thread::park();
-                continue;
-            }
-            let committed = self.commit_group(&group);
-            drop(at_work);
-            // somebody who came meanwhile goes on with the rest
-            if let Some(next) = self.group.waiting().first() {
-                next.writer.unpark();
-            }
-            self.answer_group(&group, committed);
         }
     }
 
@@ -194,8 +212,7 @@ impl<S: Store> Collection<S> {
                 Ok(()) => Ok(done),
                 Err(error) => Err(error.clone().into()),
             });
-            *request.answer() = Some(answer);
-            request.writer.unpark();
+            request.tell(|word| word.answer = Some(answer));
         }
     }
 }

@@ -58,6 +58,8 @@ pub enum Outcome {
     Compared {
         /// What differs.
         differences: Vec<Difference>,
+        /// Whether a limit of one of the two ended the search: at least these differ.
+        truncated: bool,
     },
     /// At its limit of differences: applied, not joined; a fresh session goes on.
     Partial,
@@ -207,4 +209,10 @@ pub enum AbortCode {
          its node ran), and the one that would stay is refused here: put its key again there"
     )]
     Clone,
+    /// Next to nothing moved for too long.
+    #[error("it went on, but slower than min_bytes_per_s allows")]
+    TooSlow,
+    /// The node that opened the session may only read.
+    #[error("the peer lets this node only read the collection: use --direction pull")]
+    ReadOnly,
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::knowledge::Theirs;
 use super::machine::{Flow, Session, Turn};
 use super::message::{Bytes, FreeMessage, Ready};
 use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
@@ -169,7 +170,7 @@ impl Session {
         }
         if self.flow == Flow::Compare {
             let differences = self.differences(view)?;
-            self.outcome = Some(Outcome::Compared { differences });
+            self.outcome = Some(Outcome::Compared { differences, truncated: self.partial });
             return Ok(());
         }
         self.brake()?;
@@ -414,6 +415,10 @@ impl Session {
         let peer = self.peer_seen()?;
         let mut differences = Vec::new();
         for (key_hash, known) in self.knowledge.iter() {
+            if self.partial && known.theirs == Theirs::Unknown {
+                // the peer had no room left to say what it holds
+                continue;
+            }
             let entry = view.entry(key_hash)?;
             let here = entry.as_ref().map(|entry| entry.record.clone());
             let there = known.theirs.record().cloned();

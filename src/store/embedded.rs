@@ -20,12 +20,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod folder;
 mod pending;
 #[cfg(unix)]
 mod token;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -43,10 +44,6 @@ use super::{
     scan_start,
 };
 
-const FORMAT: &str = "selfsame store 1";
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
-const DATABASE: &str = "db";
 /// The journal on disk is kept below this: it is what an opening after a crash reads.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -109,7 +106,6 @@ struct Shared {
 
 #[derive(Default)]
 struct Asked {
-    write: bool,
     sync: bool,
     stop: bool,
 }
@@ -122,23 +118,13 @@ impl EmbeddedStore {
     /// the disk failed.
     pub fn open(folder: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        check_folder(folder)?;
-        let lock = lock(folder)?;
-        mark(folder)?;
-        let damaged = |error: fjall::Error| of_opening(folder, &error);
-        let database = Database::builder(folder.join(DATABASE))
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(MAX_JOURNAL_BYTES)
-            .worker_threads(workers())
-            .open()
-            .map_err(damaged)?;
-        let rows = database
-            .keyspace("rows", || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE_BYTES)
-                    .with_kv_separation(None)
-            })
-            .map_err(damaged)?;
+        let lock = folder::claim(folder)?;
+        folder::complete(folder, |path| {
+            let (database, _) = open_database(path, options.cache_bytes)?;
+            database.persist(PersistMode::SyncAll)
+        })?;
+        let opened = open_database(&folder.join(folder::DATABASE), options.cache_bytes);
+        let (database, rows) = opened.map_err(|error| of_opening(folder, &error))?;
         let shared = Arc::new(Shared {
             database,
             rows,
@@ -160,7 +146,7 @@ impl EmbeddedStore {
             timer,
             sync_interval_ms,
             #[cfg(unix)]
-            token: token::TokenFile::of(&folder.join(FORMAT_FILE)),
+            token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
             folder,
             _lock: lock,
         };
@@ -193,6 +179,18 @@ impl EmbeddedStore {
         shared.rotate();
         shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
     }
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), fjall::Error> {
+    let database = Database::builder(path)
+        .cache_size(cache_bytes)
+        .max_journaling_size(MAX_JOURNAL_BYTES)
+        .worker_threads(workers())
+        .open()?;
+    let rows = database.keyspace("rows", || {
+        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).with_kv_separation(None)
+    })?;
+    Ok((database, rows))
 }
 
 impl Shared {
@@ -240,7 +238,7 @@ impl Shared {
     fn sync_periodically(&self, interval: Duration) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         while !asked.stop {
-            if !asked.sync && !asked.write {
+            if !asked.sync {
                 asked = self.changed.wait(asked).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -249,15 +247,10 @@ impl Shared {
                 Ok((asked, _)) => asked,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            let write = std::mem::take(&mut asked.write);
-            let sync = std::mem::take(&mut asked.sync);
+            asked.sync = false;
             drop(asked);
             // a failure stays with the committer, which takes no batch any more
-            if sync {
-                let _ = self.committer.settle(self.committer.applied(), || self.sync());
-            } else if write {
-                let _ = self.write_pending();
-            }
+            let _ = self.committer.settle(self.committer.applied(), || self.sync());
             asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -274,7 +267,7 @@ impl Drop for Inner {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
-        // what was acknowledged without a sync outlives this process
+        // what was applied and is not settled yet may as well be kept
         let _ = self.shared.write_pending();
     }
 }
@@ -422,17 +415,15 @@ impl Store for EmbeddedStore {
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
-        match durability {
-            Durability::Always => shared.committer.settle(number, || shared.sync()),
-            Durability::Periodic => {
-                shared.ask(|asked| asked.sync = true);
-                shared.committer.refusal()
-            }
-            Durability::Never => {
-                shared.ask(|asked| asked.write = true);
-                shared.committer.refusal()
-            }
+        if durability == Durability::Always {
+            return shared.committer.settle(number, || shared.sync());
         }
+        // the system has it then, and the death of this process takes nothing back
+        shared.write_pending()?;
+        if durability == Durability::Periodic {
+            shared.ask(|asked| asked.sync = true);
+        }
+        shared.committer.refusal()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -544,65 +535,6 @@ fn after_prefix(mut prefix: Vec<u8>) -> Bound<Vec<u8>> {
         }
     }
     Bound::Unbounded
-}
-
-/// Refuses a folder that holds other things, before anything is written there.
-fn check_folder(folder: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(folder).map_err(|error| of_io(&error))?;
-    if folder.join(FORMAT_FILE).exists() {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(|error| of_io(&error))? {
-        let name = entry.map_err(|error| of_io(&error))?.file_name();
-        if name != LOCK_FILE {
-            return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
-        }
-    }
-    Ok(())
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(LOCK_FILE))
-        .map_err(|error| of_io(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Held { folder: folder.to_path_buf() }),
-        Err(TryLockError::Error(error)) => Err(of_io(&error)),
-    }
-}
-
-/// Checks the marker of the format, or sets it in a new store.
-fn mark(folder: &Path) -> Result<(), StoreError> {
-    let marker = folder.join(FORMAT_FILE);
-    let read = match std::fs::read(&marker) {
-        // the first opening was cut short before it wrote anything
-        Ok(found) if found.is_empty() && !folder.join(DATABASE).exists() => {
-            Err(ErrorKind::NotFound.into())
-        }
-        other => other,
-    };
-    match read {
-        Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => Err(StoreError::Format {
-            folder: folder.to_path_buf(),
-            found: String::from_utf8_lossy(&found[..found.len().min(80)]).trim().to_owned(),
-            expected: FORMAT,
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let written = || -> std::io::Result<()> {
-                let mut file = File::create(&marker)?;
-                writeln!(file, "{FORMAT}")?;
-                file.sync_all()?;
-                File::open(folder)?.sync_all()
-            };
-            written().map_err(|error| of_io(&error))
-        }
-        Err(error) => Err(of_io(&error)),
-    }
 }
 
 fn of_io(error: &std::io::Error) -> StoreError {

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use super::node::{TestNode, both_ways, interrupt, write};
+use super::node::{TestNode, interrupt, write};
 use selfsame::replica::CollectionView as _;
 use selfsame::types::CollectionName;
 

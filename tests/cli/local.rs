@@ -4,7 +4,7 @@ use selfsame::node::Node;
 use selfsame::store::EmbeddedStore;
 use selfsame::types::{CollectionName, Key};
 
-use super::node::{Ran, TestNode, both_ways, write};
+use super::node::{Ran, TestNode, write};
 
 both_ways!(
     a_node_is_made_once,

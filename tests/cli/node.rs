@@ -77,20 +77,6 @@ impl Way {
     }
 }
 
-/// Makes two tests of each function: its verbs open the store, and they ask a running node.
-macro_rules! both_ways {
-    ($($(#[$when:meta])* $test:ident),+ $(,)?) => {
-        mod alone {
-            $(#[test] $(#[$when])* fn $test() { $crate::node::Way::Alone.run(super::$test); })+
-        }
-        #[cfg(unix)]
-        mod beside {
-            $(#[test] $(#[$when])* fn $test() { $crate::node::Way::Beside.run(super::$test); })+
-        }
-    };
-}
-pub(crate) use both_ways;
-
 /// A node; `data` lies beside other things of the test.
 pub(crate) struct TestNode {
     pub(crate) folder: TempDir,

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::node::{TestNode, both_ways};
+use super::node::TestNode;
 use selfsame::node::Node;
 use selfsame::store::EmbeddedStore;
 use selfsame::types::{CollectionName, Key};

@@ -11,7 +11,7 @@ use crate::session::{CompressionStats, Difference, Tally};
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PeerRequest {
-    /// `ID@HOST:PORT`.
+    /// `ID@HOST:PORT`, or the name or the first digits of the id of one in the peer book.
     pub peer: String,
 }
 
@@ -69,7 +69,7 @@ pub enum How {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SyncRequest {
-    /// `ID@HOST:PORT`.
+    /// `ID@HOST:PORT`, or the name or the first digits of the id of one in the peer book.
     pub peer: String,
     /// Which way entries move.
     #[serde(default)]
@@ -194,6 +194,9 @@ pub struct Report {
     pub certificate: Option<String>,
     /// The root here in the end.
     pub root: Option<String>,
+    /// Whether there are more differences than were named.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub truncated: bool,
     /// The code with which a command ends.
     pub exit: u8,
 }

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::DemoError;
 use crate::hash::HashAlgorithm;
-use crate::net::{AllowList, Endpoint, NetLimits, PeerAddress, SessionReport};
+use crate::net::{Endpoint, NetLimits, PeerAddress, SessionReport};
 use crate::node::config::Config;
 use crate::node::home::Home;
 use crate::node::{Node, server};
@@ -78,10 +78,11 @@ impl Machine {
             })?;
         }
         let node = Arc::new(home.node());
-        let allowed: AllowList = self.peers.iter().copied().collect();
+        node.access.set_allowed(self.peers.iter().copied());
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let identity = Arc::clone(&home.identity);
-        let endpoint = Endpoint::bind(identity, address, Arc::new(allowed), NetLimits::default())?;
+        let endpoint =
+            Endpoint::bind(identity, address, Arc::new(node.access.clone()), NetLimits::default())?;
         let (stop, stopped) = watch::channel(false);
         let (tell, served) = mpsc::unbounded_channel();
         let listener = move |event| {

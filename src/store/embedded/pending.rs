@@ -1,6 +1,6 @@
 //! Rows on their way to the database: applied, and so visible, but not written there yet.
 //!
-//! A batch that is applied only joins these. Whoever syncs, takes a snapshot or finds too many of
+//! A batch that is applied only joins these. Whoever settles, takes a snapshot or finds too many of
 //! them writes all of them as one batch of the database, in which a row that was changed by many
 //! commits, like a head, stands once. So the writers of a group share more than the sync, and the
 //! database takes nothing while a writer drafts. What a crash leaves is still a prefix of what was

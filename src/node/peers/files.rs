@@ -1,0 +1,180 @@
+//! The files: read with a limit, replaced as a whole, changed by one process at a time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::edit::PeerEdit;
+use super::{PeerBook, PeersError};
+
+/// Longest file that is read: some thousands of peers.
+const MAX_FILE_BYTES: u64 = 4 << 20;
+
+/// The name of the peer book in a data folder.
+pub(in crate::node) const PEERS: &str = "peers.toml";
+/// The name of the open invitations there.
+pub(in crate::node) const INVITES: &str = "invites.toml";
+/// Held while one of the two is changed.
+pub(in crate::node) const LOCK: &str = "peers.lock";
+
+/// By which a changed file is told from the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) struct Mark {
+    modified: SystemTime,
+    length: u64,
+}
+
+/// The peer book and the open invitations of a data folder.
+///
+/// Needs no open store: it may be used beside a process that has the folder open.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerFiles {
+    folder: PathBuf,
+}
+
+impl PeerFiles {
+    /// Those of a data folder.
+    #[must_use]
+    pub fn new(folder: &Path) -> Self {
+        Self { folder: folder.into() }
+    }
+
+    /// Where the peer book is.
+    #[must_use]
+    pub fn peers_path(&self) -> PathBuf {
+        self.folder.join(PEERS)
+    }
+
+    /// Where the open invitations are.
+    #[must_use]
+    pub fn invites_path(&self) -> PathBuf {
+        self.folder.join(INVITES)
+    }
+
+    /// Reads the peer book.
+    ///
+    /// # Errors
+    /// As [`PeerBook::load`].
+    pub fn book(&self) -> Result<PeerBook, PeersError> {
+        PeerBook::load(&self.peers_path())
+    }
+
+    /// Changes the peer book: what is written is read back first, so that it is never left
+    /// broken, and replaces the file as a whole, synced. Nothing is written if nothing changed
+    /// or the change fails.
+    ///
+    /// # Errors
+    /// The book cannot be read or written, or the change cannot be made.
+    pub fn edit<R>(
+        &self,
+        change: impl FnOnce(&mut PeerEdit) -> Result<R, PeersError>,
+    ) -> Result<R, PeersError> {
+        let _lock = self.lock()?;
+        let path = self.peers_path();
+        let before = read(&path)?.unwrap_or_default();
+        let mut edit = PeerEdit::new(&before, &path)?;
+        let done = change(&mut edit)?;
+        let after = edit.finish(&path)?;
+        if after != before {
+            replace(&path, after.as_bytes())?;
+        }
+        Ok(done)
+    }
+
+    /// By which a changed peer book is told from the same one, without reading it: none while
+    /// there is no file.
+    pub(in crate::node) fn mark(&self) -> Option<Mark> {
+        let metadata = fs::metadata(self.peers_path()).ok()?;
+        Some(Mark { modified: metadata.modified().ok()?, length: metadata.len() })
+    }
+
+    /// Keeps other processes from changing the files until it is dropped.
+    pub(in crate::node) fn lock(&self) -> Result<File, PeersError> {
+        let path = self.folder.join(LOCK);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let opened = options.open(&path).and_then(|file| file.lock().map(|()| file));
+        opened.map_err(|source| PeersError::File { what: "lock", path, source })
+    }
+}
+
+/// The text of a file, if it is there.
+pub(in crate::node) fn read(path: &Path) -> Result<Option<String>, PeersError> {
+    let failed = |source| PeersError::File { what: "read", path: path.into(), source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    check_permissions(&file, path)?;
+    let mut text = String::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_FILE_BYTES {
+        return Err(failed(io::Error::other("it is larger than any such file: over 4 MiB")));
+    }
+    Ok(Some(text))
+}
+
+/// Puts a file of mode 0600 in the place of another, synced, all of it or nothing.
+pub(in crate::node) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PeersError> {
+    write(path, bytes).map_err(|source| PeersError::File {
+        what: "write",
+        path: path.into(),
+        source,
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(path);
+    // of mode 0600 from the first moment
+    let mut file = tempfile::Builder::new().prefix(".peers-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|refused| refused.error)?;
+    sync_folder(folder)
+}
+
+/// Removes a file, synced; one that is not there is removed.
+pub(in crate::node) fn remove(path: &Path) -> Result<(), PeersError> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sync_folder(folder_of(path))),
+    };
+    removed.map_err(|source| PeersError::File { what: "remove", path: path.into(), source })
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A name is durable only when its folder is.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn check_permissions(file: &File, path: &Path) -> Result<(), PeersError> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let failed = |source| PeersError::File { what: "read", path: path.into(), source };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(failed(io::Error::other("it is no file")));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o022 == 0 {
+        Ok(())
+    } else {
+        Err(PeersError::Permissions { path: path.into(), mode })
+    }
+}
+
+#[cfg(not(unix))]
+fn check_permissions(_file: &File, _path: &Path) -> Result<(), PeersError> {
+    Ok(())
+}
