@@ -96,6 +96,11 @@ impl TestNode {
         Self { folder: tempfile::tempdir().unwrap(), beside: RefCell::default() }
     }
 
+    /// The same, in a folder.
+    pub(crate) fn bare_in(folder: &Path) -> Self {
+        Self { folder: tempfile::tempdir_in(folder).unwrap(), beside: RefCell::default() }
+    }
+
     /// Has the node open in a process of its own, if that is the way.
     fn start(&self) {
         if WAY.get() == Way::Beside {
