@@ -93,7 +93,7 @@ impl TestNode {
 
     /// A folder without a node.
     pub(crate) fn bare() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), beside: RefCell::default() }
+        Self::bare_in(&std::env::temp_dir())
     }
 
     /// The same, in a folder.
