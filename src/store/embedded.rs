@@ -20,12 +20,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod folder;
+mod full;
 mod pending;
 #[cfg(unix)]
 mod token;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -43,10 +45,6 @@ use super::{
     scan_start,
 };
 
-const FORMAT: &str = "selfsame store 1";
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
-const DATABASE: &str = "db";
 /// The journal on disk is kept below this: it is what an opening after a crash reads.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -81,13 +79,14 @@ pub struct EmbeddedStore {
 #[derive(Clone)]
 pub struct EmbeddedSnapshot {
     rows: fjall::Snapshot,
+    /// Rows that were applied and are not in the database: none, unless a write failed.
+    waiting: Arc<Rows>,
     inner: Arc<Inner>,
 }
 
 struct Inner {
     shared: Arc<Shared>,
     timer: Option<JoinHandle<()>>,
-    folder: PathBuf,
     sync_interval_ms: u64,
     #[cfg(unix)]
     token: Option<token::TokenFile>,
@@ -97,6 +96,7 @@ struct Inner {
 
 /// What the thread that syncs periodically shares with the store.
 struct Shared {
+    folder: PathBuf,
     database: Database,
     // one keyspace for all tables: only then is what a loss of power leaves a prefix of what was
     // written, for each keyspace goes to disk in its own time
@@ -109,7 +109,6 @@ struct Shared {
 
 #[derive(Default)]
 struct Asked {
-    write: bool,
     sync: bool,
     stop: bool,
 }
@@ -122,24 +121,15 @@ impl EmbeddedStore {
     /// the disk failed.
     pub fn open(folder: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        check_folder(folder)?;
-        let lock = lock(folder)?;
-        mark(folder)?;
-        let damaged = |error: fjall::Error| of_opening(folder, &error);
-        let database = Database::builder(folder.join(DATABASE))
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(MAX_JOURNAL_BYTES)
-            .worker_threads(workers())
-            .open()
-            .map_err(damaged)?;
-        let rows = database
-            .keyspace("rows", || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE_BYTES)
-                    .with_kv_separation(None)
-            })
-            .map_err(damaged)?;
+        let lock = folder::claim(folder)?;
+        folder::complete(folder, |path| {
+            let (database, _) = open_database(path, options.cache_bytes)?;
+            database.persist(PersistMode::SyncAll)
+        })?;
+        let opened = open_database(&folder.join(folder::DATABASE), options.cache_bytes);
+        let (database, rows) = opened.map_err(|error| of_opening(folder, &error))?;
         let shared = Arc::new(Shared {
+            folder: folder.to_path_buf(),
             database,
             rows,
             pending: Pending::default(),
@@ -154,14 +144,12 @@ impl EmbeddedStore {
         });
         let timer = Some(timer.map_err(|error| StoreError::Io(error.to_string()))?);
         let sync_interval_ms = options.sync_interval_ms;
-        let folder = folder.to_path_buf();
         let inner = Inner {
             shared,
             timer,
             sync_interval_ms,
             #[cfg(unix)]
-            token: token::TokenFile::of(&folder.join(FORMAT_FILE)),
-            folder,
+            token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -170,7 +158,7 @@ impl EmbeddedStore {
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.inner.folder
+        &self.inner.shared.folder
     }
 
     /// Bytes on disk.
@@ -190,9 +178,23 @@ impl EmbeddedStore {
         let shared = &self.inner.shared;
         shared.committer.refusal()?;
         shared.write_pending()?;
+        let synced = shared.database.persist(PersistMode::SyncAll);
+        synced.map_err(|error| shared.cause(&error))?;
         shared.rotate();
-        shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
+        Ok(())
     }
+}
+
+fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), fjall::Error> {
+    let database = Database::builder(path)
+        .cache_size(cache_bytes)
+        .max_journaling_size(MAX_JOURNAL_BYTES)
+        .worker_threads(workers())
+        .open()?;
+    let rows = database.keyspace("rows", || {
+        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).with_kv_separation(None)
+    })?;
+    Ok((database, rows))
 }
 
 impl Shared {
@@ -211,10 +213,19 @@ impl Shared {
                 None => batch.remove(&self.rows, key),
             }
         }
-        batch.commit().map_err(|error| of_fjall(&error))
+        batch.commit().map_err(|error| self.cause(&error))
     }
 
-    /// Waits for the memtable to become a table, but not forever: the journal has it all.
+    /// Why the database failed; of a failure in the background it does not say.
+    fn cause(&self, error: &fjall::Error) -> StoreError {
+        if matches!(error, fjall::Error::Poisoned) && full::is_full(&self.folder) {
+            return StoreError::Full;
+        }
+        of_fjall(error)
+    }
+
+    /// Waits for the memtable to become a table, but not forever, nor if that fails: the journal
+    /// has it all.
     fn rotate(&self) {
         /// Less than this is as quickly read from the journal.
         const WORTHWHILE_BYTES: u64 = 1 << 20;
@@ -224,7 +235,8 @@ impl Shared {
         }
         if self.rows.rotate_memtable().is_ok() {
             for _ in 0..PATIENCE {
-                if self.rows.sealed_memtable_count() == 0 {
+                let failed = self.database.persist(PersistMode::Buffer).is_err();
+                if failed || self.rows.sealed_memtable_count() == 0 {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -234,13 +246,13 @@ impl Shared {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.write_pending()?;
-        self.database.persist(PersistMode::SyncData).map_err(|error| of_fjall(&error))
+        self.database.persist(PersistMode::SyncData).map_err(|error| self.cause(&error))
     }
 
     fn sync_periodically(&self, interval: Duration) {
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         while !asked.stop {
-            if !asked.sync && !asked.write {
+            if !asked.sync {
                 asked = self.changed.wait(asked).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
@@ -249,15 +261,10 @@ impl Shared {
                 Ok((asked, _)) => asked,
                 Err(poisoned) => poisoned.into_inner().0,
             };
-            let write = std::mem::take(&mut asked.write);
-            let sync = std::mem::take(&mut asked.sync);
+            asked.sync = false;
             drop(asked);
             // a failure stays with the committer, which takes no batch any more
-            if sync {
-                let _ = self.committer.settle(self.committer.applied(), || self.sync());
-            } else if write {
-                let _ = self.write_pending();
-            }
+            let _ = self.committer.settle(self.committer.applied(), || self.sync());
             asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -274,7 +281,7 @@ impl Drop for Inner {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
-        // what was acknowledged without a sync outlives this process
+        // what was applied and is not settled yet may as well be kept
         let _ = self.shared.write_pending();
     }
 }
@@ -305,16 +312,7 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let (pending, written) = self.layers(table, prefix, start);
-        if pending.is_empty() {
-            return written.scan(table, prefix, start, limit);
-        }
-        let written = written.guards(table, prefix, start).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::from(&*value) })
-        });
-        merge(pending, written, limit)
+        self.layers(table, prefix, start).scan(table, prefix, start, limit)
     }
 
     fn scan_keys(
@@ -324,32 +322,22 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let (pending, written) = self.layers(table, prefix, start);
-        if pending.is_empty() {
-            return written.scan_keys(table, prefix, start, limit);
-        }
-        let written = written.guards(table, prefix, start).map(|guard| {
-            let key = guard.key().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::default() })
-        });
-        let rows = merge(pending, written, limit)?;
-        Ok(rows.into_iter().map(|row| row.key).collect())
+        self.layers(table, prefix, start).scan_keys(table, prefix, start, limit)
     }
 }
 
 impl EmbeddedStore {
     /// What waits of the rows of a scan, and what was written, at one moment.
-    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> (Rows, EmbeddedSnapshot) {
+    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> EmbeddedSnapshot {
         let layers = self.inner.shared.pending.read();
         // a group that is written meanwhile is in both: what waits counts
-        (layers.range(table, prefix, start), self.written())
+        self.above(layers.range(table, prefix, start))
     }
 
-    /// What the database holds by now.
-    fn written(&self) -> EmbeddedSnapshot {
+    /// What the database holds by now, under rows that wait.
+    fn above(&self, waiting: Rows) -> EmbeddedSnapshot {
         let rows = self.inner.shared.database.snapshot();
-        EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) }
+        EmbeddedSnapshot { rows, waiting: Arc::new(waiting), inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -393,8 +381,13 @@ impl Store for EmbeddedStore {
     type Snapshot = EmbeddedSnapshot;
 
     fn snapshot(&self) -> Result<EmbeddedSnapshot, StoreError> {
-        self.inner.shared.write_pending()?;
-        Ok(self.written())
+        let shared = &self.inner.shared;
+        if shared.write_pending().is_ok() {
+            return Ok(self.above(Rows::new()));
+        }
+        // what cannot be written, on a full disk for instance, can be read as before
+        let layers = shared.pending.read();
+        Ok(self.above(layers.all()))
     }
 
     fn announce(&self) -> Announced {
@@ -422,17 +415,15 @@ impl Store for EmbeddedStore {
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
-        match durability {
-            Durability::Always => shared.committer.settle(number, || shared.sync()),
-            Durability::Periodic => {
-                shared.ask(|asked| asked.sync = true);
-                shared.committer.refusal()
-            }
-            Durability::Never => {
-                shared.ask(|asked| asked.write = true);
-                shared.committer.refusal()
-            }
+        if durability == Durability::Always {
+            return shared.committer.settle(number, || shared.sync());
         }
+        // the system has it then, and the death of this process takes nothing back
+        shared.write_pending()?;
+        if durability == Durability::Periodic {
+            shared.ask(|asked| asked.sync = true);
+        }
+        shared.committer.refusal()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -454,6 +445,13 @@ impl Store for EmbeddedStore {
 }
 
 impl EmbeddedSnapshot {
+    fn waiting(&self, table: Table, key: &[u8]) -> Option<&Option<Arc<[u8]>>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.waiting.get(&RowName { table, key: key.into() })
+    }
+
     fn guards(
         &self,
         table: Table,
@@ -478,11 +476,17 @@ impl EmbeddedSnapshot {
 
 impl Read for EmbeddedSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        if let Some(row) = self.waiting(table, key) {
+            return Ok(row.clone());
+        }
         let value = self.rows.get(&self.inner.shared.rows, row_key(table, key));
         Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
     }
 
     fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        if let Some(row) = self.waiting(table, key) {
+            return Ok(row.as_ref().map(|value| value.len() as u64));
+        }
         let size = self.rows.size_of(&self.inner.shared.rows, row_key(table, key));
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
@@ -494,14 +498,15 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.guards(table, prefix, start)
-            .take(limit)
-            .map(|guard| {
-                let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-                let key = key.get(1..).unwrap_or_default().into();
-                Ok(Row { key, value: Arc::from(&*value) })
-            })
-            .collect()
+        let written = self.guards(table, prefix, start).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        merge(pending::range(&self.waiting, table, prefix, start), written, limit)
     }
 
     fn scan_keys(
@@ -511,13 +516,17 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.guards(table, prefix, start)
-            .take(limit)
-            .map(|guard| {
-                let key = guard.key().map_err(|error| of_fjall(&error))?;
-                Ok(key.get(1..).unwrap_or_default().into())
-            })
-            .collect()
+        let written = self.guards(table, prefix, start).map(|guard| {
+            let key = guard.key().map_err(|error| of_fjall(&error))?;
+            Ok(key.get(1..).unwrap_or_default().into())
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        let written = written.map(|key| Ok(Row { key: key?, value: Arc::default() }));
+        let waiting = pending::range(&self.waiting, table, prefix, start);
+        let rows = merge(waiting, written, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
 }
 
@@ -544,65 +553,6 @@ fn after_prefix(mut prefix: Vec<u8>) -> Bound<Vec<u8>> {
         }
     }
     Bound::Unbounded
-}
-
-/// Refuses a folder that holds other things, before anything is written there.
-fn check_folder(folder: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(folder).map_err(|error| of_io(&error))?;
-    if folder.join(FORMAT_FILE).exists() {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(|error| of_io(&error))? {
-        let name = entry.map_err(|error| of_io(&error))?.file_name();
-        if name != LOCK_FILE {
-            return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
-        }
-    }
-    Ok(())
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(LOCK_FILE))
-        .map_err(|error| of_io(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Held { folder: folder.to_path_buf() }),
-        Err(TryLockError::Error(error)) => Err(of_io(&error)),
-    }
-}
-
-/// Checks the marker of the format, or sets it in a new store.
-fn mark(folder: &Path) -> Result<(), StoreError> {
-    let marker = folder.join(FORMAT_FILE);
-    let read = match std::fs::read(&marker) {
-        // the first opening was cut short before it wrote anything
-        Ok(found) if found.is_empty() && !folder.join(DATABASE).exists() => {
-            Err(ErrorKind::NotFound.into())
-        }
-        other => other,
-    };
-    match read {
-        Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => Err(StoreError::Format {
-            folder: folder.to_path_buf(),
-            found: String::from_utf8_lossy(&found[..found.len().min(80)]).trim().to_owned(),
-            expected: FORMAT,
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let written = || -> std::io::Result<()> {
-                let mut file = File::create(&marker)?;
-                writeln!(file, "{FORMAT}")?;
-                file.sync_all()?;
-                File::open(folder)?.sync_all()
-            };
-            written().map_err(|error| of_io(&error))
-        }
-        Err(error) => Err(of_io(&error)),
-    }
 }
 
 fn of_io(error: &std::io::Error) -> StoreError {

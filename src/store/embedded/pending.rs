@@ -1,6 +1,6 @@
 //! Rows on their way to the database: applied, and so visible, but not written there yet.
 //!
-//! A batch that is applied only joins these. Whoever syncs, takes a snapshot or finds too many of
+//! A batch that is applied only joins these. Whoever settles, takes a snapshot or finds too many of
 //! them writes all of them as one batch of the database, in which a row that was changed by many
 //! commits, like a head, stands once. So the writers of a group share more than the sync, and the
 //! database takes nothing while a writer drafts. What a crash leaves is still a prefix of what was
@@ -43,18 +43,27 @@ impl Layers {
 
     /// What became of the rows that a scan would come upon.
     pub(super) fn range(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
-        let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
-        let rows = |layer: &Rows| -> Rows {
-            layer
-                .range((from.clone(), Bound::Unbounded))
-                .take_while(|(name, _)| name.table == table && name.key.starts_with(prefix))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect()
-        };
+        let rows = |layer| range(layer, table, prefix, start);
         let mut found = if self.leaving.is_empty() { Rows::new() } else { rows(&self.leaving) };
         found.extend(rows(&self.recent));
         found
     }
+
+    /// What became of all rows that wait.
+    pub(super) fn all(&self) -> Rows {
+        let mut all = Rows::clone(&self.leaving);
+        all.extend(self.recent.clone());
+        all
+    }
+}
+
+/// Those of the rows that a scan would come upon.
+pub(super) fn range(rows: &Rows, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
+    let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
+    rows.range((from, Bound::Unbounded))
+        .take_while(|(name, _)| name.table == table && name.key.starts_with(prefix))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 impl Pending {
