@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use node::TestNode;
+use selfsame::node::home::Home;
 use selfsame::replica::ReplicaError;
 use selfsame::store::StoreError;
 use selfsame::types::{CollectionName, Key};
@@ -56,7 +57,7 @@ fn small_disk(test: &str) -> Option<PathBuf> {
 }
 
 fn node_in(folder: &Path) -> TestNode {
-    let node = TestNode { folder: tempfile::tempdir_in(folder).unwrap() };
+    let node = TestNode::bare_in(folder);
     node.run(["init"]).ended(0);
     node.run(["collection", "create", "c"]).ended(0);
     node
@@ -123,7 +124,7 @@ fn a_process_whose_disk_is_full_reads_on_and_the_next_one_writes() {
     let key = |at: usize| Key::new(at.to_string().into_bytes()).unwrap();
     let mut written = Vec::new();
     {
-        let home = node.home();
+        let home = Home::open(&node.data()).unwrap();
         let collection = home.replica.collection(&name).unwrap();
         let refused = loop {
             let value = value();
@@ -149,7 +150,7 @@ fn a_process_whose_disk_is_full_reads_on_and_the_next_one_writes() {
         collection.put(&key(100), *b"small", 1_000).unwrap_err();
         assert!(home.close().is_err());
     }
-    let home = node.home();
+    let home = Home::open(&node.data()).unwrap();
     let collection = home.replica.collection(&name).unwrap();
     assert!(collection.check().unwrap().is_sound());
     for (at, value) in written.iter().enumerate() {
