@@ -25,6 +25,7 @@ use crate::merkle::DigestError;
 use crate::net::{AddressError, CloseCode, LinkError, NetError};
 use crate::node::client::ClientError;
 use crate::replica::{ReplicaError, ViewError};
+use crate::store::StoreError;
 use crate::types::{CollectionName, Key, TypeError};
 
 /// The media type of a [`Problem`].
@@ -197,6 +198,11 @@ impl ApiError {
             | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
                 Some(format!("run `selfsame recover {collection}`"))
             }
+            Self::Replica(ReplicaError::Store(StoreError::Full)) => Some(
+                "make room on the disk of the data folder, and run the command again; a node that \
+                 serves is to be started anew then"
+                    .into(),
+            ),
             Self::Replica(ReplicaError::PerhapsDamaged(name)) => {
                 Some(format!("run `selfsame recover {name}`, or see `selfsame collection ls`"))
             }

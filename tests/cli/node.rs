@@ -93,7 +93,12 @@ impl TestNode {
 
     /// A folder without a node.
     pub(crate) fn bare() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), beside: RefCell::default() }
+        Self::bare_in(&std::env::temp_dir())
+    }
+
+    /// The same, in a folder.
+    pub(crate) fn bare_in(folder: &Path) -> Self {
+        Self { folder: tempfile::tempdir_in(folder).unwrap(), beside: RefCell::default() }
     }
 
     /// Has the node open in a process of its own, if that is the way.
