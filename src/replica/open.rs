@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::clock::Stamp;
@@ -186,7 +187,8 @@ impl<S: Store> Collection<S> {
     ) -> Result<Self, StoreError> {
         let state = load_state(&**store, node, id, &spec)?;
         let (store, node) = (Arc::clone(store), Arc::clone(node));
-        Ok(Self { id, spec, store, node, state: Mutex::new(state) })
+        let changes = AtomicU64::new(0);
+        Ok(Self { id, spec, store, node, state: Mutex::new(state), changes })
     }
 
     /// Goes on with a writer, if nothing at all has happened since it was left.

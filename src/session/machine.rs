@@ -11,6 +11,7 @@ use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
+use super::memory::{causality_bytes, dots_bytes};
 use super::message::{
     Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
     WireSpec,
@@ -130,6 +131,10 @@ pub(super) struct Effort {
     pub(super) queued_bytes: usize,
     /// Bytes of what was learned of keys.
     pub(super) learned_bytes: usize,
+    /// Bytes of filters that wait to be said in this side's next turn.
+    pub(super) filter_bytes: usize,
+    /// Bytes of both contexts and of what stands above them.
+    pub(super) context_bytes: usize,
     /// Whether the peer's first and second filter have come.
     pub(super) filters: [bool; 2],
 }
@@ -417,6 +422,10 @@ impl Session {
         }
         self.stats.snapshot_bytes.1 = opening.totals.bytes;
         self.theirs.tree = Some(opening.tree);
+        self.effort.context_bytes = causality_bytes(&causality)
+            + causality_bytes(&self.ours.causality)
+            + self.theirs.base.as_ref().map_or(0, causality_bytes)
+            + above.as_ref().map_or(0, dots_bytes);
         let dead = causality.exceptions().clone();
         self.theirs.root = Some(envelope.root());
         self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));
@@ -479,6 +488,7 @@ impl Session {
                 self.bulk_message(bulk, view)?;
             }
         }
+        self.check_memory()?;
         self.settle(view)
     }
 

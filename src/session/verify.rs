@@ -49,6 +49,11 @@ impl Verification {
         self.refusals_sent > 0 || self.refusals_received > 0
     }
 
+    /// Number of items refused.
+    pub(super) fn refusals(&self) -> usize {
+        self.refused.len()
+    }
+
     /// Whether turns may still be taken.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.joining, Joining::NotYet)
