@@ -33,6 +33,7 @@ mod listen;
 mod ls;
 mod output;
 mod peer;
+mod peers;
 mod progress;
 mod prove;
 mod put;
@@ -96,6 +97,7 @@ enum Verb {
     Import(import::Import),
     Export(export::Export),
     Listen(listen::Listen),
+    Peer(peers::Peers),
     Sync(sync::Sync),
     Diff(diff::Diff),
     Digest(digest::ShowDigest),
@@ -174,6 +176,7 @@ impl Verb {
             Self::Import(verb) => verb.run(context),
             Self::Export(verb) => verb.run(context),
             Self::Listen(verb) => verb.run(context),
+            Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),
             Self::Diff(verb) => verb.run(context),
             Self::Digest(verb) => verb.run(context),

@@ -82,6 +82,7 @@ pub use admission::{Admission, AllowList};
 pub use codes::{CloseCode, StreamCode};
 pub use connection::{Connection, Traffic};
 pub use drive::{SessionReport, World, drive};
+pub(crate) use endpoint::neighbourhood;
 pub use endpoint::{AcceptStats, Endpoint};
 pub use error::{Fault, NetError};
 pub use frame::{FRAME_HEADER_BYTES, FrameDecoder, FrameError, FrameReader, FrameWriter};

@@ -65,6 +65,7 @@ pub mod access;
 pub mod client;
 pub mod config;
 pub mod home;
+pub mod pairing;
 pub mod peers;
 pub mod query;
 pub mod server;

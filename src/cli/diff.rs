@@ -52,10 +52,12 @@ impl Diff {
             let collection = home.replica.collection(&self.collection)?;
             let mut config = home.config.sync();
             config.mode = Mode::Compare;
-            let done = with_peer(home, &self.peer.peer, &interrupt, async |node, link| {
-                let (stop, spinner) = (interrupt.receiver(), Spinner::new());
-                Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
-            })?;
+            let session = Some((&self.collection, config.mode));
+            let done =
+                with_peer(home, &self.peer.peer, session, &interrupt, async |node, link| {
+                    let (stop, spinner) = (interrupt.receiver(), Spinner::new());
+                    Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
+                })?;
             let report = Report::from(&done);
             let exit = report::exit(&report.outcome);
             let Outcome::Compared { differences } = &report.outcome else {

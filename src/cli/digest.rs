@@ -1,5 +1,7 @@
 //! `selfsame digest`
 
+use std::str::FromStr as _;
+
 use clap::Args;
 use serde_json::json;
 
@@ -7,11 +9,10 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::json::DigestJson;
 use super::output::{count, date_time, print, print_json, size};
-use super::peer::with_peer;
+use super::peer::{ChosenPeer, with_peer};
 use super::{Context, Exit, arguments};
 use crate::clock::Stamp;
 use crate::merkle::Digest;
-use crate::net::PeerAddress;
 use crate::types::CollectionName;
 
 /// Prints the digest of a collection, or compares it with a peer's
@@ -28,9 +29,10 @@ pub(super) struct ShowDigest {
     /// The collection
     #[arg(value_parser = arguments::collection)]
     collection: CollectionName,
-    /// Compares with this peer: its node id, and the host and port where it listens
-    #[arg(long, value_name = "ID@HOST:PORT")]
-    peer: Option<PeerAddress>,
+    /// Compares with this peer: its node id with the host and port where it listens, or the name
+    /// or the first digits of the id of one that `selfsame peer ls` lists
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = ChosenPeer::from_str)]
+    peer: Option<ChosenPeer>,
     /// Prints the digest as JSON, a stable format; with --peer {"equal", "here", "peer",
     /// "differing_buckets"}
     #[arg(long)]
@@ -51,7 +53,7 @@ impl ShowDigest {
                 }
                 return Ok(Exit::Done);
             };
-            let theirs = with_peer(home, peer, &interrupt, async |node, link| {
+            let theirs = with_peer(home, peer, None, &interrupt, async |node, link| {
                 let asked = async { Ok(node.remote_digest(link, &self.collection).await?) };
                 interrupt.or(asked).await
             })?;

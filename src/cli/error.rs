@@ -14,6 +14,8 @@ use crate::merkle::{BundleError, DigestError};
 use crate::net::{CloseCode, LinkError, NetError};
 use crate::node::client::ClientError;
 use crate::node::home::HomeError;
+use crate::node::pairing::{InvitationError, PairingError};
+use crate::node::peers::PeersError;
 use crate::replica::{ReplicaError, ViewError};
 use crate::types::{CollectionName, TypeError};
 
@@ -104,6 +106,27 @@ pub enum CliError {
     /// An address cannot be listened on, or a connection failed.
     #[error(transparent)]
     Net(#[from] NetError),
+    /// A peer cannot be named, or the book of peers not be used.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
+    /// The peer is known, and where it is is not.
+    #[error(
+        "no address of {0} is known, since it dials this node: name one with --peer ID@HOST:PORT, \
+        or write it into peers.toml"
+    )]
+    NoAddress(String),
+    /// No address can be given to a peer that is invited.
+    #[error(
+        "it is not known where peers reach this node: say so with --address HOST:PORT (the port \
+        of `selfsame listen` is {0})"
+    )]
+    OwnAddress(u16),
+    /// Text that is no invitation.
+    #[error(transparent)]
+    Invitation(#[from] InvitationError),
+    /// Two nodes could not be paired.
+    #[error(transparent)]
+    Pairing(#[from] PairingError),
     /// A proof does not hold.
     #[error("not proved: {0}")]
     Bundle(#[from] BundleError),
@@ -155,6 +178,7 @@ impl CliError {
             Self::Client(error) => of_client(error),
             Self::Net(error) => of_net(error),
             Self::Bundle(_) => Exit::Unproved,
+            Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -194,6 +218,16 @@ impl CliError {
         }
         // nobody is left to tell if that fails
         let _ = writeln!(io::stderr(), "{told}");
+    }
+}
+
+fn of_pairing(error: &PairingError) -> Exit {
+    match error {
+        PairingError::Refused | PairingError::Busy | PairingError::NotNoted => Exit::Refused,
+        PairingError::Unproved => Exit::Unproved,
+        PairingError::Lost(_) => Exit::Unreachable,
+        PairingError::Net(error) => of_net(error),
+        _ => Exit::Failed,
     }
 }
 

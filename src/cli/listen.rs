@@ -14,6 +14,7 @@ use super::report::words;
 use super::{Context, Exit};
 use crate::net::{Endpoint, IdentityError, parse_node_id};
 use crate::node::access::Access;
+use crate::node::peers::Edited;
 use crate::node::server::{Event, serve};
 use crate::types::NodeId;
 
@@ -151,6 +152,32 @@ fn described(event: &Event) -> (Value, Option<String>) {
                 "event": "refused", "peer": peer.to_string(), "reason": code.to_string(),
             });
             (json, Some(format!("{}: turned away: {code}", short(peer))))
+        }
+        Event::Paired { peer, edited } => {
+            let json = json!({
+                "event": "paired", "peer": peer.id.to_string(), "grants": peer.grants.to_string(),
+                "name": peer.name.as_ref().map(ToString::to_string),
+                "new": *edited == Edited::Added,
+            });
+            (
+                json,
+                Some(format!("{}: paired: {} may do here: {}", short(&peer.id), peer, peer.grants)),
+            )
+        }
+        Event::NotPaired { peer, address, error } => {
+            let json = json!({
+                "event": "not_paired", "peer": peer.to_string(), "address": address.to_string(),
+                "error": error.to_string(),
+            });
+            (json, Some(format!("{} at {address}: not paired: {error}", short(peer))))
+        }
+        Event::PeerBook { error } => {
+            let said = error.as_ref().map(ToString::to_string);
+            let text = match &said {
+                Some(said) => format!("the peer book cannot be used, the one before holds: {said}"),
+                None => "the peer book has changed, and holds from now on".into(),
+            };
+            (json!({"event": "peer_book", "error": said}), Some(text))
         }
         Event::Disconnected { peer } => {
             (json!({"event": "disconnected", "peer": peer.to_string()}), None)

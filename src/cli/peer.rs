@@ -1,6 +1,7 @@
 //! What the verbs that turn to a peer share.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
@@ -10,18 +11,67 @@ use tokio::runtime::Runtime;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::size;
-use crate::net::{AllowList, CloseCode, Endpoint, Link, NetError, PeerAddress};
+use crate::net::{
+    AddressError, AllowList, CloseCode, Endpoint, Identity, Link, NetError, PeerAddress,
+};
+use crate::node::config::Config;
 use crate::node::home::Home;
 use crate::node::{Node, Watch};
-use crate::session::Session;
+use crate::session::{Mode, Session};
 use crate::store::EmbeddedStore;
+use crate::types::CollectionName;
 
 /// The peer to turn to.
 #[derive(Args)]
 pub(super) struct PeerArgument {
-    /// The peer: its node id (`selfsame id` there), and the host and port where it listens
-    #[arg(long, value_name = "ID@HOST:PORT")]
-    pub(super) peer: PeerAddress,
+    /// The peer: its node id (`selfsame id` there) with the host and port where it listens, or
+    /// the name or the first digits of the id of one that `selfsame peer ls` lists
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = ChosenPeer::from_str)]
+    pub(super) peer: ChosenPeer,
+}
+
+/// A peer as it is named on the command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum ChosenPeer {
+    /// By id and address.
+    At(PeerAddress),
+    /// By what the peer book knows: a name or the beginning of an id.
+    Known(String),
+}
+
+impl FromStr for ChosenPeer {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // neither is in a name
+        if text.contains(['@', ':']) {
+            text.parse().map(Self::At)
+        } else {
+            Ok(Self::Known(text.to_owned()))
+        }
+    }
+}
+
+impl ChosenPeer {
+    /// Where to dial, in this order, and as which node: one that is named with its address
+    /// needs no entry in the book.
+    fn resolve(
+        &self,
+        node: Node<EmbeddedStore>,
+    ) -> Result<(Node<EmbeddedStore>, Vec<PeerAddress>), CliError> {
+        match self {
+            Self::At(address) => Ok((node.vouching_for(address.id()), vec![address.clone()])),
+            Self::Known(text) => {
+                let book = node.access.book();
+                let entry = book.find(text)?;
+                let addresses: Vec<_> = entry.dialled().collect();
+                if addresses.is_empty() {
+                    return Err(CliError::NoAddress(entry.to_string()));
+                }
+                Ok((node, addresses))
+            }
+        }
+    }
 }
 
 /// A runtime for connections.
@@ -33,19 +83,24 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
         .map_err(|source| CliError::System { what: "runtime", source })
 }
 
-/// Dials a peer, greets it, does the work and says goodbye.
+/// Dials a peer, greets it, does the work and says goodbye. A session that the peer may not have
+/// part in is not worth dialling for.
 pub(super) fn with_peer<R>(
     home: &Home,
-    peer: &PeerAddress,
+    peer: &ChosenPeer,
+    session: Option<(&CollectionName, Mode)>,
     interrupt: &Interrupt,
     work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, CliError>,
 ) -> Result<R, CliError> {
     let runtime = runtime()?;
-    let node = home.node().vouching_for(peer.id());
+    let (node, addresses) = peer.resolve(home.node())?;
+    if let (Some((collection, mode)), Some(address)) = (session, addresses.first()) {
+        node.check_grant(&address.id(), collection, mode)?;
+    }
     runtime.block_on(async {
-        let endpoint = caller(home)?;
-        let connected =
-            async { Ok(node.connect(&endpoint, peer, home.config.dial_deadline()).await?) };
+        let endpoint = caller(&home.identity, &home.config)?;
+        let deadline = home.config.dial_deadline();
+        let connected = async { Ok(node.connect_first(&endpoint, &addresses, deadline).await?) };
         let done = match interrupt.or(connected).await {
             Ok(link) => work(&node, &link).await,
             Err(error) => Err(error),
@@ -56,10 +111,10 @@ pub(super) fn with_peer<R>(
 }
 
 /// A socket to call from, that nobody may call.
-fn caller(home: &Home) -> Result<Endpoint, NetError> {
+pub(super) fn caller(identity: &Arc<Identity>, config: &Config) -> Result<Endpoint, NetError> {
     let bind = |address: SocketAddr| {
         let nobody = Arc::new(AllowList::default());
-        Endpoint::bind(Arc::clone(&home.identity), address, nobody, home.config.net())
+        Endpoint::bind(Arc::clone(identity), address, nobody, config.net())
     };
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
 }

@@ -82,10 +82,12 @@ impl Sync {
                 How::Merkle => Strategy::Merkle,
             };
             config.allow_removals |= self.allow_removals;
-            let done = with_peer(home, &self.peer.peer, &interrupt, async |node, link| {
-                let (stop, spinner) = (interrupt.receiver(), Spinner::new());
-                Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
-            })?;
+            let session = Some((&self.collection, config.mode));
+            let done =
+                with_peer(home, &self.peer.peer, session, &interrupt, async |node, link| {
+                    let (stop, spinner) = (interrupt.receiver(), Spinner::new());
+                    Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
+                })?;
             let report = Report::from(&done);
             let exit = report::exit(&report.outcome);
             if self.json {

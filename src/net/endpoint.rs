@@ -478,7 +478,7 @@ impl Drop for Place {
 }
 
 /// What one caller can be taken to own: an IPv4 address, or an IPv6 /64.
-fn neighbourhood(address: IpAddr) -> IpAddr {
+pub(crate) fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let bits = address.to_bits();

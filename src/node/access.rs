@@ -25,13 +25,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::block_in_place;
+use tokio::time::MissedTickBehavior;
 
 use super::peers::{Grant, PeerBook, PeerEntry, PeerFiles, PeersError};
 use crate::net::Admission;
 use crate::session::{AbortCode, Mode};
 use crate::types::{CollectionName, NodeId};
+
+/// How often the file of the peer book is looked at.
+const FOLLOWED_EVERY: Duration = Duration::from_secs(1);
 
 /// Who may do what here. Clones share one state.
 ///
@@ -224,6 +230,39 @@ impl Access {
         Ok(changed)
     }
 
+    /// Reads the peer book whenever its file changes, within a second or so, and says what came
+    /// of that: other processes write it too. Never ends; without files it does nothing.
+    pub async fn follow(&self, mut tell: impl FnMut(Result<(), PeersError>)) {
+        let (mut seen, mut complaint) = (None, None);
+        let mut ticks = tokio::time::interval(FOLLOWED_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let Some(files) = self.files() else { return std::future::pending().await };
+            // before it is read: what changes meanwhile is read once more
+            let mark = files.mark();
+            if seen.as_ref() == Some(&mark) {
+                continue;
+            }
+            match block_in_place(|| self.reload()) {
+                Ok(changed) => {
+                    if changed || complaint.is_some() {
+                        tell(Ok(()));
+                    }
+                    (seen, complaint) = (Some(mark), None);
+                }
+                // looked at again each time, since a mode may be put right; told of once
+                Err(error) => {
+                    let said = Some(error.to_string());
+                    if complaint != said {
+                        tell(Err(error));
+                        complaint = said;
+                    }
+                }
+            }
+        }
+    }
+
     /// Waits until a node is no longer admitted.
     pub async fn revoked(&self, id: &NodeId) {
         let mut rules = self.shared.rules.subscribe();
@@ -235,6 +274,11 @@ impl Access {
 impl Admission for Access {
     fn admits(&self, id: &NodeId) -> bool {
         self.shared.rules.borrow().knows(id)
+    }
+
+    /// While there is a file of open invitations: other processes write it too.
+    fn pairs(&self) -> bool {
+        self.files().is_some_and(|files| files.invites_path().exists())
     }
 }
 

@@ -27,7 +27,7 @@
 //! ```
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
@@ -71,6 +71,9 @@ pub enum ClientError {
     /// The peer has no such collection, or this node may not see it.
     #[error("the peer has no collection {0}, or this node may not use it")]
     UnknownCollection(CollectionName),
+    /// There is no address to dial.
+    #[error("no address of the peer is known: it dials this node")]
+    NoAddress,
     /// The peer may only take, and it was to give.
     #[error(
         "{peer} may only read {collection} here, so nothing can be taken from it: use \
@@ -135,6 +138,35 @@ impl<S: Store> Node<S> {
     ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
         Ok(Link::greet(connection, &self.greeting_for(&peer.id()), self.patience).await?)
+    }
+
+    /// Dials the addresses of one peer in order until one answers, and greets it. Each gets its
+    /// share of the time that is left.
+    ///
+    /// # Errors
+    /// As [`Node::connect`]: that of the address which said most about the peer.
+    pub async fn connect_first(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[PeerAddress],
+        options: impl Into<DialOptions>,
+    ) -> Result<Link, ClientError> {
+        let options = options.into();
+        let until = Instant::now() + options.deadline;
+        let mut failure = ClientError::NoAddress;
+        for (tried, address) in addresses.iter().enumerate() {
+            let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+            let deadline = until.saturating_duration_since(Instant::now()) / others;
+            let options = DialOptions { deadline, ..options.clone() };
+            match self.connect(endpoint, address, options).await {
+                Ok(link) => return Ok(link),
+                // an answer says more than the silence of another address
+                Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
+                    if !matches!(failure, ClientError::NoAddress) => {}
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences

@@ -24,6 +24,7 @@
 //! }
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +32,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
-use super::peers::Grant;
+use super::pairing::{Door, Paired, PairingError};
+use super::peers::{Edited, Grant, PeerEntry, PeersError};
 use super::query::{Answer, Query, WireDigest};
 use super::{Node, Unwatched, Watch};
 use crate::net::{
@@ -84,6 +86,28 @@ pub enum Event {
         /// Why.
         code: AbortCode,
     },
+    /// A node proved an open invitation, and is in the peer book now.
+    Paired {
+        /// As it is in the book.
+        peer: Box<PeerEntry>,
+        /// Whether it was there before.
+        edited: Edited,
+    },
+    /// A node came to pair, and was not paired with.
+    NotPaired {
+        /// Who.
+        peer: NodeId,
+        /// From where.
+        address: SocketAddr,
+        /// Why.
+        error: PairingError,
+    },
+    /// The peer book has changed, and holds from now on; or it cannot be used, and the one
+    /// before holds on.
+    PeerBook {
+        /// What is wrong with it.
+        error: Option<PeersError>,
+    },
     /// A connection ended.
     Disconnected {
         /// Who.
@@ -105,6 +129,10 @@ pub async fn serve<S: Store>(
     let places = Arc::new(Semaphore::new(MAX_SESSIONS));
     let mut connections = JoinSet::new();
     let stopping = stop.clone();
+    let door = Arc::new(Door::default());
+    let told = Arc::clone(&listener);
+    let follow = node.access.follow(|read| told(Event::PeerBook { error: read.err() }));
+    tokio::pin!(follow);
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
@@ -120,11 +148,30 @@ pub async fn serve<S: Store>(
                 }
                 Err(_) => break,
             },
+            Ok(connection) = endpoint.accept_pairing() => {
+                let (node, door) = (Arc::clone(&node), Arc::clone(&door));
+                connections.spawn(pair(node, door, Arc::clone(&listener), connection));
+            }
+            () = &mut follow => {}
             Some(_) = connections.join_next() => {}
         }
     }
     let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
     endpoint.close(CloseCode::ShuttingDown, "the node is shutting down").await;
+}
+
+/// Meets a node that came to pair.
+async fn pair<S: Store>(
+    node: Arc<Node<S>>,
+    door: Arc<Door>,
+    listener: Listener,
+    connection: Connection,
+) {
+    let (peer, address) = (connection.peer(), connection.remote_address());
+    listener(match door.meet(&node.access, node.id(), connection).await {
+        Ok(Paired { peer, edited }) => Event::Paired { peer: Box::new(peer), edited },
+        Err(error) => Event::NotPaired { peer, address, error },
+    });
 }
 
 struct Server<S: Store> {

@@ -1,8 +1,9 @@
 //! The files: read with a limit, replaced as a whole, changed by one process at a time.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use super::edit::PeerEdit;
 use super::{PeerBook, PeersError};
@@ -74,6 +75,13 @@ impl PeerFiles {
         Ok(done)
     }
 
+    /// By which a changed peer book is told from the same one, without reading it: none while
+    /// there is no file.
+    pub(in crate::node) fn mark(&self) -> Option<(SystemTime, u64)> {
+        let metadata = fs::metadata(self.peers_path()).ok()?;
+        Some((metadata.modified().ok()?, metadata.len()))
+    }
+
     /// Keeps other processes from changing the files until it is dropped.
     pub(in crate::node) fn lock(&self) -> Result<File, PeersError> {
         let path = self.folder.join(LOCK);
@@ -119,6 +127,15 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|refused| refused.error)?;
     sync_folder(folder)
+}
+
+/// Removes a file, synced; one that is not there is removed.
+pub(in crate::node) fn remove(path: &Path) -> Result<(), PeersError> {
+    let removed = match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sync_folder(folder_of(path))),
+    };
+    removed.map_err(|source| PeersError::File { what: "remove", path: path.into(), source })
 }
 
 fn folder_of(path: &Path) -> &Path {
