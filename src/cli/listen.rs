@@ -112,7 +112,7 @@ fn tell(event: &Event, json: bool) {
 
 fn described(event: &Event) -> (Value, Option<String>) {
     match event {
-        Event::Connected { peer, clock_ahead_ms } => {
+        Event::Connected { peer, clock_ahead_ms, .. } => {
             let json = json!({
                 "event": "connected", "peer": peer.to_string(), "clock_ahead_ms": clock_ahead_ms,
             });
@@ -179,7 +179,8 @@ fn described(event: &Event) -> (Value, Option<String>) {
             };
             (json!({"event": "peer_book", "error": said}), Some(text))
         }
-        Event::Disconnected { peer } => {
+        Event::Same { peer, .. } => (json!({"event": "same", "peer": peer.to_string()}), None),
+        Event::Disconnected { peer, .. } => {
             (json!({"event": "disconnected", "peer": peer.to_string()}), None)
         }
     }

@@ -11,9 +11,10 @@ use super::frame::{FrameReader, FrameWriter};
 use super::link::Link;
 use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
+use crate::hash::StateHash;
 use crate::replica::{Collection, Snapshot, ViewError};
 use crate::session::wire::MAX_FRAME_BYTES;
-use crate::session::{AbortCode, Lane, Outcome, Session, SyncStats};
+use crate::session::{AbortCode, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
 /// Frames that wait between a stream and the core.
@@ -34,8 +35,23 @@ pub struct SessionReport {
     pub stats: SyncStats,
     /// Totals of the tree that both held in the end, as far as this end knows.
     pub totals: Totals,
+    /// The state that both held in the end, if they came to hold the same.
+    pub state: Option<StateHash>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+impl SessionReport {
+    /// How long to wait before the next try, if the peer was too busy for this one.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match &self.outcome {
+            Outcome::Failed(Failure::Peer(AbortCode::Busy { retry_after_ms })) => {
+                Some(Duration::from_millis(*retry_after_ms as u64))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What a session needs of the world around it.
@@ -218,8 +234,9 @@ pub async fn drive<S: Store>(
     bulk.finish().await;
     let totals = session.merged_totals();
     let stats = session.stats().clone();
+    let state = session.agreed_state();
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
-    SessionReport { outcome, stats, totals, elapsed: started.elapsed() }
+    SessionReport { outcome, stats, totals, state, elapsed: started.elapsed() }
 }
 
 /// Sends what is left of the control lane once there is an outcome: why, or the last signature.

@@ -38,16 +38,20 @@ use super::{Node, Watch};
 use crate::merkle::Digest;
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
-    PeerAddress, SessionReport, StreamKind, World, drive,
+    PeerAddress, RecvStream, SessionReport, StreamKind, World, drive,
 };
 use crate::replica::{Collection, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
-use crate::session::{Mode, Outcome, Session, SyncConfig};
+use crate::session::{AbortCode, Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
+/// How often a peer that is busy is tried again.
+const BUSY_TRIES: usize = 5;
+/// Longest wait for a peer that is busy, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// A peer could not be synchronised with, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +100,9 @@ pub enum ClientError {
         /// The collection.
         collection: CollectionName,
     },
+    /// There is no room for a session here, or one of the same pair runs.
+    #[error("no session can be opened just now: {0}")]
+    NoPlace(AbortCode),
     /// The peer could not answer.
     #[error("the peer could not read its store: look at its log")]
     PeerFailed,
@@ -136,8 +143,18 @@ impl<S: Store> Node<S> {
         peer: &PeerAddress,
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
+        self.connect_as(endpoint, peer, options.into(), false).await
+    }
+
+    async fn connect_as(
+        &self,
+        endpoint: &Endpoint,
+        peer: &PeerAddress,
+        options: DialOptions,
+        serves: bool,
+    ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
-        Ok(Link::greet(connection, &self.greeting_for(&peer.id()), self.patience).await?)
+        Ok(Link::greet(connection, &self.greeting_for(&peer.id(), serves), self.patience).await?)
     }
 
     /// Dials the addresses of one peer in order until one answers, and greets it. Each gets its
@@ -151,14 +168,23 @@ impl<S: Store> Node<S> {
         addresses: &[PeerAddress],
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
-        let options = options.into();
+        self.connect_first_as(endpoint, addresses, options.into(), false).await
+    }
+
+    pub(in crate::node) async fn connect_first_as(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[PeerAddress],
+        options: DialOptions,
+        serves: bool,
+    ) -> Result<Link, ClientError> {
         let until = Instant::now() + options.deadline;
         let mut failure = ClientError::NoAddress;
         for (tried, address) in addresses.iter().enumerate() {
             let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = until.saturating_duration_since(Instant::now()) / others;
             let options = DialOptions { deadline, ..options.clone() };
-            match self.connect(endpoint, address, options).await {
+            match self.connect_as(endpoint, address, options, serves).await {
                 Ok(link) => return Ok(link),
                 // an answer says more than the silence of another address
                 Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
@@ -170,12 +196,37 @@ impl<S: Store> Node<S> {
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences
-    /// take.
+    /// take. While the peer is busy, it waits as long as the peer asks for, a few times.
     ///
     /// # Errors
     /// The collection does not exist here, or the link is lost before a session began. How
     /// sessions end is in their reports.
     pub async fn synchronise(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        config: &SyncConfig,
+        mut stop: watch::Receiver<bool>,
+        watch: &dyn Watch,
+    ) -> Result<Synchronised, ClientError> {
+        let mut tries = 0;
+        loop {
+            let done = self.synchronise_now(link, collection, config, stop.clone(), watch).await?;
+            let wait = done.last().retry_after().filter(|_| tries < BUSY_TRIES);
+            let Some(wait) = wait else { return Ok(done) };
+            tries += 1;
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(LONGEST_WAIT)) => {}
+                _ = stop.wait_for(|stop| *stop) => return Ok(done),
+            }
+        }
+    }
+
+    /// The same, without waiting for a peer that is busy.
+    ///
+    /// # Errors
+    /// As [`Node::synchronise`].
+    pub async fn synchronise_now(
         &self,
         link: &Link,
         collection: &Arc<Collection<S>>,
@@ -228,10 +279,21 @@ impl<S: Store> Node<S> {
     ) -> Result<SessionReport, ClientError> {
         let (peer, name) = (link.peer(), &collection.spec().name);
         self.check_grant(&peer, name, config.mode)?;
-        let view = collection.snapshot()?;
-        let setup = self.setup(peer, link.channel_secret()?, config.clone());
-        let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-        let (send, receive) = link.open(StreamKind::Session).await?;
+        let place = self.sessions.admit(self.session_key(peer, name), true);
+        let place = place.map_err(ClientError::NoPlace)?;
+        let begun = async {
+            let view = collection.snapshot()?;
+            let setup = self.setup(peer, link.channel_secret()?, config.clone());
+            let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
+            Ok::<_, ClientError>((view, session, link.open(StreamKind::Session).await?))
+        };
+        let (view, session, (send, receive)) = match begun.await {
+            Ok(begun) => begun,
+            Err(error) => {
+                place.failed(&error.to_string());
+                return Err(error);
+            }
+        };
         let world = World {
             link,
             collection,
@@ -240,10 +302,18 @@ impl<S: Store> Node<S> {
             sign: &|message| self.identity.sign(message),
             patience: self.patience,
             stop,
-            permit: &|| self.access.opens(&peer, name, config.mode),
-            progress: &|session| watch.progress(session),
+            permit: &|| {
+                self.access.opens(&peer, name, config.mode)?;
+                place.permit()
+            },
+            progress: &|session| {
+                place.progress(session);
+                watch.progress(session);
+            },
         };
-        Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)
+        let report = drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await;
+        place.ended(&report);
+        Ok(report)
     }
 
     /// Asks the peer for the digest of a collection, and checks it.
@@ -265,17 +335,26 @@ impl<S: Store> Node<S> {
             }
             Answer::Unknown => Err(ClientError::UnknownCollection(collection.clone())),
             Answer::Failed => Err(ClientError::PeerFailed),
+            _ => Err(ClientError::NoAnswer),
         }
     }
 }
 
 async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
+    let mut reader = say_query(link, query).await?;
+    let frame = reader.next_frame().await?;
+    let frame = frame.ok_or(ClientError::NoAnswer)?;
+    Ok(wire::decode(&frame)?)
+}
+
+/// Says a question; what is given back reads the answer.
+pub(in crate::node) async fn say_query(
+    link: &Link,
+    query: &Query,
+) -> Result<FrameReader<RecvStream>, ClientError> {
     let (send, receive) = link.open(StreamKind::Query).await?;
     let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
     writer.write_frame(&wire::encode(query)?).await?;
     let _stream = writer.finish().await?;
-    let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
-    let frame = reader.next_frame().await?;
-    let frame = frame.ok_or(ClientError::NoAnswer)?;
-    Ok(wire::decode(&frame)?)
+    Ok(FrameReader::new(receive, MAX_FRAME_BYTES))
 }

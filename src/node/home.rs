@@ -31,6 +31,7 @@ use rand::TryRng as _;
 use super::Node;
 use super::access::Access;
 use super::config::{Config, ConfigError};
+use super::manager::SessionManager;
 use super::peers::{INVITES, LOCK, PEERS, PeersError};
 use crate::net::{Identity, IdentityError};
 use crate::replica::{Replica, ReplicaError, ReplicaOptions};
@@ -199,6 +200,7 @@ impl Home {
             config: self.config.sync(),
             patience: self.config.patience(),
             access: self.access.clone(),
+            sessions: SessionManager::default(),
         }
     }
 

@@ -242,7 +242,7 @@ impl State {
         }
         // what the peer has answered or opened itself it has ended too, if it opens another one
         let crossed = |running: &&Running| running.shown.opened_here && !running.answered;
-        if same.iter().any(|running| crossed(running)) && key.me < key.peer {
+        if same.iter().any(crossed) && key.me < key.peer {
             return Err(AbortCode::Duplicate);
         }
         let of_peer = self.running.values().filter(|running| running.key.peer == key.peer);
@@ -504,6 +504,7 @@ mod tests {
             outcome: Outcome::Failed(Failure::Ours(AbortCode::Deadline)),
             stats: Default::default(),
             totals: Default::default(),
+            state: None,
             elapsed: Duration::from_millis(1),
         };
         let end = place.ended(&report).unwrap();

@@ -21,9 +21,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::forest::WireState;
 use crate::clock::Stamp;
 use crate::entry::Totals;
-use crate::hash::{HASH_LEN, Root, TreeHash};
+use crate::hash::{ForestRoot, HASH_LEN, Root, TreeHash};
 use crate::merkle::{BUCKETS, Digest, Envelope};
 use crate::session::message::{Bytes, WireSpec};
 use crate::types::CollectionSpec;
@@ -36,6 +37,13 @@ pub enum Query {
         /// Its name.
         collection: String,
     },
+    /// Whether all collections that both offer are the same.
+    Forest {
+        /// Forest root over their state hashes at the asker.
+        root: ForestRoot,
+        /// What the asker offers, if that is not what it said last on this connection.
+        offers: Option<Vec<WireSpec>>,
+    },
 }
 
 /// An answer.
@@ -47,6 +55,15 @@ pub enum Answer {
     Unknown,
     /// The node could not read its store.
     Failed,
+    /// All shared collections are the same.
+    Same,
+    /// They are not: what this end offers, with its states. May take several frames.
+    States {
+        /// Some of them.
+        states: Vec<WireState>,
+        /// Whether another frame follows.
+        more: bool,
+    },
 }
 
 /// A digest as it travels.
