@@ -111,6 +111,8 @@ pub struct SessionNote {
 
 #[derive(Clone, Debug, Default)]
 struct Peer {
+    /// Whether it is in the book.
+    known: bool,
     /// Whether it has an address.
     dials: bool,
     connected: bool,
@@ -213,10 +215,11 @@ impl Schedule {
             if dials && !peer.dials && !peer.connected {
                 (peer.due, peer.failures) = (Some(due), 0);
             }
-            peer.dials = dials;
+            (peer.known, peer.dials) = (true, dials);
         }
         for (id, peer) in &mut self.peers {
-            peer.dials &= known.contains_key(id);
+            peer.known = known.contains_key(id);
+            peer.dials &= peer.known;
         }
         self.forget_strangers();
     }
@@ -237,6 +240,10 @@ impl Schedule {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         peer.connected = false;
         peer.due = peer.dials.then_some(now + retry);
+        if !peer.known {
+            self.peers.remove(&id);
+            self.forget_strangers();
+        }
     }
 
     /// The peer was dialled: if that did not succeed, why.

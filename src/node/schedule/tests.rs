@@ -224,7 +224,6 @@ fn peers_come_and_go_with_the_book() {
     let (mut schedule, at) = connected();
     schedule.set_peers(at, &[(B, true)]);
     schedule.disconnected(at + 1, A);
-    schedule.set_peers(at + 2, &[(B, true)]);
     assert_eq!(schedule.peers().map(|(id, _)| *id).collect::<Vec<_>>(), [B]);
     assert_eq!(schedule.pairs().count(), 0);
     assert_eq!(next(&mut schedule).1, [Action::Dial(B)]);
