@@ -44,6 +44,9 @@ pub struct Limits {
     pub max_patch_operations: usize,
     /// Most turns that a session may take before it is given up as not converging.
     pub max_session_turns: u32,
+    /// Slowest that a session may move while it waits for its peer, in bytes a second both ways:
+    /// below it, it ends after eight times the patience for one answer. 0: as slowly as it likes.
+    pub min_bytes_per_s: u64,
     /// Most keys that a session may remove without being asked, in absolute number...
     pub max_removals: u64,
     /// ...and in percent of the entries: both must be exceeded for the brake to act.
@@ -73,6 +76,7 @@ impl Default for Limits {
             max_filter_bytes: 16 << 20,
             max_patch_operations: 1 << 20,
             max_session_turns: 512,
+            min_bytes_per_s: 1 << 10,
             max_removals: 1_000,
             max_removals_percent: 10,
             history_age_ms: 7 * 24 * 3_600_000,

@@ -64,6 +64,7 @@
 //! ```
 
 pub mod access;
+pub mod choice;
 pub mod client;
 pub mod config;
 pub mod daemon;

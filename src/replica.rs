@@ -38,6 +38,7 @@ mod draft;
 mod history;
 mod join;
 mod log;
+mod lost;
 mod open;
 mod pages;
 mod put;
@@ -49,6 +50,7 @@ mod view;
 
 pub use collection::{Collection, PresentWriter, Reading, Version};
 pub use draft::Evidence;
+pub use lost::LostValue;
 pub use open::{Random, Replica, ReplicaOptions};
 pub use put::Imported;
 pub use recovery::{CheckReport, Recovered};

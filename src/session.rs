@@ -77,6 +77,7 @@ pub mod plan;
 mod stats;
 mod transfer;
 mod turn;
+mod twins;
 mod verify;
 pub mod wire;
 

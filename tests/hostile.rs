@@ -300,24 +300,77 @@ fn clones() -> [Node; 2] {
 }
 
 #[test]
-fn a_dot_that_stands_for_two_puts_stops_the_session_and_neither_is_lost() {
-    for (of_a, of_b) in [("one", "other"), ("same", "same")] {
-        for mode in [Mode::Both, Mode::Pull, Mode::Push] {
+fn of_two_puts_under_one_dot_the_greater_stays_at_both_ends() {
+    for (of_a, of_b) in [("one", "other"), ("same", "same"), ("other", "one")] {
+        for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
             let [mut a, mut b] = clones();
-            let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
-            let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+            for node in [&mut a, &mut b] {
+                // what was before the copy was made
+                node.collection.put(&key("shared"), b"before".to_vec(), node.now_ms).unwrap();
+            }
+            let first = a.collection.put(&key(of_a), vec![1; 400], a.now_ms).unwrap();
+            let second = b.collection.put(&key(of_b), vec![2; 400], b.now_ms).unwrap();
             assert_eq!(first.dot, second.dot);
-            let config = SyncConfig { mode, ..SyncConfig::default() };
-            let stopped = run(&mut a, &mut b, &config, 1);
-            assert!(
-                stopped.outcomes.contains(&Outcome::Failed(Failure::Ours(AbortCode::Clone))),
-                "{mode:?}: {:?}",
-                stopped.outcomes
-            );
-            assert_eq!(a.dots(&key(of_a)), [first.dot]);
-            assert_eq!(b.dots(&key(of_b)), [first.dot]);
+            let config = SyncConfig { strategy, ..SyncConfig::default() };
+            let healed = run(&mut a, &mut b, &config, 1);
+            for outcome in &healed.outcomes {
+                assert!(matches!(outcome, Outcome::Complete { .. }), "{strategy:?}: {outcome:?}");
+            }
+            assert!(healed.stats.iter().any(|stats| stats.same_dot == 1));
+            assert_eq!(a.root(), b.root());
+            let rank = |node: &Node, at: &str, put: &Sibling| {
+                (node.collection.key_hash(&key(at)), put.to_bytes())
+            };
+            let a_wins = rank(&a, of_a, &first) > rank(&b, of_b, &second);
+            let (winner, loser) = if a_wins { (of_a, &b) } else { (of_b, &a) };
+            for node in [&a, &b] {
+                assert_eq!(node.dots(&key(winner)), [first.dot], "{strategy:?} {of_a} {of_b}");
+                assert!(node.collection.check().unwrap().is_sound());
+            }
+            assert_eq!(loser.collection.evidence(10).unwrap().len(), 1, "the lesser is kept");
+            let kept = loser.collection.history(&key(if a_wins { of_b } else { of_a }), 10);
+            assert_eq!(kept.unwrap().len(), 1, "and its value can be read");
         }
     }
+}
+
+#[test]
+fn of_two_puts_under_one_dot_none_is_lost_by_one_way_sessions() {
+    for (of_a, of_b) in [("one", "other"), ("same", "same"), ("other", "one")] {
+        for mode in [Mode::Pull, Mode::Push] {
+            let [mut a, mut b] = clones();
+            let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
+            b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+            let config = SyncConfig { mode, ..SyncConfig::default() };
+            let one_way = run(&mut a, &mut b, &config, 1);
+            for outcome in &one_way.outcomes {
+                let done = matches!(outcome, Outcome::Pulled { .. } | Outcome::Pushed { .. });
+                assert!(done, "{mode:?}: {outcome:?}");
+            }
+            let both = run(&mut a, &mut b, &SyncConfig::default(), 2);
+            assert!(matches!(both.outcomes[0], Outcome::Complete { .. }), "{:?}", both.outcomes);
+            assert_eq!(a.root(), b.root());
+            let held = [of_a, of_b].map(|at| a.dots(&key(at)));
+            assert!(held.contains(&vec![first.dot]), "{mode:?} {of_a} {of_b}: {held:?}");
+        }
+    }
+}
+
+#[test]
+fn the_greater_of_two_puts_under_one_dot_that_is_refused_removes_nothing() {
+    let [mut a, mut b] = clones();
+    a.now_ms += 10_000_000;
+    let (mut of_a, mut of_b) = ("one", "other");
+    if a.collection.key_hash(&key(of_a)) < a.collection.key_hash(&key(of_b)) {
+        (of_a, of_b) = (of_b, of_a);
+    }
+    let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
+    let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+    let stopped = run(&mut a, &mut b, &SyncConfig::default(), 1);
+    let clone = Outcome::Failed(Failure::Ours(AbortCode::Clone));
+    assert!(stopped.outcomes.contains(&clone), "{:?}", stopped.outcomes);
+    assert_eq!(a.dots(&key(of_a)), [first.dot]);
+    assert_eq!(b.dots(&key(of_b)), [second.dot]);
 }
 
 // mass deletion by a hostile context

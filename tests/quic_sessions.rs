@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use selfsame::node::manager::SessionManager;
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
-use selfsame::store::{EmbeddedOptions, EmbeddedStore};
+use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -179,4 +180,62 @@ async fn a_connection_that_dies_ends_the_session_and_loses_nothing() {
     assert!(matches!(done.last().outcome, Outcome::Complete { .. }), "{:?}", done.last().outcome);
     assert_eq!(of_a.root().unwrap(), of_b.root().unwrap());
     assert_eq!(of_b.totals().unwrap().entries, 401);
+}
+
+/// Damages the bytes of the values held, or takes them away, behind the collection's back.
+fn rot(peer: &Peer, sizes: &[usize], damaged: Option<&[u8]>) {
+    let store = peer.node.replica.store();
+    let mut batch = Batch::default();
+    for row in store.scan(Table::Values, &[], Bound::Unbounded, usize::MAX).unwrap() {
+        if sizes.contains(&row.value.len()) {
+            match damaged {
+                Some(bytes) => batch.put(Table::Values, &row.key, bytes),
+                None => batch.remove(Table::Values, &row.key),
+            }
+        }
+    }
+    assert_eq!(batch.len(), sizes.len());
+    store.commit(batch, Durability::Always).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_that_rotted_are_fetched_again_by_their_hash_even_if_nothing_differs() {
+    let (a, b) = friends();
+    let (of_a, of_b) = (a.collection("c", Policy::Lww), b.collection("c", Policy::Lww));
+    for at in 1..=100_usize {
+        of_a.put(&key(at), vec![at as u8; 1_000 + at], now()).unwrap();
+    }
+    of_a.put(&key("large"), vec![7; 3_000_000], now()).unwrap();
+    a.sync(&b, "c").await.unwrap();
+    let before = of_a.state_hash().unwrap();
+
+    rot(&a, &[3_000_000, 1_001, 1_002], Some(b"rot"));
+    rot(&a, &[1_003, 1_004], None);
+    rot(&b, &[1_002], None);
+    // what nobody has read yet is not known to be lost
+    for at in ["large", "1", "2", "3"] {
+        let reading = of_a.read(&key(at)).unwrap().unwrap();
+        assert!(reading.versions[0].value.is_none());
+    }
+    assert_eq!(of_a.lost_values(10).unwrap().len(), 4);
+    let done = a.sync(&b, "c").await.unwrap();
+    assert_eq!(done.last().outcome, Outcome::Complete { certificate: None });
+    assert_eq!(done.repaired, 3, "the peer has lost one of them too");
+    assert_eq!(of_a.state_hash().unwrap(), before, "no causality in that");
+    for (at, size) in [("large", 3_000_000), ("1", 1_001), ("3", 1_003)] {
+        let reading = of_a.read(&key(at)).unwrap().unwrap();
+        assert_eq!(reading.versions[0].value.as_ref().unwrap().len(), size);
+    }
+    assert_eq!(of_a.lost_values(10).unwrap().len(), 1);
+    // being asked, the peer found its own loss; neither can help the other
+    assert_eq!(b.sync(&a, "c").await.unwrap().repaired, 0);
+    assert_eq!(of_b.lost_values(10).unwrap().len(), 1);
+    // the key is written again: nothing is missed any more
+    of_b.put(&key(2), b"new".to_vec(), now()).unwrap();
+    a.sync(&b, "c").await.unwrap();
+    assert_eq!(of_a.lost_values(10).unwrap(), []);
+    // a check finds what no read came upon
+    assert_eq!(of_a.check().unwrap().missing_values.len(), 1);
+    assert_eq!(a.sync(&b, "c").await.unwrap().repaired, 1);
+    assert!(of_a.check().unwrap().is_sound());
 }

@@ -199,3 +199,21 @@ fn a_join_reads_what_the_peers_exceptions_can_hold_not_what_stands_behind_them()
     assert!(read < 20 * HELD as usize, "{read} rows read");
     assert!(collection.check().unwrap().is_sound());
 }
+
+#[test]
+fn a_lost_value_is_remembered_by_the_next_opening() {
+    let (store, collection) = filled();
+    let lost = keys(&store, Table::Values);
+    let mut batch = Batch::default();
+    lost.iter().for_each(|row| batch.remove(Table::Values, row));
+    store.commit(batch, Durability::Always).unwrap();
+    assert!(collection.read(&key(5)).unwrap().unwrap().versions[0].value.is_none());
+    drop(collection);
+    let collection = open(&store, 2);
+    let [value] = collection.lost_values(10).unwrap()[..] else { panic!("one was read") };
+    assert_eq!((value.key, value.size), (collection.key_hash(&key(5)), 2));
+    assert!(!collection.install_value(&value.key, &[5, 2]).unwrap(), "not that value");
+    assert!(collection.install_value(&value.key, &[5, 1]).unwrap());
+    assert_eq!(collection.lost_values(10).unwrap(), []);
+    assert!(keys(&store, Table::Lost).is_empty());
+}

@@ -309,7 +309,9 @@ fn compare_itemises_and_changes_nothing() {
         let config = SyncConfig { mode: Mode::Compare, strategy, ..SyncConfig::default() };
         let run = run(&mut a, &mut b, &config, 3);
         for (outcome, other) in [(&run.outcomes[0], 1), (&run.outcomes[1], 0)] {
-            let Outcome::Compared { differences } = outcome else { panic!("{outcome:?}") };
+            let Outcome::Compared { differences, truncated: false } = outcome else {
+                panic!("{outcome:?}")
+            };
             let keys: Vec<_> = differences.iter().map(|d| d.key.to_string()).collect();
             assert_eq!(keys, ["7", "8", "9", "only here", "only there"], "{strategy:?} {other}");
             let eight = &differences[1];
@@ -319,6 +321,38 @@ fn compare_itemises_and_changes_nothing() {
         let after = [a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap()];
         assert_eq!(states, after);
         assert!(!run.stats[0].phases.contains_key(&Phase::StateTransfer));
+    }
+}
+
+#[test]
+fn a_comparison_that_is_cut_short_says_so_whoever_has_the_lower_limit() {
+    let few = Limits { max_session_entries: 50, ..Limits::default() };
+    let both =
+        [(few.clone(), Limits::default()), (Limits::default(), few.clone()), (few.clone(), few)];
+    for (of_a, of_b) in both {
+        for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+            let mut a = Node::with(1, HashAlgorithm::Blake3, of_a.clone());
+            let mut b = Node::with(2, HashAlgorithm::Blake3, of_b.clone());
+            let mut oracle = Oracle::default();
+            for at in 0..300 {
+                oracle.put(&mut a, &key(at), b"a");
+                oracle.put(&mut b, &key(at + 150), b"b");
+            }
+            let config = SyncConfig { mode: Mode::Compare, strategy, ..SyncConfig::default() };
+            let run = run(&mut a, &mut b, &config, 3);
+            for (outcome, here, there) in [(&run.outcomes[0], &a, &b), (&run.outcomes[1], &b, &a)] {
+                let Outcome::Compared { differences, truncated } = outcome else {
+                    panic!("{outcome:?}")
+                };
+                assert!(*truncated && !differences.is_empty() && differences.len() < 450);
+                for difference in differences {
+                    let at = |node: &Node| {
+                        node.collection.get(&difference.key).unwrap().map(|entry| entry.record)
+                    };
+                    assert_eq!((&difference.here, &difference.there), (&at(here), &at(there)));
+                }
+            }
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::types::CollectionName;
 ///
 /// Nothing changes at either end, and no value moves. A session would make each key at both ends
 /// what is said of it. Ends with 0 if nothing differs, with 1 if something does. Of very many
-/// differences, as many are shown as max_session_entries at both ends allow.
+/// differences, as many are shown as max_session_entries at both ends allow, and it is said that
+/// these are not all.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame diff players --peer ID@192.0.2.7:7447
@@ -30,7 +31,8 @@ pub(super) struct Diff {
     #[command(flatten)]
     peer: PeerArgument,
     /// Prints JSON, a line for each key: {"key" or "key_hex", "difference", "here",
-    /// "there", "merged"}, the last three as lists of versions
+    /// "there", "merged"}, the last three as lists of versions; last {"truncated": true,
+    /// "at_least"} if there are more than these
     #[arg(long)]
     json: bool,
 }
@@ -43,6 +45,13 @@ struct LineJson {
     here: Vec<SiblingJson>,
     there: Vec<SiblingJson>,
     merged: Vec<SiblingJson>,
+}
+
+/// Ends a list that is not all.
+#[derive(Serialize)]
+struct TruncatedJson {
+    truncated: bool,
+    at_least: usize,
 }
 
 impl Diff {
@@ -60,7 +69,7 @@ impl Diff {
                 })?;
             let report = Report::from(&done);
             let exit = report::exit(&report.outcome);
-            let Outcome::Compared { differences } = &report.outcome else {
+            let Outcome::Compared { differences, truncated } = &report.outcome else {
                 note(format_args!("error: {}", report.text()));
                 return Ok(exit);
             };
@@ -68,13 +77,15 @@ impl Diff {
             for difference in differences {
                 self.print(&mut output, difference)?;
             }
+            if *truncated && self.json {
+                output.json(&TruncatedJson { truncated: true, at_least: differences.len() })?;
+            }
             output.finish()?;
-            let limit = home.replica.limits().max_session_entries;
-            if differences.len() >= limit {
-                note(format_args!(
-                    "these are not all: max_session_entries in config.toml ends the search at \
-                     {limit} keys, and so may the peer's"
-                ));
+            if *truncated {
+                note(
+                    "these are not all: raise max_session_entries in config.toml at both ends to \
+                     see all",
+                );
             }
             if !self.json {
                 note(report.text());

@@ -9,10 +9,11 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::json::DigestJson;
 use super::output::{count, date_time, print, print_json, size};
-use super::peer::{ChosenPeer, with_peer};
+use super::peer::with_peer;
 use super::{Context, Exit, arguments};
 use crate::clock::Stamp;
 use crate::merkle::Digest;
+use crate::node::choice::PeerChoice;
 use crate::types::CollectionName;
 
 /// Prints the digest of a collection, or compares it with a peer's
@@ -31,8 +32,8 @@ pub(super) struct ShowDigest {
     collection: CollectionName,
     /// Compares with this peer: its node id with the host and port where it listens, or the name
     /// or the first digits of the id of one that `selfsame peer ls` lists
-    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = ChosenPeer::from_str)]
-    peer: Option<ChosenPeer>,
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = PeerChoice::from_str)]
+    peer: Option<PeerChoice>,
     /// Prints the digest as JSON, a stable format; with --peer {"equal", "here", "peer",
     /// "differing_buckets"}
     #[arg(long)]

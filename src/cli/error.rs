@@ -65,8 +65,8 @@ pub enum CliError {
     ValueSize(u64),
     /// The bytes of a value are lost here.
     #[error(
-        "the bytes of this value are lost or damaged here: get them from a peer or a backup, \
-        and put them again"
+        "the bytes of this value are lost or damaged here: the next `selfsame sync` with a peer \
+        that has them fetches them again"
     )]
     ValueLost,
     /// The path to export to is in use.
@@ -109,12 +109,6 @@ pub enum CliError {
     /// A peer cannot be named, or the book of peers not be used.
     #[error(transparent)]
     Peers(#[from] PeersError),
-    /// The peer is known, and where it is is not.
-    #[error(
-        "no address of {0} is known, since it dials this node: name one with --peer ID@HOST:PORT, \
-        or write it into peers.toml"
-    )]
-    NoAddress(String),
     /// No address can be given to a peer that is invited.
     #[error(
         "it is not known where peers reach this node: say so with --address HOST:PORT (the port \

@@ -23,8 +23,9 @@ const NOTABLE_MS: u64 = 5_000;
 
 /// Serves sessions to peers until Ctrl-C
 ///
-/// Only the nodes that config.toml or --allow lists may connect; they may read and write every
-/// collection of this node. While it runs, other commands cannot open the data folder. Ctrl-C
+/// Only the peers of this node may connect (`selfsame peer ls`), each for what it was granted,
+/// and the nodes that config.toml or --allow lists, for everything. Open invitations are taken
+/// here, and a change of the peer book holds within a second. While it runs, other commands cannot open the data folder. Ctrl-C
 /// ends it cleanly: running sessions are told, and what they had applied is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -84,7 +85,7 @@ impl Listen {
     fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
         if allowed == 0 {
             note(
-                "nobody may connect: list node ids under allow in config.toml, or with --allow ID",
+                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer add`",
             );
         }
         if self.json {

@@ -11,9 +11,8 @@ use tokio::runtime::Runtime;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::size;
-use crate::net::{
-    AddressError, AllowList, CloseCode, Endpoint, Identity, Link, NetError, PeerAddress,
-};
+use crate::net::{AllowList, CloseCode, Endpoint, Identity, Link, NetError};
+use crate::node::choice::PeerChoice;
 use crate::node::config::Config;
 use crate::node::home::Home;
 use crate::node::{Node, Watch};
@@ -26,52 +25,8 @@ use crate::types::CollectionName;
 pub(super) struct PeerArgument {
     /// The peer: its node id (`selfsame id` there) with the host and port where it listens, or
     /// the name or the first digits of the id of one that `selfsame peer ls` lists
-    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = ChosenPeer::from_str)]
-    pub(super) peer: ChosenPeer,
-}
-
-/// A peer as it is named on the command line.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum ChosenPeer {
-    /// By id and address.
-    At(PeerAddress),
-    /// By what the peer book knows: a name or the beginning of an id.
-    Known(String),
-}
-
-impl FromStr for ChosenPeer {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // neither is in a name
-        if text.contains(['@', ':']) {
-            text.parse().map(Self::At)
-        } else {
-            Ok(Self::Known(text.to_owned()))
-        }
-    }
-}
-
-impl ChosenPeer {
-    /// Where to dial, in this order, and as which node: one that is named with its address
-    /// needs no entry in the book.
-    fn resolve(
-        &self,
-        node: Node<EmbeddedStore>,
-    ) -> Result<(Node<EmbeddedStore>, Vec<PeerAddress>), CliError> {
-        match self {
-            Self::At(address) => Ok((node.vouching_for(address.id()), vec![address.clone()])),
-            Self::Known(text) => {
-                let book = node.access.book();
-                let entry = book.find(text)?;
-                let addresses: Vec<_> = entry.dialled().collect();
-                if addresses.is_empty() {
-                    return Err(CliError::NoAddress(entry.to_string()));
-                }
-                Ok((node, addresses))
-            }
-        }
-    }
+    #[arg(long, value_name = "ID@HOST:PORT | NAME", value_parser = PeerChoice::from_str)]
+    pub(super) peer: PeerChoice,
 }
 
 /// A runtime for connections.
@@ -87,13 +42,13 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 /// part in is not worth dialling for.
 pub(super) fn with_peer<R>(
     home: &Home,
-    peer: &ChosenPeer,
+    peer: &PeerChoice,
     session: Option<(&CollectionName, Mode)>,
     interrupt: &Interrupt,
     work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, CliError>,
 ) -> Result<R, CliError> {
     let runtime = runtime()?;
-    let (node, addresses) = peer.resolve(home.node())?;
+    let (node, addresses) = home.node().turn_to(peer)?;
     if let (Some((collection, mode)), Some(address)) = (session, addresses.first()) {
         node.check_grant(&address.id(), collection, mode)?;
     }

@@ -79,7 +79,7 @@ fn add_phase(sum: &mut PhaseStats, one: &PhaseStats) {
 pub(super) fn exit(outcome: &Outcome) -> Exit {
     match outcome {
         Outcome::Complete { .. } => Exit::Done,
-        Outcome::Compared { differences } if differences.is_empty() => Exit::Done,
+        Outcome::Compared { differences, truncated: false } if differences.is_empty() => Exit::Done,
         Outcome::Compared { .. } => Exit::Differs,
         Outcome::Pulled { refused } | Outcome::Pushed { refused } if refused.is_empty() => {
             Exit::Done
@@ -110,7 +110,9 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::Duplicate => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
-        AbortCode::Cancelled | AbortCode::Deadline | AbortCode::Reset => Exit::Unreachable,
+        AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {
+            Exit::Unreachable
+        }
         _ => Exit::Failed,
     }
 }
@@ -141,12 +143,12 @@ pub(super) fn words(outcome: &Outcome) -> (&'static str, String) {
             "pushed",
             format!("the peer now holds what this node holds, but for {}", refusals(refused)),
         ),
-        Outcome::Compared { differences } if differences.is_empty() => {
+        Outcome::Compared { differences, truncated: false } if differences.is_empty() => {
             ("compared", "no differences".into())
         }
-        Outcome::Compared { differences } => {
-            let number = differences.len() as u64;
-            ("compared", counted(number, "difference", "differences"))
+        Outcome::Compared { differences, truncated } => {
+            let number = counted(differences.len() as u64, "difference", "differences");
+            ("compared", if *truncated { format!("at least {number}") } else { number })
         }
         Outcome::Partial => {
             ("partial", "what was found was applied, but more differs: run it again".into())
@@ -154,6 +156,12 @@ pub(super) fn words(outcome: &Outcome) -> (&'static str, String) {
         Outcome::Interrupted => (
             "interrupted",
             "the connection was lost: what was applied is kept; run it again".into(),
+        ),
+        Outcome::Failed(Failure::Ours(AbortCode::UnknownCollection | AbortCode::ReadOnly)) => (
+            "failed",
+            "the session was ended: what the peer may do here was taken back meanwhile \
+             (see `selfsame peer ls`)"
+                .into(),
         ),
         Outcome::Failed(Failure::Ours(AbortCode::Cancelled)) => {
             ("stopped", "stopped: what was applied is kept; run it again".into())

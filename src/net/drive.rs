@@ -1,30 +1,33 @@
 //! Drives a session core over a connection: frames between its lanes and the streams, batches
 //! between it and the collection.
 
+mod lane;
+mod pace;
+
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, block_in_place};
+use tokio::task::block_in_place;
 
-use super::frame::{FrameReader, FrameWriter};
-use super::link::Link;
+use self::lane::{End, Incoming, LaneIo};
+use self::pace::Pace;
+use super::frame::FrameReader;
+use super::link::{Link, LinkError};
 use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
-use crate::hash::StateHash;
+use crate::hash::{SessionId, StateHash};
 use crate::replica::{Collection, Snapshot, ViewError};
-use crate::session::wire::MAX_FRAME_BYTES;
 use crate::session::{AbortCode, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
-/// Frames that wait between a stream and the core.
-const QUEUED_FRAMES: usize = 4;
-/// How many times the patience a session may take whatever it moves...
-const PATIENCES: u32 = 8;
-/// ...and how slowly it may move the rest: bytes a second, both ways.
-const SLOWEST_BYTES: u64 = 1 << 10;
 /// How long the last frames may take to reach the peer.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// While nothing comes, it is asked this often whether the session may go on.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the peer's last words may take when a stream breaks.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How a session went.
 #[derive(Clone, Debug)]
@@ -42,13 +45,13 @@ pub struct SessionReport {
 }
 
 impl SessionReport {
-    /// How long to wait before the next try, if the peer was too busy for this one.
+    /// Why, if the peer had no place for this session just then.
     #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
+    pub const fn turned_away(&self) -> Option<AbortCode> {
         match &self.outcome {
-            Outcome::Failed(Failure::Peer(AbortCode::Busy { retry_after_ms })) => {
-                Some(Duration::from_millis(*retry_after_ms as u64))
-            }
+            Outcome::Failed(Failure::Peer(
+                code @ (AbortCode::Busy { .. } | AbortCode::Duplicate),
+            )) => Some(*code),
             _ => None,
         }
     }
@@ -66,7 +69,7 @@ pub struct World<'a, S: Store> {
     pub now_ms: &'a (dyn Fn() -> u64 + Send + Sync),
     /// Signs with the key of this node's id.
     pub sign: &'a (dyn Fn(&[u8]) -> [u8; 64] + Send + Sync),
-    /// Longest time without a frame in either direction.
+    /// Longest wait for a frame in either direction; this side's own work does not count.
     pub patience: Duration,
     /// Becomes true when the session is to stop.
     pub stop: watch::Receiver<bool>,
@@ -77,200 +80,252 @@ pub struct World<'a, S: Store> {
     pub progress: &'a (dyn Fn(&Session) + Send + Sync),
 }
 
-/// A lane's two streams, each moved by a task of its own.
-struct LaneIo {
-    outgoing: Option<mpsc::Sender<Vec<u8>>>,
-    writer: Option<JoinHandle<()>>,
-    incoming: mpsc::Receiver<Result<Vec<u8>, ()>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl LaneIo {
-    fn control(send: SendStream, reader: FrameReader<RecvStream>) -> Self {
-        let (sender, incoming) = mpsc::channel(QUEUED_FRAMES);
-        let reader = tokio::spawn(read(reader, sender));
-        let (outgoing, writer) = write(send);
-        Self { outgoing: Some(outgoing), writer: Some(writer), incoming, reader: Some(reader) }
-    }
-
-    fn bulk() -> (Self, mpsc::Sender<Result<Vec<u8>, ()>>) {
-        let (sender, incoming) = mpsc::channel(QUEUED_FRAMES);
-        (Self { outgoing: None, writer: None, incoming, reader: None }, sender)
-    }
-
-    /// Ends the outgoing stream and waits until the peer has it all.
-    async fn finish(mut self) {
-        drop(self.outgoing.take());
-        if let Some(mut writer) = self.writer.take()
-            && tokio::time::timeout(FAREWELL, &mut writer).await.is_err()
-        {
-            // a peer that reads no more must not keep the frames here
-            writer.abort();
-        }
-        if let Some(reader) = self.reader.take() {
-            reader.abort();
-        }
-    }
-}
-
-fn write(send: SendStream) -> (mpsc::Sender<Vec<u8>>, JoinHandle<()>) {
-    let (outgoing, mut frames) = mpsc::channel::<Vec<u8>>(QUEUED_FRAMES);
-    let task = tokio::spawn(async move {
-        let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-        while let Some(frame) = frames.recv().await {
-            if writer.write_frame(&frame).await.is_err() {
-                return;
-            }
-        }
-        if let Ok(mut stream) = writer.finish().await {
-            let _ = stream.delivered().await;
-        }
-    });
-    (outgoing, task)
-}
-
-async fn read(mut reader: FrameReader<RecvStream>, frames: mpsc::Sender<Result<Vec<u8>, ()>>) {
-    loop {
-        let frame = match reader.next_frame().await {
-            Ok(Some(frame)) => Ok(frame),
-            Ok(None) | Err(_) => Err(()),
-        };
-        let last = frame.is_err();
-        if frames.send(frame).await.is_err() || last {
-            return;
-        }
-    }
-}
-
-/// Runs a session to its end. Whatever happens, there is an outcome.
+/// Runs a session to its end. Whatever happens, there is an outcome; and whoever drops the call
+/// ends it at once, with nothing left that runs on.
 pub async fn drive<S: Store>(
-    mut session: Session,
+    session: Session,
     send: SendStream,
     receive: FrameReader<RecvStream>,
     world: World<'_, S>,
 ) -> SessionReport {
     let started = Instant::now();
-    let mut stop = world.stop.clone();
-    let mut control = LaneIo::control(send, receive);
-    let (mut bulk, bulk_frames) = LaneIo::bulk();
-    let mut expected = Expected::NotYet;
-    let mut bulk_frames = Some(bulk_frames);
-    let mut next_control: Option<Vec<u8>> = None;
-    let mut next_bulk: Option<Vec<u8>> = None;
-    let mut last_frame = Instant::now();
+    let pace = Pace::new(world.patience, session.limits().min_bytes_per_s);
+    let (bulk, bulk_frames) = LaneIo::bulk();
+    let mut driver = Driver {
+        session,
+        control: LaneIo::control(send, receive),
+        bulk,
+        bulk_frames: Some(bulk_frames),
+        opening: None,
+        expected: None,
+        next_control: None,
+        next_bulk: None,
+        pace,
+        lost: None,
+        stop: world.stop.clone(),
+    };
     loop {
-        if let (Expected::NotYet, Some(id)) = (&expected, session.id()) {
-            expected = Expected::Waiting(world.link.expect_bulk(&id));
-        }
-        work(&mut session, &world, &mut next_control, &mut next_bulk);
-        if next_bulk.is_some() && bulk.outgoing.is_none() {
-            let opened = match session.id() {
-                Some(id) => world.link.open_bulk(&id).await.ok(),
-                None => None,
-            };
-            match opened {
-                Some(stream) => {
-                    let (outgoing, writer) = write(stream);
-                    (bulk.outgoing, bulk.writer) = (Some(outgoing), Some(writer));
-                }
-                None => session.disconnected(),
-            }
-        }
-        if session.outcome().is_some() {
+        driver.prepare(&world);
+        if driver.session.outcome().is_some() {
             break;
         }
-        // a peer that sends a frame now and then does not hold a session for ever
-        let (sent, received) = session.stats().bytes();
-        let slowest = Duration::from_secs((sent + received) / SLOWEST_BYTES);
-        let latest = started + world.patience * PATIENCES + slowest;
-        let deadline = (last_frame + world.patience).min(latest);
-        tokio::select! {
-            permit = reserve(control.outgoing.as_ref()), if next_control.is_some() => {
-                match (permit, next_control.take()) {
-                    (Some(permit), Some(frame)) => permit.send(frame),
-                    _ => session.disconnected(),
-                }
-                last_frame = Instant::now();
-            }
-            permit = reserve(bulk.outgoing.as_ref()), if next_bulk.is_some() => {
-                match (permit, next_bulk.take()) {
-                    (Some(permit), Some(frame)) => permit.send(frame),
-                    _ => session.disconnected(),
-                }
-                last_frame = Instant::now();
-            }
-            frame = control.incoming.recv() => {
-                receive_frame(&mut session, Lane::Control, frame, &world);
-                last_frame = Instant::now();
-            }
-            Some(frame) = bulk.incoming.recv(), if bulk.reader.is_some() => {
-                if frame.is_ok() {
-                    receive_frame(&mut session, Lane::Bulk, Some(frame), &world);
-                }
-                last_frame = Instant::now();
-            }
-            stream = expected.arrival() => {
-                if let Some(frames) = bulk_frames.take() {
-                    let reader = FrameReader::new(stream, MAX_FRAME_BYTES);
-                    bulk.reader = Some(tokio::spawn(read(reader, frames)));
-                }
-            }
-            () = tokio::time::sleep_until(deadline.into()) => session.abort(AbortCode::Deadline),
-            Ok(_) = stop.wait_for(|stop| *stop) => {
-                session.abort(AbortCode::Cancelled);
-            }
-        }
-        (world.progress)(&session);
+        let event = driver.wait().await;
+        driver.see_to(event, &world);
+        (world.progress)(&driver.session);
     }
-    if let Some(id) = session.id() {
-        world.link.forget_bulk(&id);
-    }
-    if session.outcome() != Some(&Outcome::Interrupted) {
-        let last_words =
-            say_last(&mut session, world.view, control.outgoing.as_ref(), next_control);
-        let _ = tokio::time::timeout(FAREWELL, last_words).await;
-    }
-    control.finish().await;
-    bulk.finish().await;
-    let totals = session.merged_totals();
-    let stats = session.stats().clone();
-    let state = session.agreed_state();
+    let session = driver.farewell(world.view).await;
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
-    SessionReport { outcome, stats, totals, state, elapsed: started.elapsed() }
-}
-
-/// Sends what is left of the control lane once there is an outcome: why, or the last signature.
-async fn say_last<S: Store>(
-    session: &mut Session,
-    view: &Snapshot<S>,
-    outgoing: Option<&mpsc::Sender<Vec<u8>>>,
-    mut next: Option<Vec<u8>>,
-) {
-    while let Some(frame) = next.take().or_else(|| session.poll_transmit(Lane::Control, view)) {
-        match reserve(outgoing).await {
-            Some(permit) => permit.send(frame),
-            None => return,
-        }
+    SessionReport {
+        outcome,
+        stats: session.stats().clone(),
+        totals: session.merged_totals(),
+        state: session.agreed_state(),
+        elapsed: started.elapsed(),
     }
 }
 
-async fn reserve(outgoing: Option<&mpsc::Sender<Vec<u8>>>) -> Option<mpsc::Permit<'_, Vec<u8>>> {
-    outgoing?.reserve().await.ok()
+type Opening<'a> = Pin<Box<dyn Future<Output = Result<SendStream, LinkError>> + Send + 'a>>;
+
+/// A session with its streams.
+struct Driver<'a> {
+    session: Session,
+    control: LaneIo,
+    bulk: LaneIo,
+    /// For the reader of the peer's values, until there is one.
+    bulk_frames: Option<mpsc::Sender<Incoming>>,
+    /// The stream for this side's values, while it is being opened.
+    opening: Option<Opening<'a>>,
+    expected: Option<Expected<'a>>,
+    next_control: Option<Vec<u8>>,
+    next_bulk: Option<Vec<u8>>,
+    pace: Pace,
+    /// Since when a stream is known to be broken.
+    lost: Option<Instant>,
+    stop: watch::Receiver<bool>,
 }
 
-/// The peer's stream of values, if it is still to come.
-enum Expected {
-    NotYet,
-    Waiting(oneshot::Receiver<RecvStream>),
-    Over,
+/// What a session waits for.
+enum Event {
+    /// A frame of so many bytes was passed on; none: its stream is broken.
+    Sent(Option<usize>),
+    /// The stream for this side's values is there; none: it cannot be opened.
+    Opened(Option<SendStream>),
+    Came(Lane, Option<Incoming>),
+    /// The stream of the peer's values has begun.
+    Arrived(RecvStream),
+    Late,
+    Stopped,
 }
 
-impl Expected {
+impl<'a> Driver<'a> {
+    /// Lets the core work, and sees to the streams of values.
+    fn prepare<S: Store>(&mut self, world: &World<'a, S>) {
+        if let (None, Some(id)) = (&self.expected, self.session.id()) {
+            self.expected = Some(Expected::new(world.link, id));
+        }
+        work(&mut self.session, world, &mut self.next_control, &mut self.next_bulk);
+        let unopened = self.bulk.outgoing.is_none() && self.opening.is_none();
+        if self.next_bulk.is_some() && unopened && self.lost.is_none() {
+            let (link, id) = (world.link, self.session.id());
+            self.opening = id.map(|id| Box::pin(async move { link.open_bulk(&id).await }) as _);
+        }
+    }
+
+    /// Waits for whatever comes first.
+    async fn wait(&mut self) -> Event {
+        let (since, whole) = (Instant::now(), self.lost.is_none());
+        let left = self.pace.left().min(LOOK);
+        let deadline = self.lost.map_or(since + left, |lost| lost + GRACE);
+        let event = tokio::select! {
+            sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control), if whole => {
+                Event::Sent(sent)
+            }
+            sent = pass_on(self.bulk.outgoing.as_ref(), &mut self.next_bulk),
+                if whole && self.bulk.outgoing.is_some() => Event::Sent(sent),
+            opened = opened(&mut self.opening) => Event::Opened(opened.ok()),
+            frame = self.control.incoming.recv() => Event::Came(Lane::Control, frame),
+            frame = self.bulk.incoming.recv(), if self.bulk.reader.is_some() => {
+                Event::Came(Lane::Bulk, frame)
+            }
+            stream = arrival(&mut self.expected) => Event::Arrived(stream),
+            () = tokio::time::sleep_until(deadline.into()) => Event::Late,
+            () = stopped(&mut self.stop) => Event::Stopped,
+        };
+        self.pace.waited(since.elapsed());
+        event
+    }
+
+    fn see_to<S: Store>(&mut self, event: Event, world: &World<'a, S>) {
+        match event {
+            Event::Sent(Some(bytes)) => self.pace.moved(bytes),
+            Event::Opened(Some(stream)) => self.bulk.send_on(stream),
+            // why it broke may be among the frames that are still here
+            Event::Sent(None) | Event::Opened(None) => self.lost = Some(Instant::now()),
+            Event::Came(lane, frame) => self.take(lane, frame, world),
+            Event::Arrived(stream) => {
+                if let Some(frames) = self.bulk_frames.take() {
+                    self.bulk.receive_from(stream, frames);
+                }
+            }
+            Event::Late => self.late(world),
+            Event::Stopped => self.session.abort(AbortCode::Cancelled),
+        }
+    }
+
+    fn take<S: Store>(&mut self, lane: Lane, frame: Option<Incoming>, world: &World<'a, S>) {
+        match (lane, frame) {
+            (_, Some(Ok(frame))) => {
+                self.pace.moved(frame.len());
+                timed(&mut self.session, |session| {
+                    session.handle(lane, &frame, world.view, (world.now_ms)());
+                });
+            }
+            (Lane::Control, _) => self.session.disconnected(),
+            (Lane::Bulk, ended) => {
+                self.bulk.reader = None;
+                if matches!(ended, Some(Err(End::Broken))) {
+                    self.lost = Some(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// The time is up, unless a frame came while this side was at work.
+    fn late<S: Store>(&mut self, world: &World<'a, S>) {
+        if let Ok(frame) = self.control.incoming.try_recv() {
+            self.take(Lane::Control, Some(frame), world);
+        } else if self.lost.is_some() {
+            self.session.disconnected();
+        } else if let Some(code) = self.pace.verdict() {
+            self.session.abort(code);
+        }
+    }
+
+    /// Says what is left to say once there is an outcome: why, or the last signature; and waits,
+    /// not for long, until the peer has it.
+    async fn farewell<S: Store>(self, view: &Snapshot<S>) -> Session {
+        let Self { mut session, control, bulk, mut next_control, .. } = self;
+        // values are of no use any more once a session has failed
+        let bulk = match session.outcome() {
+            Some(Outcome::Interrupted) => return session,
+            Some(Outcome::Failed(_)) => None,
+            _ => Some(bulk),
+        };
+        let last_words = async {
+            loop {
+                next_control = next_control.or_else(|| session.poll_transmit(Lane::Control, view));
+                if next_control.is_none()
+                    || pass_on(control.outgoing.as_ref(), &mut next_control).await.is_none()
+                {
+                    break;
+                }
+            }
+            tokio::join!(control.finish(), async {
+                if let Some(bulk) = bulk {
+                    bulk.finish().await;
+                }
+            });
+        };
+        // a peer that reads no more must not keep the frames here
+        let _ = tokio::time::timeout(FAREWELL, last_words).await;
+        session
+    }
+}
+
+/// Passes the next frame on to the task that writes, once there is one and room for it; its
+/// bytes, or none if that task has ended.
+async fn pass_on(
+    outgoing: Option<&mpsc::Sender<Vec<u8>>>,
+    next: &mut Option<Vec<u8>>,
+) -> Option<usize> {
+    if next.is_none() {
+        return std::future::pending().await;
+    }
+    let permit = outgoing?.reserve().await.ok()?;
+    let frame = next.take()?;
+    let bytes = frame.len();
+    permit.send(frame);
+    Some(bytes)
+}
+
+/// Waits until the session is to stop; for ever if nobody is left who could say so.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+async fn opened(opening: &mut Option<Opening<'_>>) -> Result<SendStream, LinkError> {
+    let Some(future) = opening else { return std::future::pending().await };
+    let opened = future.await;
+    *opening = None;
+    opened
+}
+
+async fn arrival(expected: &mut Option<Expected<'_>>) -> RecvStream {
+    match expected {
+        Some(expected) => expected.arrival().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The peer's stream of values, while it may still come.
+struct Expected<'a> {
+    link: &'a Link,
+    id: SessionId,
+    receiver: Option<oneshot::Receiver<RecvStream>>,
+}
+
+impl<'a> Expected<'a> {
+    fn new(link: &'a Link, id: SessionId) -> Self {
+        Self { link, id, receiver: Some(link.expect_bulk(&id)) }
+    }
+
     async fn arrival(&mut self) -> RecvStream {
-        if let Self::Waiting(receiver) = self {
+        if let Some(receiver) = &mut self.receiver {
             let arrived = receiver.await;
             // a receiver that has answered must not be asked again
-            *self = Self::Over;
+            self.receiver = None;
             if let Ok(stream) = arrived {
                 return stream;
             }
@@ -279,17 +334,9 @@ impl Expected {
     }
 }
 
-fn receive_frame<S: Store>(
-    session: &mut Session,
-    lane: Lane,
-    frame: Option<Result<Vec<u8>, ()>>,
-    world: &World<'_, S>,
-) {
-    match frame {
-        Some(Ok(frame)) => timed(session, |session| {
-            session.handle(lane, &frame, world.view, (world.now_ms)());
-        }),
-        _ => session.disconnected(),
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.link.forget_bulk(&self.id);
     }
 }
 
@@ -324,6 +371,7 @@ fn work<S: Store>(
             let joined = joined.map(|_| ()).map_err(|error| ViewError::Store(error.to_string()));
             session.joined(joined, world.sign);
         }
+        abandon_cloned_writer(session, world.collection);
         if let Some(record) = session.poll_remember() {
             // an aid only: without it the next session costs more, nothing else
             let _ = world.collection.remember_join(&world.link.peer(), &record);
@@ -335,6 +383,19 @@ fn work<S: Store>(
             *next_bulk = session.poll_transmit(Lane::Bulk, world.view);
         }
     });
+}
+
+/// A writer whose dots stand for two puts is used by a clone too: the next put draws a fresh one.
+fn abandon_cloned_writer<S: Store>(session: &Session, collection: &Collection<S>) {
+    let mut cloned = session.writers_of_two().peekable();
+    if cloned.peek().is_none() {
+        return;
+    }
+    if let Ok(Some(present)) = collection.present_writer()
+        && cloned.any(|writer| writer == present.writer)
+    {
+        let _ = collection.abandon_writer();
+    }
 }
 
 fn timed(session: &mut Session, work: impl FnOnce(&mut Session)) {

@@ -24,14 +24,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::block_in_place;
 use tokio::time::MissedTickBehavior;
 
-use super::peers::{Grant, PeerBook, PeerEntry, PeerFiles, PeersError};
+use super::peers::{Grant, Mark, PeerBook, PeerEntry, PeerFiles, PeersError};
 use crate::net::Admission;
 use crate::session::{AbortCode, Mode};
 use crate::types::{CollectionName, NodeId};
@@ -53,6 +53,8 @@ pub struct Access {
 struct Shared {
     rules: watch::Sender<Rules>,
     files: Option<PeerFiles>,
+    /// The file of the book when it was last read.
+    read: Mutex<Option<Mark>>,
 }
 
 #[derive(Debug, Default)]
@@ -96,7 +98,7 @@ impl Access {
     /// From a book and a list, without files.
     #[must_use]
     pub fn new(book: PeerBook, allowed: impl IntoIterator<Item = NodeId>) -> Self {
-        Self::with(book, allowed, None)
+        Self::with(book, allowed, None, None)
     }
 
     /// From the peer book of a data folder, and a list.
@@ -108,18 +110,22 @@ impl Access {
         allowed: impl IntoIterator<Item = NodeId>,
     ) -> Result<Self, PeersError> {
         let files = PeerFiles::new(folder);
-        Ok(Self::with(files.book()?, allowed, Some(files)))
+        // before it is read: what changes meanwhile is read once more
+        let mark = files.mark();
+        Ok(Self::with(files.book()?, allowed, Some(files), mark))
     }
 
     fn with(
         book: PeerBook,
         allowed: impl IntoIterator<Item = NodeId>,
         files: Option<PeerFiles>,
+        read: Option<Mark>,
     ) -> Self {
         let mut rules = Rules { allowed: allowed.into_iter().collect(), ..Rules::default() };
         rules.set_book(book);
         let rules = watch::Sender::new(rules);
-        Self { shared: Arc::new(Shared { rules, files }), vouched: None }
+        let shared = Shared { rules, files, read: Mutex::new(read) };
+        Self { shared: Arc::new(shared), vouched: None }
     }
 
     /// The same, for a command in which this node's operator names a peer: unless the peer is
@@ -222,7 +228,9 @@ impl Access {
     /// The book cannot be used.
     pub fn reload(&self) -> Result<bool, PeersError> {
         let Some(files) = self.files() else { return Ok(false) };
+        let mark = files.mark();
         let book = files.book()?;
+        *self.shared.read.lock().unwrap_or_else(PoisonError::into_inner) = mark;
         let changed = *self.shared.rules.borrow().book != book;
         if changed {
             self.set_book(book);
@@ -233,15 +241,14 @@ impl Access {
     /// Reads the peer book whenever its file changes, within a second or so, and says what came
     /// of that: other processes write it too. Never ends; without files it does nothing.
     pub async fn follow(&self, mut tell: impl FnMut(Result<(), PeersError>)) {
-        let (mut seen, mut complaint) = (None, None);
+        let mut complaint = None;
         let mut ticks = tokio::time::interval(FOLLOWED_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let Some(files) = self.files() else { return std::future::pending().await };
-            // before it is read: what changes meanwhile is read once more
-            let mark = files.mark();
-            if seen.as_ref() == Some(&mark) {
+            let read = *self.shared.read.lock().unwrap_or_else(PoisonError::into_inner);
+            if complaint.is_none() && read == files.mark() {
                 continue;
             }
             match block_in_place(|| self.reload()) {
@@ -249,7 +256,7 @@ impl Access {
                     if changed || complaint.is_some() {
                         tell(Ok(()));
                     }
-                    (seen, complaint) = (Some(mark), None);
+                    complaint = None;
                 }
                 // looked at again each time, since a mode may be put right; told of once
                 Err(error) => {

@@ -29,18 +29,19 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::needed_for;
-use super::peers::Grant;
-use super::query::{Answer, Query};
+use super::peers::{Grant, PeersError};
+use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
 use super::{Node, Watch};
 use crate::merkle::Digest;
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
     PeerAddress, RecvStream, SessionReport, StreamKind, World, drive,
 };
-use crate::replica::{Collection, ReplicaError};
+use crate::replica::{Collection, LostValue, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
 use crate::session::{AbortCode, Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
@@ -48,10 +49,14 @@ use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
-/// How often a peer that is busy is tried again.
+/// How often it is tried again when there was no room for a session.
 const BUSY_TRIES: usize = 5;
+/// The wait before the first time; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait for a peer that is busy, whatever it asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Lost values asked for after one synchronisation.
+const MAX_LOST: usize = 65_536;
 
 /// A peer could not be synchronised with, or did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -75,9 +80,15 @@ pub enum ClientError {
     /// The peer has no such collection, or this node may not see it.
     #[error("the peer has no collection {0}, or this node may not use it")]
     UnknownCollection(CollectionName),
-    /// There is no address to dial.
-    #[error("no address of the peer is known: it dials this node")]
-    NoAddress,
+    /// The peer is known, and where it is is not.
+    #[error(
+        "no address of {0} is known, since it dials this node: name one with --peer \
+        ID@HOST:PORT, or write it into peers.toml"
+    )]
+    NoAddress(String),
+    /// No such peer is known.
+    #[error(transparent)]
+    Peers(#[from] PeersError),
     /// The peer may only take, and it was to give.
     #[error(
         "{peer} may only read {collection} here, so nothing can be taken from it: use \
@@ -112,6 +123,9 @@ pub enum ClientError {
     /// The peer ended the stream.
     #[error("the peer did not answer: it may be another version")]
     NoAnswer,
+    /// A value of another size than the one that was lost.
+    #[error("the peer sent a value that is not the one asked for")]
+    OtherValue,
     /// The peer took too long.
     #[error("the peer did not answer within {0:?}")]
     Silent(Duration),
@@ -122,6 +136,8 @@ pub enum ClientError {
 pub struct Synchronised {
     /// At least one.
     pub reports: Vec<SessionReport>,
+    /// Values whose bytes were lost here and came from the peer.
+    pub repaired: u64,
 }
 
 impl Synchronised {
@@ -179,7 +195,7 @@ impl<S: Store> Node<S> {
         serves: bool,
     ) -> Result<Link, ClientError> {
         let until = Instant::now() + options.deadline;
-        let mut failure = ClientError::NoAddress;
+        let mut failure = ClientError::NoAddress("the peer".into());
         for (tried, address) in addresses.iter().enumerate() {
             let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = until.saturating_duration_since(Instant::now()) / others;
@@ -188,7 +204,7 @@ impl<S: Store> Node<S> {
                 Ok(link) => return Ok(link),
                 // an answer says more than the silence of another address
                 Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
-                    if !matches!(failure, ClientError::NoAddress) => {}
+                    if !matches!(failure, ClientError::NoAddress(_)) => {}
                 Err(error) => failure = error,
             }
         }
@@ -196,7 +212,8 @@ impl<S: Store> Node<S> {
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences
-    /// take. While the peer is busy, it waits as long as the peer asks for, a few times.
+    /// take. While the peer is busy it waits as long as the peer asks for, and while another
+    /// session of the pair runs it waits for that one: a few times.
     ///
     /// # Errors
     /// The collection does not exist here, or the link is lost before a session began. How
@@ -209,17 +226,28 @@ impl<S: Store> Node<S> {
         mut stop: watch::Receiver<bool>,
         watch: &dyn Watch,
     ) -> Result<Synchronised, ClientError> {
-        let mut tries = 0;
-        loop {
-            let done = self.synchronise_now(link, collection, config, stop.clone(), watch).await?;
-            let wait = done.last().retry_after().filter(|_| tries < BUSY_TRIES);
-            let Some(wait) = wait else { return Ok(done) };
-            tries += 1;
+        let mut wait = FIRST_WAIT;
+        for _ in 0..BUSY_TRIES {
+            let done = self.synchronise_now(link, collection, config, stop.clone(), watch).await;
+            let code = match &done {
+                Ok(done) => done.last().turned_away(),
+                Err(ClientError::NoPlace(code)) => Some(*code),
+                Err(_) => None,
+            };
+            let least = match code {
+                None => return done,
+                Some(AbortCode::Busy { retry_after_ms }) => {
+                    Duration::from_millis(retry_after_ms.into())
+                }
+                Some(_) => Duration::ZERO,
+            };
             tokio::select! {
-                () = tokio::time::sleep(wait.min(LONGEST_WAIT)) => {}
-                _ = stop.wait_for(|stop| *stop) => return Ok(done),
+                () = tokio::time::sleep(wait.max(least).min(LONGEST_WAIT)) => {}
+                _ = stop.wait_for(|stop| *stop) => return done,
             }
+            wait *= 2;
         }
+        self.synchronise_now(link, collection, config, stop, watch).await
     }
 
     /// The same, without waiting for a peer that is busy.
@@ -243,7 +271,10 @@ impl<S: Store> Node<S> {
                 break;
             }
         }
-        Ok(Synchronised { reports })
+        let whole = matches!(config.mode, Mode::Both | Mode::Pull)
+            && !matches!(reports.last().map(|last| &last.outcome), Some(Outcome::Failed(_)));
+        let repaired = if whole { self.fetch_lost(link, collection, stop).await? } else { 0 };
+        Ok(Synchronised { reports, repaired })
     }
 
     /// Whether the peer may do here what a session that this node opens would let it do.
@@ -285,7 +316,10 @@ impl<S: Store> Node<S> {
             let view = collection.snapshot()?;
             let setup = self.setup(peer, link.channel_secret()?, config.clone());
             let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-            Ok::<_, ClientError>((view, session, link.open(StreamKind::Session).await?))
+            // a peer may have let this node open as many streams as it ever will
+            let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
+            let streams = opened.map_err(|_| ClientError::Silent(self.patience))??;
+            Ok::<_, ClientError>((view, session, streams))
         };
         let (view, session, (send, receive)) = match begun.await {
             Ok(begun) => begun,
@@ -316,6 +350,63 @@ impl<S: Store> Node<S> {
         Ok(report)
     }
 
+    /// Asks the peer for the values whose bytes were found lost here, and installs what it has
+    /// (rule D10). How many were installed.
+    ///
+    /// # Errors
+    /// The link is lost, or this node's store failed; what was installed stays.
+    pub async fn fetch_lost(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<u64, ClientError> {
+        let lost = tokio::task::block_in_place(|| collection.lost_values(MAX_LOST))?;
+        let mut installed = 0;
+        for some in lost.chunks(VALUES_PER_QUERY) {
+            if *stop.borrow() {
+                break;
+            }
+            installed += self.fetch_values(link, collection, some).await?;
+        }
+        Ok(installed)
+    }
+
+    async fn fetch_values(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        lost: &[LostValue],
+    ) -> Result<u64, ClientError> {
+        let name = collection.name().as_str().to_owned();
+        let wanted = lost.iter().map(|value| (value.key, value.hash)).collect();
+        let mut answers = self.ask(link, &Query::Values { collection: name, wanted }).await?;
+        match self.next(&mut answers).await? {
+            Answer::Values => {}
+            // it has no such collection, or did not say so: another peer may help
+            _ => return Ok(0),
+        }
+        let mut installed = 0;
+        for value in lost {
+            let header: ValueHeader = self.next(&mut answers).await?;
+            let Some(size) = header.size else { continue };
+            if size != value.size {
+                return Err(ClientError::OtherValue);
+            }
+            let mut bytes = Vec::new();
+            while (bytes.len() as u64) < size {
+                let frame = self.next_frame(&mut answers).await?;
+                if frame.is_empty() || (bytes.len() + frame.len()) as u64 > size {
+                    return Err(ClientError::OtherValue);
+                }
+                bytes.extend_from_slice(&frame);
+            }
+            let install = || collection.install_value(&value.key, &bytes);
+            installed += u64::from(tokio::task::block_in_place(install)?);
+        }
+        Ok(installed)
+    }
+
     /// Asks the peer for the digest of a collection, and checks it.
     ///
     /// # Errors
@@ -326,8 +417,8 @@ impl<S: Store> Node<S> {
         collection: &CollectionName,
     ) -> Result<Digest, ClientError> {
         let query = Query::Digest { collection: collection.as_str().to_owned() };
-        let asked = tokio::time::timeout(self.patience, ask(link, &query)).await;
-        match asked.map_err(|_| ClientError::Silent(self.patience))?? {
+        let mut answers = self.ask(link, &query).await?;
+        match self.next(&mut answers).await? {
             Answer::Digest(digest) => {
                 let digest = digest.check().ok_or(ClientError::BadDigest)?;
                 let same = digest.envelope().name() == collection;
@@ -338,23 +429,36 @@ impl<S: Store> Node<S> {
             _ => Err(ClientError::NoAnswer),
         }
     }
-}
 
-async fn ask(link: &Link, query: &Query) -> Result<Answer, ClientError> {
-    let mut reader = say_query(link, query).await?;
-    let frame = reader.next_frame().await?;
-    let frame = frame.ok_or(ClientError::NoAnswer)?;
-    Ok(wire::decode(&frame)?)
-}
+    /// Says a question; what is given back reads the answer.
+    pub(in crate::node) async fn ask(
+        &self,
+        link: &Link,
+        query: &Query,
+    ) -> Result<FrameReader<RecvStream>, ClientError> {
+        let asked = async {
+            let (send, receive) = link.open(StreamKind::Query).await?;
+            let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+            writer.write_frame(&wire::encode(query)?).await?;
+            let _stream = writer.finish().await?;
+            Ok(FrameReader::new(receive, MAX_FRAME_BYTES))
+        };
+        let asked = tokio::time::timeout(self.patience, asked).await;
+        asked.map_err(|_| ClientError::Silent(self.patience))?
+    }
 
-/// Says a question; what is given back reads the answer.
-pub(in crate::node) async fn say_query(
-    link: &Link,
-    query: &Query,
-) -> Result<FrameReader<RecvStream>, ClientError> {
-    let (send, receive) = link.open(StreamKind::Query).await?;
-    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    writer.write_frame(&wire::encode(query)?).await?;
-    let _stream = writer.finish().await?;
-    Ok(FrameReader::new(receive, MAX_FRAME_BYTES))
+    async fn next_frame(
+        &self,
+        answers: &mut FrameReader<RecvStream>,
+    ) -> Result<Vec<u8>, ClientError> {
+        let frame = tokio::time::timeout(self.patience, answers.next_frame()).await;
+        frame.map_err(|_| ClientError::Silent(self.patience))??.ok_or(ClientError::NoAnswer)
+    }
+
+    pub(in crate::node) async fn next<T: DeserializeOwned>(
+        &self,
+        answers: &mut FrameReader<RecvStream>,
+    ) -> Result<T, ClientError> {
+        Ok(wire::decode(&self.next_frame(answers).await?)?)
+    }
 }

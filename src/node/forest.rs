@@ -23,7 +23,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Node;
-use super::client::{ClientError, say_query};
+use super::client::ClientError;
 use super::peers::Grant;
 use super::query::{Answer, Query};
 use crate::hash::{ForestRoot, StateHash};
@@ -31,7 +31,6 @@ use crate::merkle::forest_root;
 use crate::net::Link;
 use crate::replica::Collection;
 use crate::session::message::WireSpec;
-use crate::session::wire;
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
 
@@ -108,30 +107,24 @@ impl<S: Store> Node<S> {
         let shared = self.shared(&offered, &link.peer_offers());
         let root = root_of(&shared);
         let query = Query::Forest { root, offers: news.clone() };
-        let asked = async {
-            let mut reader = say_query(link, &query).await?;
-            let mut states = Vec::new();
-            for _ in 0..MOST_FRAMES {
-                let frame = reader.next_frame().await?.ok_or(ClientError::NoAnswer)?;
-                match wire::decode(&frame)? {
-                    Answer::Same => return Ok(None),
-                    Answer::States { states: some, more } => {
-                        states.extend(some);
-                        if !more {
-                            return Ok(Some(states));
-                        }
+        let mut answers = self.ask(link, &query).await?;
+        let mut listed: Option<Vec<WireState>> = None;
+        for _ in 0..MOST_FRAMES {
+            match self.next(&mut answers).await? {
+                Answer::Same if listed.is_none() => break,
+                Answer::States { states, more } => {
+                    listed.get_or_insert_default().extend(states);
+                    if !more {
+                        break;
                     }
-                    _ => return Err(ClientError::NoAnswer),
                 }
+                _ => return Err(ClientError::NoAnswer),
             }
-            Err(ClientError::NoAnswer)
-        };
-        let answer = tokio::time::timeout(self.patience, asked).await;
-        let answer = answer.map_err(|_| ClientError::Silent(self.patience))??;
+        }
         if let Some(news) = news {
             link.tell_offers(news);
         }
-        let Some(states) = answer else {
+        let Some(states) = listed else {
             return Ok(Compared { equal: shared.into_iter().collect(), unequal: Vec::new() });
         };
         let theirs: Vec<WireSpec> = states.iter().map(|state| state.spec.clone()).collect();

@@ -287,7 +287,9 @@ impl State {
             Outcome::Interrupted => &mut counters.interrupted,
             Outcome::Failed(failure) => {
                 match failure {
-                    Failure::Ours(AbortCode::Deadline) if cut.is_none() => counters.too_slow += 1,
+                    Failure::Ours(AbortCode::Deadline | AbortCode::TooSlow) if cut.is_none() => {
+                        counters.too_slow += 1;
+                    }
                     Failure::Ours(AbortCode::Limit) => counters.too_large += 1,
                     _ => {}
                 }

@@ -62,7 +62,7 @@ pub enum PairingError {
     /// The connection was lost after the invitation was shown.
     #[error(
         "the connection was lost before the answer came, and the invitation may be used up: \
-        ask for a new one ({0})"
+        ask for a new invitation ({0})"
     )]
     Lost(String),
     /// The answer is not that of who made the invitation.

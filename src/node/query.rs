@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use super::forest::WireState;
 use crate::clock::Stamp;
 use crate::entry::Totals;
-use crate::hash::{ForestRoot, HASH_LEN, Root, TreeHash};
+use crate::hash::{ForestRoot, HASH_LEN, KeyHash, Root, TreeHash, ValueHash};
 use crate::merkle::{BUCKETS, Digest, Envelope};
 use crate::session::message::{Bytes, WireSpec};
 use crate::types::CollectionSpec;
@@ -36,6 +36,14 @@ pub enum Query {
     Digest {
         /// Its name.
         collection: String,
+    },
+    /// Values whose bytes are lost at the asker, by the hashes of their keys and their own (rule
+    /// D10): at most [`VALUES_PER_QUERY`].
+    Values {
+        /// Name of the collection.
+        collection: String,
+        /// Which.
+        wanted: Vec<(KeyHash, ValueHash)>,
     },
     /// Whether all collections that both offer are the same.
     Forest {
@@ -55,6 +63,9 @@ pub enum Answer {
     Unknown,
     /// The node could not read its store.
     Failed,
+    /// The values asked for follow, in their order: of each a [`ValueHeader`], then its bytes in
+    /// frames of at most [`VALUE_CHUNK`].
+    Values,
     /// All shared collections are the same.
     Same,
     /// They are not: what this end offers, with its states. May take several frames.
@@ -64,6 +75,18 @@ pub enum Answer {
         /// Whether another frame follows.
         more: bool,
     },
+}
+
+/// Values in one question.
+pub const VALUES_PER_QUERY: usize = 64;
+/// Bytes of a value in one frame.
+pub const VALUE_CHUNK: usize = 256 << 10;
+
+/// Whether a value follows, and how many bytes it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ValueHeader {
+    /// Its size; none when it is lost here too.
+    pub size: Option<u64>,
 }
 
 /// A digest as it travels.

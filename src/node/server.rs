@@ -33,10 +33,11 @@ use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
 use super::Node;
+use super::client::ClientError;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
-use super::query::{Answer, Query, WireDigest};
-use crate::hash::StateHash;
+use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
+use crate::hash::{KeyHash, StateHash, ValueHash};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive,
@@ -297,8 +298,7 @@ impl<S: Store> Server<S> {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
         };
-        let named = CollectionName::new(hello.spec.name.clone());
-        let Some((name, collection)) = named.ok().and_then(|name| self.seen_by(&peer, name)) else {
+        let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
         let granted = node.access.serves(&peer, &name, hello.mode);
@@ -350,7 +350,17 @@ impl<S: Store> Server<S> {
                 }
                 answers
             }
-            Err(_) => return,
+            Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
+                match self.seen_by(&link.peer(), collection) {
+                    Some((_, collection)) => {
+                        // a peer that goes away, or a store that fails, ends the stream
+                        let _ = give_values(&collection, &wanted, send).await;
+                        return;
+                    }
+                    None => vec![Answer::Unknown],
+                }
+            }
+            Ok(Query::Values { .. }) | Err(_) => return,
         };
         let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
         if let Ok(frames) = frames {
@@ -360,20 +370,15 @@ impl<S: Store> Server<S> {
 
     /// A collection, if it exists and the peer may see it: with the same work if either is not
     /// so.
-    fn seen_by(
-        &self,
-        peer: &NodeId,
-        name: CollectionName,
-    ) -> Option<(CollectionName, Arc<Collection<S>>)> {
-        let node = self.current.node();
+    fn seen_by(&self, peer: &NodeId, name: String) -> Option<(CollectionName, Arc<Collection<S>>)> {
+        let (name, node) = (CollectionName::new(name).ok()?, self.current.node());
         let granted = node.access.grant(peer, &name) >= Grant::Read;
         let collection = node.replica.collection(&name).ok();
         collection.filter(|_| granted).map(|collection| (name, collection))
     }
 
     fn digest(&self, peer: &NodeId, name: String) -> Answer {
-        let named = CollectionName::new(name).ok();
-        let Some((_, collection)) = named.and_then(|name| self.seen_by(peer, name)) else {
+        let Some((_, collection)) = self.seen_by(peer, name) else {
             return Answer::Unknown;
         };
         match block_in_place(|| collection.digest()) {
@@ -381,6 +386,27 @@ impl<S: Store> Server<S> {
             Err(_) => Answer::Failed,
         }
     }
+}
+
+/// Values that a peer has lost: of each a header, then its bytes.
+async fn give_values<S: Store>(
+    collection: &Collection<S>,
+    wanted: &[(KeyHash, ValueHash)],
+    send: SendStream,
+) -> Result<(), ClientError> {
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&wire::encode(&Answer::Values)?).await?;
+    for (key, hash) in wanted {
+        let value = block_in_place(|| collection.value(key, hash))?;
+        let header = ValueHeader { size: value.as_ref().map(|value| value.len() as u64) };
+        writer.write_frame(&wire::encode(&header)?).await?;
+        for chunk in value.as_deref().unwrap_or_default().chunks(VALUE_CHUNK) {
+            writer.write_frame(chunk).await?;
+        }
+    }
+    let mut stream = writer.finish().await?;
+    let _ = timeout(FAREWELL, stream.delivered()).await;
+    Ok(())
 }
 
 /// Frames, and the end of the stream; a peer that does not read them is waited for no longer.

@@ -15,6 +15,7 @@ use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::draft::Evidence;
 use super::log::OpenLog;
+use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
 use super::rows::{CollectionId, Head};
 use super::snapshot::Snapshot;
@@ -114,6 +115,7 @@ pub struct Collection<S: Store> {
     pub(super) state: Mutex<State>,
     /// Counts what changed content or context since the replica was opened.
     pub(super) changes: AtomicU64,
+    pub(super) losses: Arc<Losses<S>>,
 }
 
 /// A value as a policy reads it.
@@ -203,6 +205,7 @@ impl<S: Store> Collection<S> {
                 live.tree.clone(),
                 live.head.clone(),
                 self.store.snapshot()?,
+                Arc::clone(&self.losses),
             ))
         })
     }
@@ -270,7 +273,11 @@ impl<S: Store> Collection<S> {
         self.with_live(|live| self.entry_of(live, key_hash))
     }
 
-    fn entry_of(&self, live: &mut Live, key_hash: &KeyHash) -> Result<Option<Entry>, ReplicaError> {
+    pub(super) fn entry_of(
+        &self,
+        live: &mut Live,
+        key_hash: &KeyHash,
+    ) -> Result<Option<Entry>, ReplicaError> {
         let name = &self.spec.name;
         let tree = &mut live.tree;
         let leaf = with_pages(&*self.store, self.id, name, tree, |tree| tree.get(key_hash))?;
@@ -294,6 +301,9 @@ impl<S: Store> Collection<S> {
                 .into_iter()
                 .map(|&sibling| {
                     let value = self.stored_value(&key_hash, &sibling.value_hash)?;
+                    if value.is_none() {
+                        self.losses.note(&key_hash, &sibling.value_hash);
+                    }
                     Ok(Version { sibling, value })
                 })
                 .collect::<Result<_, ReplicaError>>()?;
@@ -312,10 +322,14 @@ impl<S: Store> Collection<S> {
         key_hash: &KeyHash,
         hash: &ValueHash,
     ) -> Result<Option<Arc<[u8]>>, ReplicaError> {
-        self.stored_value(key_hash, hash)
+        let value = self.stored_value(key_hash, hash)?;
+        if value.is_none() && self.size_named(key_hash, hash)?.is_some() {
+            self.losses.note(key_hash, hash);
+        }
+        Ok(value)
     }
 
-    fn stored_value(
+    pub(super) fn stored_value(
         &self,
         key_hash: &KeyHash,
         hash: &ValueHash,
@@ -425,34 +439,5 @@ impl<S: Store> Collection<S> {
         self.snapshot()?
             .join_record(peer)
             .map_err(|error| ReplicaError::View(self.spec.name.to_string(), error))
-    }
-
-    /// Installs the bytes of a value that a sibling here names and whose bytes are lost or
-    /// damaged. No causality in that. Whether they were wanted.
-    ///
-    /// # Errors
-    /// The store failed, or the entry is damaged.
-    pub fn install_value(&self, key_hash: &KeyHash, value: &[u8]) -> Result<bool, ReplicaError> {
-        let hash = self.spec.algorithm.value_hash(value);
-        let number = {
-            let mut state = self.lock();
-            let live = state.live(&self.spec.name)?;
-            let entry = self.entry_of(live, key_hash)?;
-            let wanted =
-                entry.is_some_and(|entry| {
-                    entry.record.siblings().iter().any(|sibling| {
-                        sibling.value_hash == hash && sibling.size == value.len() as u64
-                    })
-                });
-            if !wanted || self.stored_value(key_hash, &hash)?.is_some() {
-                return Ok(false);
-            }
-            let mut batch = crate::store::Batch::default();
-            batch.put(Table::Values, &self.id.value(key_hash, &hash), value);
-            live.number = self.store.apply(batch)?;
-            live.number
-        };
-        self.store.settle(number, self.node.durability)?;
-        Ok(true)
     }
 }

@@ -14,6 +14,7 @@ use crate::types::{CollectionName, CollectionSpec};
 
 use super::ReplicaError;
 use super::collection::{Collection, Live, Node, PresentWriter, State};
+use super::lost::Losses;
 use super::pages::ReadError;
 use super::rows::{
     CollectionId, ContextSum, Head, context_sum, key_tail, read_collection, read_counter,
@@ -187,8 +188,8 @@ impl<S: Store> Collection<S> {
     ) -> Result<Self, StoreError> {
         let state = load_state(&**store, node, id, &spec)?;
         let (store, node) = (Arc::clone(store), Arc::clone(node));
-        let changes = AtomicU64::new(0);
-        Ok(Self { id, spec, store, node, state: Mutex::new(state), changes })
+        let (changes, losses) = (AtomicU64::new(0), Arc::new(Losses::new(Arc::clone(&store), id)));
+        Ok(Self { id, spec, store, node, state: Mutex::new(state), changes, losses })
     }
 
     /// Goes on with a writer, if nothing at all has happened since it was left.

@@ -36,8 +36,8 @@ pub struct CheckReport {
     pub bytes: u64,
     /// What does not fit together, as sentences; the first hundred.
     pub problems: Vec<String>,
-    /// Values whose bytes are missing or do not match: to be fetched from a peer and
-    /// [installed](Collection::install_value). No causality is lost with them.
+    /// Values whose bytes are missing or do not match, the first hundred: to be fetched from a
+    /// peer and [installed](Collection::install_value). No causality is lost with them.
     pub missing_values: Vec<(KeyHash, ValueHash)>,
 }
 
@@ -81,6 +81,9 @@ impl<S: Store> Collection<S> {
         let mut report = CheckReport::default();
         self.check_rows(&rows, &tree, &causality, &head, &mut report)
             .map_err(|error| error.of(&self.spec.name))?;
+        for (key, hash) in &report.missing_values {
+            self.losses.note(key, hash);
+        }
         Ok(report)
     }
 

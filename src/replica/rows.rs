@@ -90,6 +90,12 @@ impl CollectionId {
     }
 }
 
+/// Key and value of a row whose key names a value.
+pub(super) fn lost_value(key: &[u8]) -> Result<(KeyHash, ValueHash), CodecError> {
+    let (rest, hash) = key.split_last_chunk().ok_or(CodecError::Truncated)?;
+    Ok((KeyHash(key_tail(rest)?), ValueHash(*hash)))
+}
+
 /// The last `N` bytes of a row's key.
 pub(super) fn key_tail<const N: usize>(key: &[u8]) -> Result<[u8; N], CodecError> {
     key.last_chunk().copied().ok_or(CodecError::Truncated)

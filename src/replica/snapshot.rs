@@ -10,6 +10,7 @@ use crate::store::{Read, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
 use super::join::{parse_dot_row, read_join};
+use super::lost::Losses;
 use super::pages::{self, ReadError};
 use super::rows::{CollectionId, Head, HistoryRow, LogRow, key_tail, read_entry};
 use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
@@ -32,6 +33,7 @@ pub struct Snapshot<S: Store> {
     checked: Mutex<PagedTree>,
     head: Head,
     rows: S::Snapshot,
+    losses: Arc<Losses<S>>,
 }
 
 impl<S: Store> Snapshot<S> {
@@ -42,9 +44,10 @@ impl<S: Store> Snapshot<S> {
         tree: PagedTree,
         head: Head,
         rows: S::Snapshot,
+        losses: Arc<Losses<S>>,
     ) -> Self {
         let checked = Mutex::new(tree.clone());
-        Self { id, envelope, causality, tree, checked, head, rows }
+        Self { id, envelope, causality, tree, checked, head, rows, losses }
     }
 
     /// Hash of context and exceptions.
@@ -161,6 +164,13 @@ impl<S: Store> Snapshot<S> {
         })
     }
 
+    /// Whether a sibling of the key has the value.
+    fn names(&self, key: &KeyHash, hash: &ValueHash) -> Result<bool, ViewError> {
+        let entry = CollectionView::entry(self, key)?;
+        let mut siblings = entry.iter().flat_map(|entry| entry.record.siblings());
+        Ok(siblings.any(|sibling| sibling.value_hash == *hash))
+    }
+
     fn check(&self, key: &KeyHash, entry: &Entry) -> Result<(), ViewError> {
         let algorithm = self.envelope.algorithm();
         let leaf = self.leaf(key)?;
@@ -212,7 +222,11 @@ impl<S: Store> CollectionView for Snapshot<S> {
     fn value(&self, key: &KeyHash, hash: &ValueHash) -> Result<Option<Arc<[u8]>>, ViewError> {
         let row = self.rows.get(Table::Values, &self.id.value(key, hash));
         let row = self.checked(row.map_err(ReadError::from))?;
-        Ok(row.filter(|value| self.envelope.algorithm().value_hash(value) == *hash))
+        let value = row.filter(|value| self.envelope.algorithm().value_hash(value) == *hash);
+        if value.is_none() && self.names(key, hash)? {
+            self.losses.note(key, hash);
+        }
+        Ok(value)
     }
 
     fn has_value(&self, key: &KeyHash, hash: &ValueHash) -> Result<bool, ViewError> {

@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 
 use super::merge;
 use super::phase::Phase;
+use super::twins::Twins;
 use crate::dots::{Causality, Dot, DotSet};
-use crate::entry::Record;
+use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, TreeHash};
 use crate::merkle::{Leaf, PagedTree, Sealed};
 use crate::replica::{CollectionView, ViewError};
@@ -75,6 +76,8 @@ pub(super) struct KeyKnowledge {
     pub(super) gone: Vec<Dot>,
     /// Whether this side's state was told, or is about to be.
     pub(super) told: bool,
+    /// Whether the peer's state was asked for, because nothing is held here.
+    pub(super) asked: bool,
     /// Whether an item of the key was refused: then the key is left out by both.
     pub(super) excluded: bool,
     /// Phase that found the difference.
@@ -88,6 +91,7 @@ impl KeyKnowledge {
             theirs: Theirs::Unknown,
             gone: Vec::new(),
             told: false,
+            asked: false,
             excluded: false,
             found_by,
         }
@@ -131,13 +135,15 @@ pub(super) struct Knowledge {
     learned: BTreeMap<Dot, KeyHash>,
     /// Pages of the snapshot that were sealed at first.
     sealed: usize,
+    twins: Twins,
 }
 
 impl Knowledge {
     pub(super) fn new(kind: Overlay, view: &dyn CollectionView) -> Self {
         let tree = view.tree().clone();
         let sealed = tree.sealed_pages();
-        Self { kind, tree, keys: BTreeMap::new(), learned: BTreeMap::new(), sealed }
+        let (keys, learned) = (BTreeMap::new(), BTreeMap::new());
+        Self { kind, tree, keys, learned, sealed, twins: Twins::default() }
     }
 
     /// Keys and dots of which something is known.
@@ -170,6 +176,41 @@ impl Knowledge {
     /// Marks the key as told; says whether it was not yet.
     pub(super) fn mark_told(&mut self, key: KeyHash, found_by: Phase) -> bool {
         !std::mem::replace(&mut self.entry(key, found_by).told, true)
+    }
+
+    /// Turns what was to be told of a key of which nothing is held into a question; says whether
+    /// it was not asked yet.
+    pub(super) fn ask_instead(&mut self, key: KeyHash, found_by: Phase) -> bool {
+        let known = self.entry(key, found_by);
+        known.told = false;
+        !std::mem::replace(&mut known.asked, true)
+    }
+
+    /// Dots that stand for two puts.
+    pub(super) const fn twins(&self) -> &Twins {
+        &self.twins
+    }
+
+    /// Takes note of a dot that stands for two puts.
+    pub(super) fn note_twin(&mut self, here: (KeyHash, Sibling), there: (KeyHash, Sibling)) {
+        self.twins.note(here, there);
+    }
+
+    /// Siblings of the peer's record that are to be added here.
+    pub(super) fn news(
+        &self,
+        key: &KeyHash,
+        mine: Option<&Record>,
+        my_seen: &Causality,
+    ) -> Vec<Sibling> {
+        let theirs = self.keys.get(key).and_then(|known| known.theirs.record());
+        let mut news = merge::news(mine, my_seen, theirs);
+        let has = |record: Option<&Record>, sibling: &Sibling| {
+            record.is_some_and(|record| record.sibling(sibling.dot) == Some(sibling))
+        };
+        let winners = self.twins.winners(key);
+        news.extend(winners.filter(|winner| has(theirs, winner) && !has(mine, winner)));
+        news
     }
 
     /// Takes note of where the peer's dots stand.
@@ -207,12 +248,17 @@ impl Knowledge {
         my_seen: &Causality,
         their_seen: &PeerSeen,
     ) -> Option<Record> {
+        let mine = self.twins.settle(key, mine);
+        let mine = mine.as_deref();
         match self.keys.get(key) {
             None => mine.cloned(),
             Some(known) => {
                 let whole = match &known.theirs {
                     Theirs::Unknown => mine.cloned(),
-                    theirs => merge::merged(mine, my_seen, theirs.record(), &their_seen.causality),
+                    theirs => {
+                        let theirs = self.twins.settle(key, theirs.record());
+                        merge::merged(mine, my_seen, theirs.as_deref(), &their_seen.causality)
+                    }
                 };
                 without(whole, &known.gone)
             }

@@ -25,7 +25,7 @@ use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
-use crate::dots::Causality;
+use crate::dots::{Causality, Writer};
 use crate::hash::{Root, SessionId, StateHash, TreeHash, session_id};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
@@ -350,7 +350,7 @@ impl Session {
             Flow::Both => Outcome::Complete { certificate: None },
             Flow::Take => Outcome::Pulled { refused: Vec::new() },
             Flow::Give => Outcome::Pushed { refused: Vec::new() },
-            Flow::Compare => Outcome::Compared { differences: Vec::new() },
+            Flow::Compare => Outcome::Compared { differences: Vec::new(), truncated: false },
         }
     }
 
@@ -666,6 +666,11 @@ impl Session {
         &self.stats
     }
 
+    /// Writers whose dots stood for two puts: a clone of this node uses them too, or they lie.
+    pub fn writers_of_two(&self) -> impl Iterator<Item = Writer> {
+        self.knowledge.twins().writers()
+    }
+
     /// Adds wall time that this side's own work took, to the phase it was in.
     pub fn count_busy(&mut self, micros: u64) {
         let phase = self.phase;
@@ -688,6 +693,12 @@ impl Session {
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.control.is_empty()
+    }
+
+    /// What bounds this side of the session.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.setup.limits
     }
 
     /// The collection's name, algorithm and policy.

@@ -58,6 +58,8 @@ pub enum Outcome {
     Compared {
         /// What differs.
         differences: Vec<Difference>,
+        /// Whether a limit of one of the two ended the search: at least these differ.
+        truncated: bool,
     },
     /// At its limit of differences: applied, not joined; a fresh session goes on.
     Partial,
@@ -204,12 +206,15 @@ pub enum AbortCode {
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
-    /// One dot stands for two puts.
+    /// One dot stands for two puts, and the greater of them was refused.
     #[error(
-        "the two nodes hold different puts of one writer: a machine was copied or resumed while \
-         its node ran. Restart both nodes, and put the keys that differ again (`selfsame diff`)"
+        "the two nodes hold different puts of one writer (a machine was copied or resumed while \
+         its node ran), and the one that would stay is refused here: put its key again there"
     )]
     Clone,
+    /// Next to nothing moved for too long.
+    #[error("it went on, but slower than min_bytes_per_s allows")]
+    TooSlow,
     /// The node that opened the session may only read.
     #[error("the peer lets this node only read the collection: use --direction pull")]
     ReadOnly,

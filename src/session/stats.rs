@@ -42,6 +42,9 @@ pub struct SyncStats {
     pub sent: CompressionStats,
     /// Values received.
     pub received: CompressionStats,
+    /// Dots held here that stood for another put there (a clone or a lying writer): of each pair
+    /// the lesser put is kept as evidence where it was held.
+    pub same_dot: u64,
     /// What the planner decided, in order.
     pub plan: Vec<PlanStep>,
 }

@@ -139,6 +139,14 @@ impl Incoming {
         self.ready.retain(|update| update.key_hash != *key);
     }
 
+    /// Takes back the removal of a dot, if its key was to vanish.
+    pub(super) fn spare(&mut self, dot: Dot) {
+        self.vanishing.retain(|_, update| {
+            update.remove.retain(|&remove| remove != dot);
+            !update.remove.is_empty()
+        });
+    }
+
     fn release(&mut self, bytes: u64) {
         self.outstanding_bytes = self.outstanding_bytes.saturating_sub(bytes);
     }
@@ -243,10 +251,13 @@ impl Session {
         let mine = entry.as_ref().map(|entry| &entry.record);
         let peer = self.peer_seen()?;
         let theirs = known.theirs.record();
-        let adds = merge::news(mine, &self.ours.causality, theirs);
+        let adds = self.knowledge.news(&key, mine, &self.ours.causality);
         let mut removes: Vec<Dot> = known.gone.clone();
         if known.theirs != super::knowledge::Theirs::Unknown {
-            removes.extend(merge::dead(mine, theirs, &peer.causality));
+            let twins = self.knowledge.twins();
+            let dead = merge::dead(mine, theirs, &peer.causality);
+            // of two puts under one dot the lesser makes way when the greater is applied
+            removes.extend(dead.into_iter().filter(|&dot| twins.winning_key(dot).is_none()));
         }
         let vanishes = self.knowledge.merged(&key, mine, &self.ours.causality, peer).is_none();
         let full_key = known.key.clone();

@@ -306,6 +306,13 @@ impl Session {
                             bytes += state.values.iter().map(|(_, v)| v.0.len()).sum::<usize>();
                             held.push(state);
                         }
+                        None if self.flow == Flow::Both => {
+                            // what the peer holds may be dead, and then has to be named (rule D6)
+                            if self.knowledge.ask_instead(key, phase) {
+                                self.stats.phase(phase).keys_found += 1;
+                                ask.push(key);
+                            }
+                        }
                         None => absent.push(key),
                     }
                 }
@@ -374,7 +381,7 @@ impl Session {
         if !self.room_for(&key_hash) || !self.room_for_bytes(&key, &record) {
             return Ok(());
         }
-        self.check_dots(&key_hash, &record, view)?;
+        let touched = self.note_twins(&key_hash, &record, view)?;
         self.count_found(&key_hash, found_by);
         self.knowledge.learn_dots(key_hash, &record);
         let known = self.knowledge.entry(key_hash, found_by);
@@ -392,27 +399,38 @@ impl Session {
         }
         self.learned(key_hash, found_by, view, now_ms)?;
         self.incoming.forget_inline();
+        let peer = Arc::clone(self.peer_seen()?);
+        for own in touched {
+            self.knowledge.refresh(&own, view, &peer)?;
+            // what is held here under the dot is news to the peer
+            self.tell(own, found_by);
+        }
         Ok(())
     }
 
-    /// A dot that is held here must stand for the same put there: else each side would take its
-    /// own for seen and dead at the other, and both would go.
-    fn check_dots(
-        &self,
+    /// A dot that is held here and stands for another put there: the greater of the two stays
+    /// (rule D7). Else each side would take its own for seen and dead at the other, and both would
+    /// go.
+    fn note_twins(
+        &mut self,
         key: &KeyHash,
         record: &Record,
         view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<KeyHash>, Failure> {
+        let mut touched = Vec::new();
         if self.flow == Flow::Compare {
-            return Ok(());
+            return Ok(touched);
         }
-        for sibling in record.siblings() {
+        for &sibling in record.siblings() {
             let own = self.own_sibling(sibling.dot, view)?;
-            if own.is_some_and(|own| own != (*key, *sibling)) {
-                return Err(Failure::Ours(AbortCode::Clone));
+            if let Some(own) = own.filter(|own| *own != (*key, sibling)) {
+                self.knowledge.note_twin(own, (*key, sibling));
+                self.incoming.spare(sibling.dot);
+                self.stats.same_dot = self.knowledge.twins().count();
+                touched.push(own.0);
             }
         }
-        Ok(())
+        Ok(touched)
     }
 
     fn peer_lacks(
@@ -421,7 +439,7 @@ impl Session {
         found_by: Phase,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        if self.flow == Flow::Give {
+        if matches!(self.flow, Flow::Give | Flow::Both) {
             return Err(protocol());
         }
         if !self.room_for(&key) {
@@ -512,10 +530,10 @@ impl Session {
                 if merged == theirs {
                     return Ok(());
                 }
-                let adds = merged
-                    .iter()
-                    .flat_map(Record::siblings)
-                    .any(|sibling| theirs.as_ref().is_none_or(|theirs| !theirs.holds(sibling.dot)));
+                let adds = merged.iter().flat_map(Record::siblings).any(|sibling| {
+                    let there = theirs.as_ref().and_then(|theirs| theirs.sibling(sibling.dot));
+                    there != Some(sibling)
+                });
                 if adds {
                     self.tell(key, found_by);
                     return Ok(());
@@ -525,6 +543,7 @@ impl Session {
                     .flat_map(Record::siblings)
                     .map(|sibling| sibling.dot)
                     .filter(|&dot| merged.as_ref().is_none_or(|merged| !merged.holds(dot)))
+                    .filter(|&dot| self.knowledge.twins().winning_key(dot).is_none())
                     .collect();
                 self.name_removed(&dead);
                 Ok(())

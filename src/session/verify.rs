@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::knowledge::Theirs;
 use super::machine::{Flow, Session, Turn};
-use super::merge;
 use super::message::{Bytes, FreeMessage, Ready};
 use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
 use super::turn::protocol;
@@ -85,10 +85,9 @@ impl Session {
         if !self.takes() {
             return Ok(());
         }
-        let Some(known) = self.knowledge.get(&key) else { return Ok(()) };
         let entry = view.entry(&key)?;
         let mine = entry.as_ref().map(|entry| &entry.record);
-        let news = merge::news(mine, &self.ours.causality, known.theirs.record());
+        let news = self.knowledge.news(&key, mine, &self.ours.causality);
         let limits = &self.setup.limits;
         let peer = self.peer_seen()?;
         let merged = self.knowledge.merged(&key, mine, &self.ours.causality, peer);
@@ -153,6 +152,10 @@ impl Session {
     }
 
     fn leave_out(&mut self, key: KeyHash, view: &dyn CollectionView) -> Result<(), Failure> {
+        if self.knowledge.twins().touch(&key) {
+            // the lesser put cannot make way for one that is refused
+            return Err(Failure::Ours(AbortCode::Clone));
+        }
         let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.entry(key, self.phase).excluded = true;
         self.incoming.forget(&key);
@@ -186,7 +189,7 @@ impl Session {
         }
         if self.flow == Flow::Compare {
             let differences = self.differences(view)?;
-            self.outcome = Some(Outcome::Compared { differences });
+            self.outcome = Some(Outcome::Compared { differences, truncated: self.partial });
             return Ok(());
         }
         self.brake()?;
@@ -293,13 +296,11 @@ impl Session {
     }
 
     fn merged_holds(&self, dot: Dot, view: &dyn CollectionView) -> Result<bool, Failure> {
-        let key = match view.key_of(dot)? {
-            Some(key) => key,
-            None => match self.knowledge.learned_key(dot) {
-                Some(key) => key,
-                None => return Ok(false),
-            },
+        let key = match self.knowledge.twins().winning_key(dot) {
+            Some(key) => Some(key),
+            None => view.key_of(dot)?.or_else(|| self.knowledge.learned_key(dot)),
         };
+        let Some(key) = key else { return Ok(false) };
         let entry = view.entry(&key)?;
         let mine = entry.as_ref().map(|entry| &entry.record);
         let merged = self.knowledge.merged(&key, mine, &self.ours.causality, self.peer_seen()?);
@@ -433,6 +434,10 @@ impl Session {
         let peer = self.peer_seen()?;
         let mut differences = Vec::new();
         for (key_hash, known) in self.knowledge.iter() {
+            if self.partial && known.theirs == Theirs::Unknown {
+                // the peer had no room left to say what it holds
+                continue;
+            }
             let entry = view.entry(key_hash)?;
             let here = entry.as_ref().map(|entry| entry.record.clone());
             let there = known.theirs.record().cloned();

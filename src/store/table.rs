@@ -30,11 +30,13 @@ pub enum Table {
     Joins = 11,
     /// Collection id, number -> a sibling that lost against another under the same dot.
     Evidence = 12,
+    /// Collection id, key hash, value hash -> nothing: values whose bytes were found lost.
+    Lost = 13,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Meta,
         Self::Collections,
         Self::Heads,
@@ -47,6 +49,7 @@ impl Table {
         Self::History,
         Self::Joins,
         Self::Evidence,
+        Self::Lost,
     ];
 
     /// Number on disk, never reused for another table.

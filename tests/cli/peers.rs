@@ -56,7 +56,17 @@ fn more_differences_than_a_session_takes_are_not_passed_off_as_all() {
     write(&b.data().join("config.toml"), "[limits]\nmax_session_entries = 10\n");
     let listening = a.listen(&[&b]);
     let diff = b.run(["diff", "c", "--peer", &listening.peer]).ended(1).said("these are not all");
-    assert!(diff.text().lines().count() < 55);
+    let shown = diff.text().lines().count();
+    assert!(shown < 55 && diff.stderr.contains(&format!("at least {shown} differences")));
+    let cut = b.run(["diff", "c", "--json", "--peer", &listening.peer]).ended(1).lines();
+    let (last, keys) = cut.split_last().unwrap();
+    assert_eq!((&last["truncated"], &last["at_least"]), (&true.into(), &keys.len().into()));
+    // the lower limit is the peer's
+    let from_a = b.listen(&[&a]);
+    drop(listening);
+    a.run(["diff", "c", "--peer", &from_a.peer]).ended(1).said("these are not all");
+    drop(from_a);
+    let listening = a.listen(&[&b]);
     let done = b.run(["sync", "c", "--json", "--peer", &listening.peer]).ended(0).json();
     assert!(done["sessions"].as_u64() > Some(1));
     b.run(["diff", "c", "--peer", &listening.peer]).ended(0);

@@ -18,6 +18,13 @@ pub(in crate::node) const INVITES: &str = "invites.toml";
 /// Held while one of the two is changed.
 pub(in crate::node) const LOCK: &str = "peers.lock";
 
+/// By which a changed file is told from the same one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::node) struct Mark {
+    modified: SystemTime,
+    length: u64,
+}
+
 /// The peer book and the open invitations of a data folder.
 ///
 /// Needs no open store: it may be used beside a process that has the folder open.
@@ -77,9 +84,9 @@ impl PeerFiles {
 
     /// By which a changed peer book is told from the same one, without reading it: none while
     /// there is no file.
-    pub(in crate::node) fn mark(&self) -> Option<(SystemTime, u64)> {
+    pub(in crate::node) fn mark(&self) -> Option<Mark> {
         let metadata = fs::metadata(self.peers_path()).ok()?;
-        Some((metadata.modified().ok()?, metadata.len()))
+        Some(Mark { modified: metadata.modified().ok()?, length: metadata.len() })
     }
 
     /// Keeps other processes from changing the files until it is dropped.

@@ -1,0 +1,148 @@
+//! Values whose bytes were found to be missing or damaged: fetched again by their hash from
+//! whoever has them (rule D10). No causality in that.
+
+use std::collections::BTreeSet;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::hash::{KeyHash, ValueHash};
+use crate::store::{Batch, Read, Store, Table};
+
+use super::ReplicaError;
+use super::collection::Collection;
+use super::pages::ReadError;
+use super::rows::{CollectionId, lost_value};
+
+/// Losses of one opening that are remembered, so that none is written down twice.
+const REMEMBERED: usize = 65_536;
+/// Rows looked at together.
+const CHUNK: usize = 1_024;
+
+/// A value that a sibling here names and whose bytes cannot be read here.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct LostValue {
+    /// Hash of its key.
+    pub key: KeyHash,
+    /// Its hash.
+    pub hash: ValueHash,
+    /// Its size.
+    pub size: u64,
+}
+
+/// Writes down what is found lost, whoever reads.
+pub(super) struct Losses<S: Store> {
+    store: Arc<S>,
+    id: CollectionId,
+    noted: Mutex<BTreeSet<(KeyHash, ValueHash)>>,
+}
+
+impl<S: Store> Losses<S> {
+    pub(super) fn new(store: Arc<S>, id: CollectionId) -> Self {
+        Self { store, id, noted: Mutex::default() }
+    }
+
+    /// Takes note of a value. Only an aid: what cannot be written down is found again.
+    pub(super) fn note(&self, key: &KeyHash, hash: &ValueHash) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.len() < REMEMBERED && noted.insert((*key, *hash)) {
+            let mut batch = Batch::default();
+            batch.put(Table::Lost, &self.id.value(key, hash), &[]);
+            let _ = self.store.apply(batch);
+        }
+    }
+
+    fn forget(&self, key: &KeyHash, hash: &ValueHash) {
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.remove(&(*key, *hash));
+    }
+}
+
+impl<S: Store> Collection<S> {
+    /// Values that siblings here name and whose bytes were found lost, by any read so far; at
+    /// most `limit`. Those that nothing names any more are forgotten.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn lost_values(&self, limit: usize) -> Result<Vec<LostValue>, ReplicaError> {
+        let mut lost = Vec::new();
+        let mut last: Option<Box<[u8]>> = None;
+        while lost.len() < limit {
+            let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.store.scan_keys(Table::Lost, &self.id.prefix(), start, CHUNK)?;
+            let Some(end) = rows.last() else { break };
+            last = Some(end.clone());
+            let mut over = Batch::default();
+            for row in &rows {
+                let found = lost_value(row)
+                    .map_err(|error| ReadError::row("a lost value's row", &error).of(self.name()));
+                match self.still_lost(found?)? {
+                    Some(value) if lost.len() < limit => lost.push(value),
+                    Some(_) => {}
+                    None => over.remove(Table::Lost, row),
+                }
+            }
+            if !over.is_empty() {
+                self.store.apply(over)?;
+            }
+        }
+        Ok(lost)
+    }
+
+    /// The size of a value, if a sibling of the key names it.
+    pub(super) fn size_named(
+        &self,
+        key: &KeyHash,
+        hash: &ValueHash,
+    ) -> Result<Option<u64>, ReplicaError> {
+        self.with_live(|live| {
+            let entry = self.entry_of(live, key)?;
+            let siblings = entry.iter().flat_map(|entry| entry.record.siblings());
+            let mut named = siblings.filter(|sibling| sibling.value_hash == *hash);
+            Ok(named.next().map(|sibling| sibling.size))
+        })
+    }
+
+    fn still_lost(
+        &self,
+        (key, hash): (KeyHash, ValueHash),
+    ) -> Result<Option<LostValue>, ReplicaError> {
+        let named = self.size_named(&key, &hash)?;
+        let Some(size) = named else {
+            self.losses.forget(&key, &hash);
+            return Ok(None);
+        };
+        let here = self.stored_value(&key, &hash)?.is_some();
+        Ok((!here).then_some(LostValue { key, hash, size }))
+    }
+
+    /// Installs the bytes of a value that a sibling here names and whose bytes are lost or
+    /// damaged. No causality in that. Whether they were wanted.
+    ///
+    /// # Errors
+    /// The store failed, or the entry is damaged.
+    pub fn install_value(&self, key_hash: &KeyHash, value: &[u8]) -> Result<bool, ReplicaError> {
+        let hash = self.spec.algorithm.value_hash(value);
+        let number = {
+            let mut state = self.lock();
+            let live = state.live(&self.spec.name)?;
+            let entry = self.entry_of(live, key_hash)?;
+            let wanted =
+                entry.is_some_and(|entry| {
+                    entry.record.siblings().iter().any(|sibling| {
+                        sibling.value_hash == hash && sibling.size == value.len() as u64
+                    })
+                });
+            if !wanted || self.stored_value(key_hash, &hash)?.is_some() {
+                return Ok(false);
+            }
+            let mut batch = Batch::default();
+            batch.put(Table::Values, &self.id.value(key_hash, &hash), value);
+            batch.remove(Table::Lost, &self.id.value(key_hash, &hash));
+            live.number = self.store.apply(batch)?;
+            live.number
+        };
+        self.losses.forget(key_hash, &hash);
+        self.store.settle(number, self.node.durability)?;
+        Ok(true)
+    }
+}
