@@ -45,13 +45,13 @@ pub(super) struct Listen {
 }
 
 /// How many nodes may connect.
-fn admitted(access: &Access) -> u64 {
+pub(super) fn admitted(access: &Access) -> u64 {
     let mut ids = access.allowed();
     ids.extend(access.book().peers.iter().map(|peer| peer.id));
     ids.len() as u64
 }
 
-fn node_id(text: &str) -> Result<NodeId, IdentityError> {
+pub(super) fn node_id(text: &str) -> Result<NodeId, IdentityError> {
     parse_node_id(text)
 }
 

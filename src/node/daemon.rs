@@ -20,6 +20,7 @@
 //! }
 //! ```
 
+mod files;
 mod report;
 mod run;
 
@@ -30,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{broadcast, mpsc, watch};
 
+pub use self::files::{ConfigFiles, Reloaded};
 use self::run::{Input, listener, run};
 use super::Node;
 use super::config::Config;

@@ -44,6 +44,8 @@ const FIRST_BYTES: u64 = 1 << 20;
 /// Bounds of the time after which a peer may try again.
 const SOONEST_RETRY_MS: u64 = 200;
 const LATEST_RETRY_MS: u64 = 10_000;
+/// Digits of an id in a log.
+const SHOWN_DIGITS: usize = 16;
 /// Sessions of one pair that may overlap: one that ends, and the next.
 const OVERLAPPING: usize = 2;
 
@@ -411,6 +413,7 @@ impl Place {
 
     fn tell(&self, end: Option<SessionEnd>) -> Option<SessionEnd> {
         if let Some(end) = &end {
+            log(end);
             let _ = self.manager.0.events.send(SessionEvent::Ended(end.clone()));
         }
         end
@@ -421,6 +424,24 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.not_begun("it was dropped before its end");
     }
+}
+
+/// A line for people who read logs.
+fn log(end: &SessionEnd) {
+    let SessionEnd { collection, outcome, cause, bytes_sent, bytes_received, .. } = end;
+    let peer = end.peer.get(..SHOWN_DIGITS).unwrap_or(&end.peer);
+    tracing::info!(
+        peer,
+        collection,
+        outcome,
+        cause,
+        changed_here = end.changed_here,
+        changed_there = end.changed_there,
+        bytes_sent,
+        bytes_received,
+        ms = end.elapsed_ms,
+        "session"
+    );
 }
 
 fn ending(running: &Running) -> SessionEnd {
@@ -512,7 +533,7 @@ mod tests {
         let end = place.ended(&report).unwrap();
         assert!(end.cause.as_deref().unwrap().contains("session_ms"), "{end:?}");
         assert_eq!((manager.counters().too_slow, manager.counters().failed), (1, 1));
-        assert_eq!(manager.recent(), [end.clone()]);
+        assert_eq!(manager.recent(), std::slice::from_ref(&end));
         assert!(matches!(events.try_recv(), Ok(SessionEvent::Started(_))));
         assert_eq!(events.try_recv().unwrap(), SessionEvent::Ended(end));
     }

@@ -297,12 +297,14 @@ proptest! {
 
 fn answer(schedule: &mut Schedule, now: u64, action: Action, how: u8) {
     match action {
-        Action::Dial(peer) if how % 2 == 0 => {
+        Action::Dial(peer) if how.is_multiple_of(2) => {
             schedule.dialled(now, peer, None);
             schedule.connected(now, peer);
         }
         Action::Dial(peer) => schedule.dialled(now, peer, Some("no".to_owned())),
-        Action::Compare(peer) if how % 3 == 0 => schedule.compared(now, peer, &same(&["c"])),
+        Action::Compare(peer) if how.is_multiple_of(3) => {
+            schedule.compared(now, peer, &same(&["c"]))
+        }
         Action::Compare(peer) if how % 3 == 1 => {
             schedule.compared(now, peer, &unequal("c", how, how / 2));
         }
