@@ -1,5 +1,6 @@
 //! Puts into the store on disk, beside what the disk itself can do: a loop of writes of the same
-//! size with a sync each. Prints puts a second and ratios; each figure is the best of three runs.
+//! size with a sync each. Prints puts a second and ratios, each the best of three runs, and the CPU
+//! time of all threads for a put, over all runs.
 //!
 //! `cargo bench --bench store`, or `cargo bench --bench store -- periodic` for some of it.
 #![allow(clippy::unwrap_used, clippy::panic)]
@@ -21,6 +22,9 @@ const ROW_BYTES: usize = 1_400;
 const RUNS: usize = 3;
 const SPAN: Duration = Duration::from_millis(1_500);
 
+/// Puts made so far.
+static PUTS: AtomicU64 = AtomicU64::new(0);
+
 fn collection<S: Store>(store: S, durability: Durability) -> Arc<Collection<S>> {
     let options = ReplicaOptions { durability, ..ReplicaOptions::default() };
     let random = Box::new(rand::random::<u64>);
@@ -36,6 +40,15 @@ fn embedded(folder: &Path) -> EmbeddedStore {
 
 fn best(run: impl Fn() -> f64) -> f64 {
     (0..RUNS).map(|_| run()).fold(0.0, f64::max)
+}
+
+/// CPU time of all threads so far, where the system tells.
+fn cpu() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // what follows the name, which may hold anything; the clock of these figures has 100 ticks
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks = |at: usize| rest.split_whitespace().nth(at)?.parse::<u64>().ok();
+    Some(Duration::from_millis(10 * (ticks(11)? + ticks(12)?)))
 }
 
 /// Events a second.
@@ -65,6 +78,7 @@ fn put<S: Store>(collection: &Collection<S>, number: u64) {
     let mut value = [0; VALUE_BYTES];
     value[..8].copy_from_slice(&number.to_le_bytes());
     collection.put(&key, value, number).unwrap();
+    PUTS.fetch_add(1, Ordering::Relaxed);
 }
 
 fn single(durability: Durability) -> f64 {
@@ -106,6 +120,7 @@ fn imported() -> f64 {
                 (key, Arc::from([number as u8; VALUE_BYTES].as_slice()))
             });
             collection.import(entries, round).unwrap();
+            PUTS.fetch_add(batch, Ordering::Relaxed);
         })
 }
 
@@ -123,8 +138,14 @@ fn main() {
     ];
     for (name, figure) in figures {
         if picked.as_ref().is_none_or(|word| name.contains(word.as_str())) {
+            let (begun, puts) = (cpu(), PUTS.load(Ordering::Relaxed));
             let rate = best(figure);
-            println!("{name}: {rate:.0} puts/s, {:.2} of the disk", rate / disk);
+            let puts = PUTS.load(Ordering::Relaxed) - puts;
+            let cost = cpu().zip(begun).map_or(f64::NAN, |(end, begun)| {
+                (end - begun).as_secs_f64() * 1e6 / puts.max(1) as f64
+            });
+            let share = rate / disk;
+            println!("{name}: {rate:.0} puts/s, {share:.2} of the disk, {cost:.1} us CPU a put");
         }
     }
 }

@@ -35,8 +35,10 @@ mod apply;
 mod collection;
 mod commit;
 mod draft;
+mod group;
 mod history;
 mod join;
+mod list;
 mod log;
 mod lost;
 mod open;
@@ -50,6 +52,7 @@ mod view;
 
 pub use collection::{Collection, PresentWriter, Reading, Version};
 pub use draft::Evidence;
+pub use list::DamagedRow;
 pub use lost::LostValue;
 pub use open::{Random, Replica, ReplicaOptions};
 pub use put::Imported;
@@ -106,6 +109,19 @@ pub enum ReplicaError {
     /// There is no collection of this name.
     #[error("there is no collection {0}: create it first")]
     UnknownCollection(String),
+    /// There is none that can be read, and a row of the list of collections has no name.
+    #[error(
+        "there is no collection {0} that can be read, but the list of collections has a damaged \
+         row without a name: if it was this one's, recover it"
+    )]
+    PerhapsDamaged(String),
+    /// The row is damaged, and no rows of a collection have a root that goes with the name.
+    #[error(
+        "collection {0} cannot be found again: its row in the list of collections is damaged, and \
+         nothing that is left has a root of that name. Restore a backup, or make a new node and \
+         take the collection from a peer; the other collections can be used as before"
+    )]
+    LostRow(String),
     /// The collection exists and behaves otherwise.
     #[error(
         "collection {name} exists with {found}, not with {asked}: choose another name, or the \

@@ -71,6 +71,7 @@ mod machine;
 mod memory;
 pub mod merge;
 pub mod message;
+mod opening;
 mod outcome;
 mod phase;
 pub mod plan;

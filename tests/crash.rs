@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use selfsame::hash::HashAlgorithm;
-use selfsame::replica::{Collection, Replica};
-use selfsame::store::{EmbeddedOptions, EmbeddedStore};
+use selfsame::replica::{Collection, Replica, ReplicaOptions};
+use selfsame::store::{Durability, EmbeddedOptions, EmbeddedStore};
 use selfsame::types::Key;
 use support::{options, random, spec};
 
@@ -23,9 +23,15 @@ const ROUNDS: u64 = 6;
 const WRITERS: u64 = 2;
 const KEYS: u64 = 20;
 
+/// The death of the process takes back nothing that was acknowledged, in any mode.
+fn durability(round: u64) -> Durability {
+    [Durability::Always, Durability::Periodic, Durability::Never][round as usize % 3]
+}
+
 fn open(folder: &Path, seed: u64) -> Arc<Collection<EmbeddedStore>> {
     let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();
-    let replica = Replica::open(store, options(8), random(seed)).unwrap();
+    let options = ReplicaOptions { durability: durability(seed), ..options(8) };
+    let replica = Replica::open(store, options, random(seed)).unwrap();
     replica.create_collection(spec(HashAlgorithm::Blake3)).unwrap()
 }
 

@@ -18,7 +18,8 @@ use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError};
 use selfsame::session::message::{
     Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
-    Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix, WireSpec,
+    OpeningPart, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix,
+    WireSpec,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, Tally,
@@ -70,6 +71,7 @@ impl Claim {
             totals: self.totals,
             causality: WireCausality::new(&self.causality, None),
             above: self.above.as_ref().map(WireDots::from),
+            parts: 0,
         }
     }
 
@@ -746,6 +748,73 @@ fn a_context_over_the_limits_is_refused_before_it_is_built() {
         victim.turn(TurnMessage::Opening(claim.opening()));
         victim.ended_by(AbortCode::Limit);
     }
+}
+
+/// What becomes of an opening that comes in these parts.
+fn opened_in(limits: Limits, claim: &Claim, announced: u32, parts: Vec<OpeningPart>) -> Victim {
+    let node = node_with(1, limits);
+    let mut victim = Victim::greeted(node, &hello(&node_with(1, Limits::default()), claim));
+    let causality = WireCausality::Whole { pairs: Vec::new(), exceptions: WireDots::default() };
+    let above = Some(WireDots::default());
+    let (tree, totals) = (claim.tree, claim.totals);
+    let opening = Opening { tree, totals, causality, above, parts: announced };
+    victim.turn(TurnMessage::Opening(opening));
+    for part in parts {
+        victim.hear(&Message::OpeningPart(part));
+    }
+    victim
+}
+
+#[test]
+fn an_opening_in_parts_is_bounded_ordered_and_without_repeats() {
+    let pair = |id| (Writer::new(id).unwrap(), 1);
+    let pairs = |ids: &[u64]| OpeningPart::Pairs(ids.iter().map(|&id| pair(id)).collect());
+    let dots = |ids: &[u64]| {
+        WireDots::from(&ids.iter().map(|&id| Dot::new(7, id).unwrap()).collect::<DotSet>())
+    };
+    let exceptions = |ids: &[u64]| OpeningPart::Exceptions(dots(ids));
+    let above = |ids: &[u64]| OpeningPart::Above(dots(ids));
+    let few = Limits { max_writers: 3, max_exceptions: 3, ..Limits::default() };
+    let mut claim = Claim::empty(Mode::Both);
+    let dead: DotSet = [5, 9].iter().map(|&id| Dot::new(7, id).unwrap()).collect();
+    claim.causality = Causality::new((1..=3).map(pair), dead, &DotSet::default());
+
+    // as it should be, in more parts than would be needed
+    let parts = vec![pairs(&[1, 2]), pairs(&[3]), exceptions(&[5]), exceptions(&[9])];
+    let victim = opened_in(few.clone(), &claim, 4, parts);
+    assert_eq!(victim.outcome(), None);
+
+    let bad = [
+        (5, vec![], AbortCode::Limit), // more parts than the limits can fill
+        (u32::MAX, vec![], AbortCode::Limit),
+        (2, vec![pairs(&[1, 2]), pairs(&[3, 4])], AbortCode::Limit),
+        (2, vec![exceptions(&[3, 5]), exceptions(&[7, 9])], AbortCode::Limit),
+        (2, vec![pairs(&[1, 2]), pairs(&[2, 3])], AbortCode::Protocol),
+        (2, vec![pairs(&[2, 3]), pairs(&[1])], AbortCode::Protocol),
+        (2, vec![pairs(&[1]), pairs(&[])], AbortCode::Protocol),
+        (2, vec![exceptions(&[5]), exceptions(&[5, 9])], AbortCode::Protocol),
+        (2, vec![exceptions(&[5]), pairs(&[1])], AbortCode::Protocol),
+        (2, vec![above(&[5]), exceptions(&[5])], AbortCode::Protocol),
+        (2, vec![above(&[5]), above(&[4])], AbortCode::Protocol),
+        (1, vec![OpeningPart::Gone(vec![pair(1).0])], AbortCode::Protocol),
+        // one more than announced, or one less and then a turn
+        (
+            3,
+            vec![pairs(&[1, 2, 3]), exceptions(&[5]), exceptions(&[9]), above(&[9])],
+            AbortCode::Protocol,
+        ),
+        // other pairs than those of the hello
+        (2, vec![pairs(&[1, 2]), exceptions(&[5, 9])], AbortCode::Lie),
+    ];
+    for (announced, parts, code) in bad {
+        let what = format!("{announced} parts: {parts:?}");
+        let victim = opened_in(few.clone(), &claim, announced, parts);
+        let failed = Some(&Outcome::Failed(Failure::Ours(code)));
+        assert_eq!(victim.outcome(), failed, "{what}");
+    }
+    let mut victim = opened_in(few, &claim, 4, vec![pairs(&[1, 2, 3])]);
+    victim.end_turn(claim.tree, false);
+    victim.ended_by(AbortCode::Protocol);
 }
 
 #[test]

@@ -10,9 +10,11 @@ use std::sync::Arc;
 
 use selfsame::dots::{Causality, Dot, DotSet};
 use selfsame::hash::HashAlgorithm;
-use selfsame::replica::{Collection, CollectionView, JoinRecord, JoinRequest, Replica};
+use selfsame::replica::{
+    Collection, CollectionView, JoinRecord, JoinRequest, Replica, ReplicaError,
+};
 use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
-use selfsame::types::{Key, NodeId};
+use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 use support::{key, options, random, spec};
 
 const NOW: u64 = 1_000_000;
@@ -108,6 +110,129 @@ fn no_row_of_any_table_can_make_a_replica_panic() {
     }
 }
 
+fn named(name: &str, algorithm: HashAlgorithm, policy: Policy) -> CollectionSpec {
+    CollectionSpec { name: CollectionName::new(name).unwrap(), algorithm, policy }
+}
+
+/// Three collections of other settings each, with ten entries.
+fn three() -> (Shared, Vec<CollectionSpec>) {
+    let store = Shared::default();
+    let replica = Replica::open(Arc::clone(&store), options(4), random(1)).unwrap();
+    let specs = vec![
+        named("first", HashAlgorithm::Blake3, Policy::Lww),
+        named("second", HashAlgorithm::Sha256, Policy::Siblings),
+        named("third", HashAlgorithm::Blake3, Policy::Siblings),
+    ];
+    for spec in &specs {
+        let collection = replica.create_collection(spec.clone()).unwrap();
+        for number in 0..10 {
+            collection.put(&key(number), spec.name.as_bytes(), NOW).unwrap();
+        }
+    }
+    (store, specs)
+}
+
+fn reopened(store: &Shared) -> Replica<Shared> {
+    Replica::open(Arc::clone(store), options(4), random(2)).unwrap()
+}
+
+fn write_row(store: &Shared, table: Table, key: &[u8], value: Option<&[u8]>) {
+    let mut batch = Batch::default();
+    match value {
+        Some(value) => batch.put(table, key, value),
+        None => batch.remove(table, key),
+    }
+    store.commit(batch, Durability::Always).unwrap();
+}
+
+#[test]
+fn a_damaged_row_in_the_list_of_collections_stops_only_its_own_and_is_written_again() {
+    let (_, specs) = three();
+    for lost in &specs {
+        for nonsense in [&b""[..], b"x", &[1; 14], &[255; 300]] {
+            let (store, _) = three();
+            let row = store.get(Table::Collections, lost.name.as_bytes()).unwrap().unwrap();
+            let before = reopened(&store).collection(&lost.name).unwrap().root().unwrap();
+            write_row(&store, Table::Collections, lost.name.as_bytes(), Some(nonsense));
+            let replica = reopened(&store);
+            for other in specs.iter().filter(|other| other.name != lost.name) {
+                let collection = replica.collection(&other.name).unwrap();
+                collection.put(&key(1), *b"goes on", NOW + 1).unwrap();
+                assert!(collection.check().unwrap().is_sound());
+            }
+            let rows = replica.damaged_rows();
+            assert_eq!((rows.len(), rows[0].name.as_ref()), (1, Some(&lost.name)));
+            for refused in [replica.collection(&lost.name), replica.create_collection(lost.clone())]
+            {
+                let Err(error) = refused else { panic!("it can be used") };
+                assert!(matches!(error, ReplicaError::Damaged { .. }), "{error}");
+                assert!(error.to_string().contains(lost.name.as_str()), "{error}");
+            }
+            // a new one does not get the number of the one that cannot be read
+            let new = named("new", HashAlgorithm::Blake3, Policy::Lww);
+            let new = replica.create_collection(new).unwrap();
+            assert_eq!(new.totals().unwrap().entries, 0);
+            new.put(&key(1), *b"new", NOW).unwrap();
+
+            let collection = replica.recover_row(&lost.name).unwrap();
+            assert_eq!((collection.spec(), collection.root().unwrap()), (lost, before));
+            assert!(collection.check().unwrap().is_sound());
+            assert!(replica.damaged_rows().is_empty());
+            let again = store.get(Table::Collections, lost.name.as_bytes()).unwrap().unwrap();
+            assert_eq!(again, row);
+            let replica = reopened(&store);
+            assert!(replica.damaged_rows().is_empty());
+            assert!(replica.collection(&lost.name).unwrap().check().unwrap().is_sound());
+        }
+    }
+}
+
+#[test]
+fn a_collection_whose_name_is_damaged_is_found_by_whoever_names_it() {
+    let (store, specs) = three();
+    let lost = &specs[1];
+    let row = store.get(Table::Collections, lost.name.as_bytes()).unwrap().unwrap();
+    for value in [&row[..], b"and the rest too"] {
+        write_row(&store, Table::Collections, lost.name.as_bytes(), None);
+        write_row(&store, Table::Collections, b"\xff\xfe", Some(value));
+        let replica = reopened(&store);
+        assert_eq!(replica.collections().len(), 2);
+        assert_eq!(replica.damaged_rows()[0].name, None);
+        for name in [lost.name.clone(), CollectionName::new("another").unwrap()] {
+            let Err(error) = replica.collection(&name) else { panic!("it can be used") };
+            assert!(matches!(error, ReplicaError::PerhapsDamaged(_)), "{error}");
+        }
+        let Err(error) = replica.recover_row(&CollectionName::new("another").unwrap()) else {
+            panic!("another name has another root")
+        };
+        assert!(matches!(error, ReplicaError::LostRow(_)), "{error}");
+        let collection = replica.recover_row(&lost.name).unwrap();
+        assert!(collection.check().unwrap().is_sound());
+        assert_eq!((collection.spec(), collection.totals().unwrap().entries), (lost, 10));
+        assert!(reopened(&store).damaged_rows().is_empty());
+    }
+}
+
+#[test]
+fn a_row_of_which_nothing_is_left_is_named_and_the_others_go_on() {
+    let (store, specs) = three();
+    write_row(&store, Table::Collections, b"first", Some(b"rot"));
+    overwrite(&store, Table::Pages, b"rot");
+    let replica = reopened(&store);
+    let Err(error) = replica.recover_row(&specs[0].name) else { panic!("from what?") };
+    assert!(matches!(error, ReplicaError::LostRow(_)), "{error}");
+    replica.collection(&specs[1].name).unwrap().recover().unwrap();
+    assert_eq!(replica.damaged_rows().len(), 1);
+    // two rows with one number
+    let (store, specs) = three();
+    let row = store.get(Table::Collections, b"first").unwrap().unwrap();
+    write_row(&store, Table::Collections, b"second", Some(&row));
+    let replica = reopened(&store);
+    assert!(replica.collection(&specs[0].name).unwrap().check().unwrap().is_sound());
+    assert_eq!(replica.damaged_rows()[0].name.as_ref(), Some(&specs[1].name));
+    assert_eq!(replica.recover_row(&specs[1].name).unwrap().spec(), &specs[1]);
+}
+
 #[test]
 fn a_log_row_at_the_end_of_all_numbers_survives_no_recovery() {
     let (store, collection) = filled();
@@ -122,7 +247,7 @@ fn a_log_row_at_the_end_of_all_numbers_survives_no_recovery() {
     assert!(collection.check().unwrap().is_sound());
 }
 
-/// A store that counts the rows that scans return.
+/// A store that counts the rows that scans return, of it and of its snapshots.
 mod counting {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -130,15 +255,22 @@ mod counting {
 
     use super::*;
 
-    #[derive(Default)]
-    pub(super) struct Counting {
-        store: MemoryStore,
-        pub(super) rows: AtomicUsize,
+    #[derive(Clone, Default)]
+    pub(super) struct Counting<R = MemoryStore> {
+        rows: R,
+        read: Arc<AtomicUsize>,
     }
 
-    impl Read for Counting {
+    impl<R> Counting<R> {
+        /// Rows read since this was asked last.
+        pub(super) fn read(&self) -> usize {
+            self.read.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    impl<R: Read> Read for Counting<R> {
         fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-            self.store.get(table, key)
+            self.rows.get(table, key)
         }
 
         fn scan(
@@ -148,31 +280,65 @@ mod counting {
             start: Bound<&[u8]>,
             limit: usize,
         ) -> Result<Vec<Row>, StoreError> {
-            let rows = self.store.scan(table, prefix, start, limit)?;
-            self.rows.fetch_add(rows.len(), Ordering::Relaxed);
+            let rows = self.rows.scan(table, prefix, start, limit)?;
+            self.read.fetch_add(rows.len(), Ordering::Relaxed);
             Ok(rows)
         }
     }
 
     impl Store for Counting {
-        type Snapshot = MemorySnapshot;
+        type Snapshot = Counting<MemorySnapshot>;
 
-        fn snapshot(&self) -> Result<MemorySnapshot, StoreError> {
-            self.store.snapshot()
+        fn snapshot(&self) -> Result<Self::Snapshot, StoreError> {
+            Ok(Counting { rows: self.rows.snapshot()?, read: Arc::clone(&self.read) })
         }
 
         fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
-            self.store.apply(batch)
+            self.rows.apply(batch)
         }
 
         fn settle(&self, number: CommitNumber, wanted: Durability) -> Result<(), StoreError> {
-            self.store.settle(number, wanted)
+            self.rows.settle(number, wanted)
         }
 
         fn capabilities(&self) -> Capabilities {
-            self.store.capabilities()
+            self.rows.capabilities()
         }
     }
+}
+
+#[test]
+fn removals_are_read_from_the_latest_on_and_no_more_rows_than_were_asked_for() {
+    let store = Arc::new(counting::Counting::default());
+    let replica = Replica::open(Arc::clone(&store), options(64), random(1)).unwrap();
+    let collection = replica.create_collection(spec(HashAlgorithm::Blake3)).unwrap();
+    let entries = |numbers: std::ops::Range<u64>| {
+        let put = |number: u64| (Key::new(number.to_be_bytes()).unwrap(), Arc::from(&b"x"[..]));
+        numbers.map(put).collect::<Vec<_>>()
+    };
+    collection.import(entries(0..4_000), NOW).unwrap();
+    let dots = |number: u64| -> Vec<Dot> {
+        let entry = collection.get(&Key::new(number.to_be_bytes()).unwrap()).unwrap().unwrap();
+        entry.record.siblings().iter().map(|sibling| sibling.dot).collect()
+    };
+    let late: DotSet = (0..10).flat_map(dots).collect();
+    for number in 0..10_u64 {
+        collection.delete(&Key::new(number.to_be_bytes()).unwrap(), NOW + 1).unwrap();
+    }
+    let view = collection.snapshot().unwrap();
+    store.read();
+    let log = view.removals_after(0, 100).unwrap();
+    assert_eq!((log.dots, log.complete), (late.clone(), false));
+    let read = store.read();
+    assert!(read <= 400, "{read} rows read for 100 dots, of a log of 4,000");
+    let few = view.removals_after(0, 3).unwrap();
+    assert_eq!((few.dots.count(), few.complete), (3, false));
+    assert!(few.dots.iter().all(|dot| late.contains(dot)));
+    // behind them nothing was removed: the whole log says so
+    let all = view.removals_after(0, 2_000).unwrap();
+    assert_eq!((all.dots, all.complete), (late, true));
+    let none = view.removals_after(view.log_position(), 100).unwrap();
+    assert_eq!((none.dots.count(), none.complete), (0, true));
 }
 
 #[test]
@@ -191,11 +357,11 @@ fn a_join_reads_what_the_peers_exceptions_can_hold_not_what_stands_behind_them()
         (1..=HELD / 2).filter_map(|half| Dot::of(writer, 2 * half + 1)).collect();
     let peer = Causality::new([], exceptions.clone(), &DotSet::default());
     let epoch = collection.snapshot().unwrap().epoch();
-    let before = store.rows.load(std::sync::atomic::Ordering::Relaxed);
+    store.read();
     let request = JoinRequest { epoch, peer, refused: DotSet::default() };
     let removed = collection.join(&request, NOW).unwrap();
     assert_eq!(removed, HELD / 2 - 1);
-    let read = store.rows.load(std::sync::atomic::Ordering::Relaxed) - before;
+    let read = store.read();
     assert!(read < 20 * HELD as usize, "{read} rows read");
     assert!(collection.check().unwrap().is_sound());
 }

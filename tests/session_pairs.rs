@@ -8,9 +8,10 @@ mod common;
 use common::{Around, Node, Oracle, Run, key, run, run_around};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
+use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::hash::HashAlgorithm;
 use selfsame::limits::Limits;
-use selfsame::replica::{CollectionView, RefusalReason};
+use selfsame::replica::{CollectionView, JoinRequest, RefusalReason};
 use selfsame::session::{AbortCode, Failure, Lane, Mode, Outcome, Phase, Strategy, SyncConfig};
 
 fn seeds(default: u64) -> u64 {
@@ -322,6 +323,48 @@ fn compare_itemises_and_changes_nothing() {
         assert_eq!(states, after);
         assert!(!run.stats[0].phases.contains_key(&Phase::StateTransfer));
     }
+}
+
+/// A node of whom `writers` have written, and which has seen every other of `dead` dots of one
+/// more writer die.
+fn node_of_many(seed: u64, writers: std::ops::Range<u64>, dead: u64) -> Node {
+    let limits = Limits { max_writers: 1_000_000, ..Limits::default() };
+    let mut node = Node::with(seed, HashAlgorithm::Blake3, limits);
+    let pairs = writers.filter_map(|id| Some((Writer::new(id << 40)?, 1 + id)));
+    let dead = (1..=dead).filter_map(|half| Dot::new(u64::MAX, 2 * half + seed % 2)).collect();
+    let peer = Causality::new(pairs, dead, &DotSet::default());
+    let epoch = node.collection.snapshot().unwrap().epoch();
+    let request = JoinRequest { epoch, peer, refused: DotSet::default() };
+    node.now_ms += 1;
+    node.collection.join(&request, node.now_ms).unwrap();
+    node
+}
+
+#[test]
+fn contexts_that_fill_many_messages_are_exchanged_whole_and_then_as_differences() {
+    let mut a = node_of_many(1, 1..200_001, 40_000);
+    let mut b = node_of_many(2, 190_000..230_000, 0);
+    let mut oracle = Oracle::default();
+    oracle.put(&mut a, &key("of a"), b"1");
+    oracle.put(&mut b, &key("of b"), b"2");
+    let config = SyncConfig::default();
+    let first = run(&mut a, &mut b, &config, 5);
+    complete(&first);
+    for node in [&a, &b] {
+        let causality = node.collection.causality().unwrap();
+        assert_eq!((causality.writers(), causality.exceptions().count()), (230_001, 40_000));
+    }
+    assert_eq!(a.collection.state_hash().unwrap(), b.collection.state_hash().unwrap());
+    // every pair crosses once each way, in at most 20 bytes
+    let (sent, received) = first.stats[0].bytes();
+    assert!(sent + received < 20 * 240_000 + 28 * 40_000, "{sent} + {received}");
+    oracle.put(&mut b, &key("of b"), b"3");
+    let second = run(&mut b, &mut a, &config, 6);
+    complete(&second);
+    // the exceptions are sent whole each time
+    let (sent, received) = second.stats[0].bytes();
+    assert!(sent + received < 2 * 6 * 40_000, "{sent} + {received}");
+    oracle.check_converged(&[&a, &b]);
 }
 
 #[test]

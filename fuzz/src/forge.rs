@@ -160,7 +160,7 @@ impl<'a> Forge<'a> {
         let context = causality.hash(self.algorithm()).ok()?;
         let state = self.algorithm().state(&envelope.root(), &context);
         let causality = WireCausality::new(&causality, None);
-        Some((Opening { tree, totals, causality, above }, state))
+        Some((Opening { tree, totals, causality, above, parts: 0 }, state))
     }
 
     /// What opens a session, or answers that.

@@ -8,7 +8,7 @@ use super::error::CliError;
 use super::output::{self, Output, count, print, print_json};
 use super::{Context, Exit, json};
 use crate::hash::HashAlgorithm;
-use crate::replica::Collection;
+use crate::replica::{Collection, DamagedRow};
 use crate::store::EmbeddedStore;
 use crate::types::{CollectionName, CollectionSpec, Policy};
 
@@ -98,17 +98,25 @@ impl Create {
 impl Ls {
     fn run(self, context: &Context) -> Result<Exit, CliError> {
         context.with(|home| {
-            let collections = home.replica.collections();
+            let (collections, damaged) = (home.replica.collections(), home.replica.damaged_rows());
             if self.json {
                 let mut output = Output::new();
                 for collection in &collections {
                     output.json(&described(collection)?)?;
                 }
+                for row in &damaged {
+                    let name = row.name.as_ref().map(CollectionName::as_str);
+                    output.json(&json!({"collection": name, "damage": row.what}))?;
+                }
                 output.finish()?;
-            } else if collections.is_empty() {
+            } else if collections.is_empty() && damaged.is_empty() {
                 output::note("no collections yet: selfsame collection create NAME");
             } else {
-                print(listed(&collections)?)?;
+                print(listed(&collections, &damaged)?)?;
+            }
+            for row in damaged {
+                let name = row.name.map_or_else(|| "NAME".into(), |name| name.to_string());
+                output::note(format_args!("to get it back: selfsame recover {name}"));
             }
             Ok(Exit::Done)
         })
@@ -136,6 +144,7 @@ fn described(collection: &Collection<EmbeddedStore>) -> Result<serde_json::Value
 
 fn listed(
     collections: &[std::sync::Arc<Collection<EmbeddedStore>>],
+    damaged: &[DamagedRow],
 ) -> Result<comfy_table::Table, CliError> {
     let header = ["COLLECTION", "POLICY", "HASH", "ENTRIES", "SIZE", "ROOT"];
     let mut table = output::table(&header, &[3, 4]);
@@ -150,6 +159,11 @@ fn listed(
             row.extend([count(totals.entries), output::size(totals.bytes), root[..16].into()]);
         }
         table.add_row(row);
+    }
+    for row in damaged {
+        let name = row.name.as_ref().map_or_else(|| "(no name)".into(), ToString::to_string);
+        let what = format!("damaged: {}", row.what);
+        table.add_row([&name, "-", "-", "-", "-", &what]);
     }
     Ok(table)
 }

@@ -186,6 +186,9 @@ impl CliError {
             | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
                 Some(format!("run `selfsame recover {collection}`"))
             }
+            Self::Replica(ReplicaError::PerhapsDamaged(name)) => {
+                Some(format!("run `selfsame recover {name}`, or see `selfsame collection ls`"))
+            }
             Self::Replica(ReplicaError::UnknownCollection(name)) => Some(format!(
                 "`selfsame collection create {name}`, or see `selfsame collection ls`"
             )),

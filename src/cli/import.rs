@@ -22,7 +22,7 @@ use crate::hash::KeyHash;
 use crate::node::Node;
 use crate::node::home::Home;
 use crate::replica::{Collection, Imported};
-use crate::store::EmbeddedStore;
+use crate::store::{EmbeddedStore, Store};
 use crate::types::{CollectionName, Key};
 
 /// A batch is one commit: this many entries or bytes of values.
@@ -338,12 +338,11 @@ impl Importer<'_> {
             ));
             return Ok(Exit::Brake);
         }
-        for key in &rest {
+        for batch in rest.chunks(BATCH_ENTRIES) {
             if self.interrupt.requested() {
                 return Err(CliError::Interrupted);
             }
-            self.collection.delete(key, Node::<EmbeddedStore>::now_ms())?;
-            self.removed += 1;
+            self.removed += remove(self.collection, batch)?;
         }
         Ok(Exit::Done)
     }
@@ -367,6 +366,12 @@ impl Importer<'_> {
     }
 }
 
+/// Removes a batch of keys in one commit; how many.
+fn remove<S: Store>(collection: &Collection<S>, keys: &[Key]) -> Result<u64, CliError> {
+    collection.delete_all(keys, Node::<S>::now_ms())?;
+    Ok(keys.len() as u64)
+}
+
 /// What a file holds; none if that is more than the limit.
 fn read_file(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let file = File::open(path)?;
@@ -382,4 +387,31 @@ fn read_file(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
 
 fn of_walk(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::replica::{Replica, ReplicaOptions};
+    use crate::store::{Batch, Durability, MemoryStore};
+    use crate::types::{CollectionSpec, Policy};
+
+    #[test]
+    fn a_batch_of_keys_is_removed_in_one_commit() {
+        let options = ReplicaOptions::default();
+        let replica =
+            Replica::open(MemoryStore::default(), options, Box::new(rand::random)).unwrap();
+        let name = CollectionName::new("c").unwrap();
+        let spec = CollectionSpec { name, algorithm: Default::default(), policy: Policy::Lww };
+        let collection = replica.create_collection(spec).unwrap();
+        let keys: Vec<_> = (0..50).map(|at: u8| Key::new(vec![at]).unwrap()).collect();
+        let entries = keys.iter().map(|key| (key.clone(), Arc::from(&b"value"[..])));
+        collection.import(entries, 1_000).unwrap();
+        let commits = || replica.store().commit(Batch::default(), Durability::Always).unwrap().0;
+        let before = commits();
+        assert_eq!(remove(&collection, &keys).unwrap(), 50);
+        assert_eq!(commits() - before, 2, "one, and the one that asks");
+        assert_eq!(collection.totals().unwrap().entries, 0);
+    }
 }

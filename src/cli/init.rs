@@ -6,7 +6,7 @@ use serde_json::json;
 use super::error::CliError;
 use super::output::{print, print_json};
 use super::{Context, Exit};
-use crate::node::home::Home;
+use crate::node::home::{Home, HomeError};
 
 /// Makes a node: a new identity, settings and an empty store
 ///
@@ -16,8 +16,12 @@ use crate::node::home::Home;
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame init
-  selfsame init --data /var/lib/selfsame")]
+  selfsame init --data /var/lib/selfsame
+  selfsame init --if-missing            # in the start script of a service")]
 pub(super) struct Init {
+    /// Leaves a node that is there already as it is, and ends with 0
+    #[arg(long)]
+    if_missing: bool,
     /// Prints JSON: {"id", "folder"}
     #[arg(long)]
     json: bool,
@@ -26,9 +30,14 @@ pub(super) struct Init {
 impl Init {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let folder = context.folder()?;
-        let id = Home::init(&folder)?;
+        let (id, made) = match Home::init(&folder) {
+            Err(HomeError::Exists { id, .. }) if self.if_missing => (id, false),
+            made => (made?, true),
+        };
         if self.json {
             print_json(&json!({"id": id.to_string(), "folder": folder.display().to_string()}))?;
+        } else if !made {
+            print(format_args!("there is a node in {} already\nits id is {id}", folder.display()))?;
         } else {
             print(format_args!(
                 "made a node in {}\nits id is {id}\nnext: selfsame collection create NAME",

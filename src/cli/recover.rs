@@ -18,6 +18,11 @@ use crate::types::CollectionName;
 /// nothing that survives is lost, and the next sessions with peers bring back what is missing;
 /// but a deletion that no peer has heard of yet is forgotten, and such a key comes back.
 ///
+/// If it is the collection's row in the list of collections that is damaged, that row alone is
+/// written again: the root, which binds name and settings, shows that they are the right ones.
+/// `selfsame collection ls` lists such rows; one that has lost its name belongs to the
+/// collection that recovers when it is named here.
+///
 /// A collection that is sound is left alone. Values whose bytes are lost while their entries
 /// are sound are listed: get them from a peer or a backup, and put them again.
 #[derive(Args)]
@@ -43,13 +48,30 @@ pub(super) struct Recover {
 impl Recover {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
+            let found = home.replica.collection(&self.collection);
+            let (collection, row_written) = match found {
+                Err(ReplicaError::Damaged { what, .. }) if self.check => {
+                    let problems = vec![what];
+                    return self.tell(&CheckReport { problems, ..CheckReport::default() });
+                }
+                Err(ReplicaError::Damaged { .. } | ReplicaError::PerhapsDamaged(_))
+                    if !self.check =>
+                {
+                    let collection = home.replica.recover_row(&self.collection)?;
+                    note("its row in the list of collections was damaged and is written again");
+                    (collection, true)
+                }
+                other => (other?, false),
+            };
             let report = checked(&collection)?;
             if self.check {
                 return self.tell(&report);
             }
             for problem in &report.problems {
                 note(format_args!("damaged: {problem}"));
+            }
+            if report.is_sound() && row_written {
+                return self.tell_recovered(report.entries, 0);
             }
             if report.problems.is_empty() && !self.force {
                 if !report.missing_values.is_empty() {
@@ -58,20 +80,23 @@ impl Recover {
                 return Err(CliError::NothingToRecover(self.collection.clone()));
             }
             let recovered = collection.recover()?;
-            if self.json {
-                let (entries, lost) = (recovered.entries, recovered.lost);
-                print_json(&json!({"entries": entries, "lost": lost}))?;
-            } else {
-                print(format_args!(
-                    "recovered {}: {} kept, {} lost; synchronise with a peer to get back what is \
-                     missing",
-                    self.collection,
-                    counted(recovered.entries, "entry", "entries"),
-                    recovered.lost
-                ))?;
-            }
-            Ok(Exit::Done)
+            self.tell_recovered(recovered.entries, recovered.lost)
         })
+    }
+
+    fn tell_recovered(&self, entries: u64, lost: u64) -> Result<Exit, CliError> {
+        if self.json {
+            print_json(&json!({"entries": entries, "lost": lost}))?;
+        } else {
+            print(format_args!(
+                "recovered {}: {} kept, {} lost; synchronise with a peer to get back what is \
+                 missing",
+                self.collection,
+                counted(entries, "entry", "entries"),
+                lost
+            ))?;
+        }
+        Ok(Exit::Done)
     }
 
     fn tell(&self, report: &CheckReport) -> Result<Exit, CliError> {

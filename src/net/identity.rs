@@ -81,6 +81,9 @@ pub struct Identity {
 }
 
 impl Identity {
+    /// How the name begins under which an identity file is written before it gets its own.
+    pub(crate) const PASSING: &str = ".identity";
+
     /// Draws a new key pair from the operating system's randomness.
     ///
     /// # Errors
@@ -181,7 +184,7 @@ impl Identity {
         let mut digits = Zeroizing::new([0; 64]);
         let secret = Zeroizing::new(self.key.to_seed());
         hex::encode_to_slice(secret.as_ref(), digits.as_mut()).map_err(io::Error::other)?;
-        let mut file = tempfile::Builder::new().prefix(".identity").tempfile_in(directory)?;
+        let mut file = tempfile::Builder::new().prefix(Self::PASSING).tempfile_in(directory)?;
         writeln!(file, "# The secret key of a selfsame node. Never share it; one node only.")?;
         writeln!(file, "# Node id: {}", self.id)?;
         file.write_all(digits.as_ref())?;

@@ -93,7 +93,13 @@ struct LimitSettings {
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     max_clock_drift_ms: u64,
     #[serde(deserialize_with = "within::<_, usize, 1, 16_777_216>")]
+    max_writers: usize,
+    #[serde(deserialize_with = "within::<_, usize, 1, 16_777_216>")]
     max_session_entries: usize,
+    #[serde(deserialize_with = "within::<_, u64, 1, { 1 << 40 }>")]
+    max_session_bytes: u64,
+    #[serde(deserialize_with = "within::<_, u64, 0, { 1 << 30 }>")]
+    min_bytes_per_s: u64,
     #[serde(deserialize_with = "within::<_, u64, SMALLEST_MEMORY, MAX_WHOLE>")]
     max_session_memory_bytes: u64,
     #[serde(deserialize_with = "within::<_, u64, SMALLEST_MEMORY, MAX_WHOLE>")]
@@ -169,7 +175,10 @@ impl Default for LimitSettings {
             max_value_bytes: limits.max_value_bytes,
             max_siblings: limits.max_siblings,
             max_clock_drift_ms: limits.max_clock_drift_ms,
+            max_writers: limits.max_writers,
             max_session_entries: limits.max_session_entries,
+            max_session_bytes: limits.max_session_bytes,
+            min_bytes_per_s: limits.min_bytes_per_s,
             max_session_memory_bytes: limits.max_session_memory_bytes,
             max_memory_bytes: SessionLimits::default().max_memory_bytes,
             max_removals: limits.max_removals,
@@ -258,7 +267,10 @@ impl Config {
             max_value_bytes,
             max_siblings,
             max_clock_drift_ms,
+            max_writers,
             max_session_entries,
+            max_session_bytes,
+            min_bytes_per_s,
             max_session_memory_bytes,
             max_memory_bytes: _,
             max_removals,
@@ -271,8 +283,13 @@ impl Config {
             max_value_bytes,
             max_siblings,
             max_clock_drift_ms,
+            max_writers,
             max_session_entries,
-            max_session_memory_bytes,
+            max_session_bytes,
+            min_bytes_per_s,
+            // one value, here and on its way, must fit
+            max_session_memory_bytes: max_session_memory_bytes
+                .max(max_value_bytes.saturating_mul(4)),
             max_removals,
             max_removals_percent,
             history_age_ms,
@@ -460,6 +477,14 @@ mod tests {
     }
 
     #[test]
+    fn what_a_session_may_cost_is_as_written() {
+        let text = "[limits]\nmax_writers = 1000000\nmax_session_bytes = 5\nmin_bytes_per_s = 0";
+        let limits = Config::parse(text, Path::new("c")).unwrap().limits();
+        let cost = (limits.max_writers, limits.max_session_bytes, limits.min_bytes_per_s);
+        assert_eq!(cost, (1_000_000, 5, 0));
+    }
+
+    #[test]
     fn what_is_wrong_is_said_with_its_line() {
         assert!(error("listen = \"here\"").starts_with("c, line 1: "));
         assert!(error("\nlisten = 7").starts_with("c, line 2: "));
@@ -472,6 +497,8 @@ mod tests {
         assert!(error("durability = \"some\"").contains("\"always\", \"periodic\" or \"never\""));
         let id = error(&format!("allow = [\n  \"{}\",\n]", "0".repeat(64)));
         assert!(id.starts_with("c, line 2: 0000") && id.contains("not a usable node id"), "{id}");
+        let range = error("[limits]\nmax_session_bytes = 0\n");
+        assert_eq!(range, "c, line 2: 0 is not from 1 to 1099511627776");
         assert!(error("listen = ").starts_with("c, line 1: "));
         assert!(error("[sync]\ninterval_s = 0").contains("line 2: 0 is not from 1 to 86400"));
         assert!(error("[sync]\ninterval_s = \"1m\"").contains("line 2: invalid type"));

@@ -21,7 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,6 +43,9 @@ const IDENTITY: &str = "identity";
 const CONFIG: &str = "config.toml";
 const STORE: &str = "store";
 const IN_USE: &str = "in-use";
+/// How names begin under which these files are written at first.
+const PASSING_CONFIG: &str = ".config-";
+const PASSING: [&str; 2] = [PASSING_CONFIG, Identity::PASSING];
 
 /// A data folder that cannot be made or opened.
 #[derive(Debug, thiserror::Error)]
@@ -141,12 +145,15 @@ impl Home {
             let id = Identity::open(&identity)?.node_id();
             return Err(HomeError::Exists { folder: folder.into(), id });
         }
+        // first of all: whoever has the store has the folder
+        let store = EmbeddedStore::open(folder.join(STORE), EmbeddedOptions::default())
+            .map_err(|error| of_store(folder, error))?;
+        sweep(folder)?;
         let id = Identity::open_or_create(&identity)?.node_id();
         if !config.exists() {
             write_new(&config, Config::DEFAULT_TEXT.as_bytes())?;
         }
-        let store = EmbeddedStore::open(folder.join(STORE), EmbeddedOptions::default());
-        store.and_then(EmbeddedStore::close).map_err(|error| of_store(folder, error))?;
+        store.close().map_err(|error| of_store(folder, error))?;
         Ok(id)
     }
 
@@ -182,6 +189,7 @@ impl Home {
         let store = EmbeddedStore::open(folder.join(STORE), EmbeddedOptions::default())
             .map_err(|error| of_store(folder, error))?;
         let notice = Notice::put_up(folder);
+        sweep(folder)?;
         let options = ReplicaOptions {
             limits: config.limits(),
             durability: config.durability(),
@@ -247,17 +255,46 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let ours = [IDENTITY, CONFIG, STORE, IN_USE, PEERS, INVITES, LOCK];
-        if !ours.iter().any(|ours| name == *ours) {
+        if !is_passing(&name) && !ours.iter().any(|ours| name == *ours) {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
         }
     }
     Ok(())
 }
 
+/// Whether it is the name of a file that a file of ours is written under before it gets its own.
+fn is_passing(name: &OsStr) -> bool {
+    PASSING.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+}
+
+/// Removes what a process left that was killed while it wrote a file.
+fn sweep(folder: &Path) -> Result<(), HomeError> {
+    let failed = |source| HomeError::File { path: folder.into(), source };
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if is_passing(&entry.file_name()) {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file that is not there yet, whole or not at all.
 fn write_new(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
-    let failed = |source| HomeError::File { path: path.into(), source };
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path).map_err(failed)?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(failed)
+    let write = || -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(PASSING_CONFIG);
+        // as any other file of the user: it holds no secret
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+        let mut file = builder.tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path).map_err(|refused| refused.error)?;
+        if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    };
+    write().map_err(|source| HomeError::File { path: path.into(), source })
 }
 
 /// The file that names the process which has the store open. Only a help to people: the lock is
@@ -300,6 +337,19 @@ mod tests {
         assert_eq!(Home::init(folder.path()).unwrap(), id);
         Home::open(folder.path()).unwrap().close().unwrap();
         assert!(!folder.path().join(IN_USE).exists());
+    }
+
+    #[test]
+    fn what_was_being_written_when_a_process_died_is_no_obstacle_and_goes() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = [".identity-x1Y2z3", ".config-x1Y2z3"].map(|name| folder.path().join(name));
+        let killed = || left.iter().for_each(|path| fs::write(path, "half").unwrap());
+        killed();
+        Home::init(folder.path()).unwrap();
+        assert!(!left.iter().any(|path| path.exists()));
+        killed();
+        Home::open(folder.path()).unwrap().close().unwrap();
+        assert!(!left.iter().any(|path| path.exists()));
     }
 
     #[test]

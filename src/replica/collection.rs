@@ -14,6 +14,7 @@ use crate::store::{CommitNumber, Durability, Read, Store, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::draft::Evidence;
+use super::group::Group;
 use super::log::OpenLog;
 use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
@@ -116,6 +117,7 @@ pub struct Collection<S: Store> {
     /// Counts what changed content or context since the replica was opened.
     pub(super) changes: AtomicU64,
     pub(super) losses: Arc<Losses<S>>,
+    pub(super) group: Group,
 }
 
 /// A value as a policy reads it.

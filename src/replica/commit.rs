@@ -64,24 +64,30 @@ impl<S: Store> Collection<S> {
         now_ms: u64,
         draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
     ) -> Result<R, ReplicaError> {
-        let announced = self.store.announce();
-        let (answer, number) = {
-            let mut state = self.lock();
-            let live = state.live(&self.spec.name)?;
-            let mut writer = live.writer;
-            let mut drafting = Draft::new(self.ground(live));
-            let answer = draft(&mut drafting, &mut writer)?;
-            let drafted = drafting.finish()?;
-            if !drafted.is_empty() {
-                writer = drafted.still_own(writer);
-                let seen = self.see(live, &drafted, writer)?;
-                self.commit(live, drafted, &seen, writer, now_ms)?;
-            }
-            (answer, live.number)
-        };
-        drop(announced);
+        let (answer, number) = self.apply_change(now_ms, draft)?;
         self.store.settle(number, durability)?;
         Ok(answer)
+    }
+
+    /// Drafts a change on the live state and commits it; durable once its number is settled.
+    pub(super) fn apply_change<R>(
+        &self,
+        now_ms: u64,
+        draft: impl FnOnce(&mut Draft<'_, S>, &mut Option<PresentWriter>) -> Result<R, ReplicaError>,
+    ) -> Result<(R, CommitNumber), ReplicaError> {
+        let _announced = self.store.announce();
+        let mut state = self.lock();
+        let live = state.live(&self.spec.name)?;
+        let mut writer = live.writer;
+        let mut drafting = Draft::new(self.ground(live));
+        let answer = draft(&mut drafting, &mut writer)?;
+        let drafted = drafting.finish()?;
+        if !drafted.is_empty() {
+            writer = drafted.still_own(writer);
+            let seen = self.see(live, &drafted, writer)?;
+            self.commit(live, drafted, &seen, writer, now_ms)?;
+        }
+        Ok((answer, live.number))
     }
 
     pub(super) fn ground<'a>(&'a self, live: &'a mut Live) -> Ground<'a, S> {

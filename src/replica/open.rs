@@ -1,6 +1,6 @@
 //! Opening a replica over a store, and its collections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -14,6 +14,8 @@ use crate::types::{CollectionName, CollectionSpec};
 
 use super::ReplicaError;
 use super::collection::{Collection, Live, Node, PresentWriter, State};
+use super::group::Group;
+use super::list::DamagedRow;
 use super::lost::Losses;
 use super::pages::ReadError;
 use super::rows::{
@@ -51,11 +53,12 @@ impl Default for ReplicaOptions {
 /// Opening reads page rows and contexts, never entries: what does not fit together is damage of
 /// that collection, which can be recovered (rule D10), while the others go on.
 pub struct Replica<S: Store> {
-    store: Arc<S>,
-    node: Arc<Node>,
+    pub(super) store: Arc<S>,
+    pub(super) node: Arc<Node>,
     page_leaves: u16,
-    collections: RwLock<BTreeMap<CollectionName, Arc<Collection<S>>>>,
-    creating: Mutex<()>,
+    pub(super) collections: RwLock<BTreeMap<CollectionName, Arc<Collection<S>>>>,
+    pub(super) damaged: RwLock<Vec<DamagedRow>>,
+    pub(super) creating: Mutex<()>,
 }
 
 impl<S: Store> Replica<S> {
@@ -68,13 +71,20 @@ impl<S: Store> Replica<S> {
         let store = Arc::new(store);
         let node = Arc::new(Node::new(options.limits, options.durability, random));
         let mut left = token::take(&*store);
-        let mut collections = BTreeMap::new();
+        let (mut collections, mut damaged) = (BTreeMap::new(), Vec::new());
+        let mut numbers = BTreeSet::new();
         for row in store.scan(Table::Collections, &[], Bound::Unbounded, usize::MAX)? {
-            let (id, spec) =
-                read_collection(&row.key, &row.value).map_err(|error| ReplicaError::Damaged {
-                    collection: String::from_utf8_lossy(&row.key).into_owned(),
-                    what: format!("its row in the list of collections: {error}"),
-                })?;
+            let (id, spec) = match read_collection(&row.key, &row.value) {
+                Ok((id, spec)) if numbers.insert(id) => (id, spec),
+                Ok(_) => {
+                    damaged.push(DamagedRow::new(row, "it has the number of another"));
+                    continue;
+                }
+                Err(error) => {
+                    damaged.push(DamagedRow::new(row, error));
+                    continue;
+                }
+            };
             let name = spec.name.clone();
             let collection = Collection::load(&store, &node, id, spec)?;
             if let Some(left) = left.remove(&id) {
@@ -83,20 +93,24 @@ impl<S: Store> Replica<S> {
             collections.insert(name, Arc::new(collection));
         }
         let page_leaves = options.page_leaves.clamp(1, 4_096);
-        let collections = RwLock::new(collections);
-        Ok(Self { store, node, page_leaves, collections, creating: Mutex::new(()) })
+        let (collections, damaged) = (RwLock::new(collections), RwLock::new(damaged));
+        Ok(Self { store, node, page_leaves, collections, damaged, creating: Mutex::new(()) })
     }
 
     /// Creates a collection, or returns the one that exists with just these settings.
     ///
     /// # Errors
-    /// One of this name exists with other settings, or the store failed.
+    /// One of this name exists with other settings, or is damaged; or the store failed.
     pub fn create_collection(
         &self,
         spec: CollectionSpec,
     ) -> Result<Arc<Collection<S>>, ReplicaError> {
         let _creating = self.creating.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Ok(existing) = self.collection(&spec.name) {
+        let existing = self.collection(&spec.name);
+        if let Err(error @ ReplicaError::Damaged { .. }) = existing {
+            return Err(error);
+        }
+        if let Ok(existing) = existing {
             if *existing.spec() == spec {
                 return Ok(existing);
             }
@@ -108,8 +122,7 @@ impl<S: Store> Replica<S> {
                 asked: behaviour(&spec),
             });
         }
-        let id = self.collections().iter().map(|collection| collection.id.0).max().unwrap_or(0);
-        let id = CollectionId(id.saturating_add(1));
+        let id = self.fresh_id()?;
         let head = Head::first(&spec, self.page_leaves)?;
         let mut batch = Batch::default();
         batch.put(Table::Collections, spec.name.as_bytes(), &write_collection(id, &spec));
@@ -151,13 +164,10 @@ impl<S: Store> Replica<S> {
     /// The collection of this name.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or its row in the list of collections is damaged.
     pub fn collection(&self, name: &CollectionName) -> Result<Arc<Collection<S>>, ReplicaError> {
         let collections = self.collections.read().unwrap_or_else(PoisonError::into_inner);
-        collections
-            .get(name)
-            .cloned()
-            .ok_or_else(|| ReplicaError::UnknownCollection(name.to_string()))
+        collections.get(name).cloned().ok_or_else(|| self.missing(name))
     }
 
     /// The store.
@@ -180,7 +190,7 @@ impl<S: Store> Replica<S> {
 }
 
 impl<S: Store> Collection<S> {
-    fn load(
+    pub(super) fn load(
         store: &Arc<S>,
         node: &Arc<Node>,
         id: CollectionId,
@@ -188,8 +198,18 @@ impl<S: Store> Collection<S> {
     ) -> Result<Self, StoreError> {
         let state = load_state(&**store, node, id, &spec)?;
         let (store, node) = (Arc::clone(store), Arc::clone(node));
-        let (changes, losses) = (AtomicU64::new(0), Arc::new(Losses::new(Arc::clone(&store), id)));
-        Ok(Self { id, spec, store, node, state: Mutex::new(state), changes, losses })
+        let changes = AtomicU64::new(0);
+        let losses = Arc::new(Losses::new(Arc::clone(&store), id));
+        Ok(Self {
+            id,
+            spec,
+            store,
+            node,
+            state: Mutex::new(state),
+            changes,
+            losses,
+            group: Group::default(),
+        })
     }
 
     /// Goes on with a writer, if nothing at all has happened since it was left.
@@ -284,7 +304,7 @@ pub(super) fn read_head(store: &impl Read, id: CollectionId) -> Result<Head, Rea
     Head::parse(&row).map_err(|error| ReadError::row("its head", &error))
 }
 
-fn load_tree(
+pub(super) fn load_tree(
     store: &impl Read,
     id: CollectionId,
     spec: &CollectionSpec,

@@ -13,6 +13,7 @@ use crate::types::Key;
 use super::ReplicaError;
 use super::collection::{Collection, PresentWriter};
 use super::draft::Draft;
+use super::group::{Done, Work};
 
 /// What an import did.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -24,9 +25,9 @@ pub struct Imported {
 }
 
 /// A put, hashed before the lock is taken.
-struct Put<'a> {
-    key: &'a Key,
-    key_hash: KeyHash,
+pub(super) struct Put {
+    key: Key,
+    pub(super) key_hash: KeyHash,
     value: Arc<[u8]>,
     value_hash: ValueHash,
 }
@@ -42,11 +43,7 @@ impl<S: Store> Collection<S> {
         value: impl Into<Arc<[u8]>>,
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
-        let put = self.hashed(key, value.into())?;
-        self.change(now_ms, |draft, writer| {
-            let held: Vec<Dot> = dots(draft.siblings(&put.key_hash)?);
-            self.draft_put(draft, writer, &put, &held, now_ms)
-        })
+        self.put_together(key, value.into(), None, now_ms)
     }
 
     /// Writes a value in place of the siblings that the client has read; what it had not seen
@@ -62,8 +59,33 @@ impl<S: Store> Collection<S> {
         read: &[Dot],
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
-        let put = self.hashed(key, value.into())?;
-        self.change(now_ms, |draft, writer| self.draft_put(draft, writer, &put, read, now_ms))
+        self.put_together(key, value.into(), Some(read.to_vec()), now_ms)
+    }
+
+    fn put_together(
+        &self,
+        key: &Key,
+        value: Arc<[u8]>,
+        read: Option<Vec<Dot>>,
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
+        let put = self.hashed(key.clone(), value)?;
+        match self.together(Work::Put(put, read), now_ms)? {
+            Done::Put(sibling) => Ok(sibling),
+            Done::Deleted(_) => unreachable!("a put is answered as one"),
+        }
+    }
+
+    fn delete_together(
+        &self,
+        key: &Key,
+        read: Option<Vec<Dot>>,
+        now_ms: u64,
+    ) -> Result<u64, ReplicaError> {
+        match self.together(Work::Delete(self.key_hash(key), read), now_ms)? {
+            Done::Deleted(removed) => Ok(removed),
+            Done::Put(_) => unreachable!("a delete is answered as one"),
+        }
     }
 
     /// Removes all siblings held here (rule D3); how many there were. Nothing is left of them.
@@ -71,11 +93,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or what was held is damaged.
     pub fn delete(&self, key: &Key, now_ms: u64) -> Result<u64, ReplicaError> {
-        let key_hash = self.key_hash(key);
-        self.change(now_ms, |draft, _| {
-            let held = dots(draft.siblings(&key_hash)?);
-            remove_all(draft, &key_hash, &held)
-        })
+        self.delete_together(key, None, now_ms)
     }
 
     /// Removes the siblings that the client has read (rule D3); how many of them were held.
@@ -83,8 +101,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or what was held is damaged.
     pub fn delete_dots(&self, key: &Key, read: &[Dot], now_ms: u64) -> Result<u64, ReplicaError> {
-        let key_hash = self.key_hash(key);
-        self.change(now_ms, |draft, _| remove_all(draft, &key_hash, read))
+        self.delete_together(key, Some(read.to_vec()), now_ms)
     }
 
     /// Removes all siblings held here of many keys, in one commit; how many there were.
@@ -115,10 +132,9 @@ impl<S: Store> Collection<S> {
         entries: impl IntoIterator<Item = (Key, Arc<[u8]>)>,
         now_ms: u64,
     ) -> Result<Imported, ReplicaError> {
-        let entries: Vec<(Key, Arc<[u8]>)> = entries.into_iter().collect();
         let puts = entries
-            .iter()
-            .map(|(key, value)| self.hashed(key, Arc::clone(value)))
+            .into_iter()
+            .map(|(key, value)| self.hashed(key, value))
             .collect::<Result<Vec<_>, _>>()?;
         self.change(now_ms, |draft, writer| {
             let mut imported = Imported::default();
@@ -137,20 +153,20 @@ impl<S: Store> Collection<S> {
         })
     }
 
-    fn hashed<'a>(&self, key: &'a Key, value: Arc<[u8]>) -> Result<Put<'a>, ReplicaError> {
+    fn hashed(&self, key: Key, value: Arc<[u8]>) -> Result<Put, ReplicaError> {
         let (size, limit) = (value.len() as u64, self.node.limits.max_value_bytes);
         if size > limit {
             return Err(ReplicaError::ValueSize { size, limit });
         }
         let value_hash = self.spec.algorithm.value_hash(&value);
-        Ok(Put { key, key_hash: self.key_hash(key), value, value_hash })
+        Ok(Put { key_hash: self.key_hash(&key), key, value, value_hash })
     }
 
-    fn draft_put(
+    pub(super) fn draft_put(
         &self,
         draft: &mut Draft<'_, S>,
         writer: &mut Option<PresentWriter>,
-        put: &Put<'_>,
+        put: &Put,
         over: &[Dot],
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
@@ -164,7 +180,7 @@ impl<S: Store> Collection<S> {
         let stamp: Stamp = self.node.clock().tick(now_ms);
         let size = put.value.len() as u64;
         let sibling = Sibling { dot, stamp, size, value_hash: put.value_hash };
-        draft.add(put.key, &put.key_hash, sibling, Some(Arc::clone(&put.value)))?;
+        draft.add(&put.key, &put.key_hash, sibling, Some(Arc::clone(&put.value)))?;
         let mut hashed = Vec::with_capacity(128);
         hashed.put_bytes(&present.puts);
         hashed.put_bytes(&put.key_hash.0);
@@ -204,11 +220,11 @@ impl<S: Store> Collection<S> {
     }
 }
 
-fn dots(siblings: &[Sibling]) -> Vec<Dot> {
+pub(super) fn dots(siblings: &[Sibling]) -> Vec<Dot> {
     siblings.iter().map(|sibling| sibling.dot).collect()
 }
 
-fn remove_all<S: Store>(
+pub(super) fn remove_all<S: Store>(
     draft: &mut Draft<'_, S>,
     key_hash: &KeyHash,
     dots: &[Dot],

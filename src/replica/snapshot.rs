@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::dots::{Causality, Dot, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
-use crate::store::{Read, Store, Table};
+use crate::store::{Read, Row, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
 use super::join::{parse_dot_row, read_join};
@@ -17,6 +17,9 @@ use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
 
 /// Rows read at once where a walk has no end of its own.
 const CHUNK: usize = 512;
+/// Rows of the log that are read for each removed dot asked for: the others are of keys that
+/// were new.
+const ROWS_PER_DOT: usize = 4;
 /// Pages that are kept to check entries against: at 64 leaves each, about 10 MiB.
 const LOADED_PAGES: usize = 1_024;
 /// History rows of one key that are looked at to find the newest.
@@ -119,6 +122,16 @@ impl<S: Store> Snapshot<S> {
         found.sort_unstable_by_key(|(position, ..)| std::cmp::Reverse(*position));
         found.truncate(limit);
         Ok(found.into_iter().map(|(_, at_ms, hash)| (at_ms, hash)).collect())
+    }
+
+    /// Rows of the log above one position and up to another.
+    fn log_rows(&self, below: u64, above: u64) -> Result<Vec<Row>, ViewError> {
+        let (after, last) = (self.id.log(below), self.id.log(above));
+        let most = usize::try_from(above.saturating_sub(below)).unwrap_or(usize::MAX);
+        let start = Bound::Excluded(&after[..]);
+        let mut rows = self.scan(Table::Log, &self.id.prefix(), start, most)?;
+        rows.retain(|row| row.key[..] <= last[..]);
+        Ok(rows)
     }
 
     fn scan(
@@ -283,12 +296,17 @@ impl<S: Store> CollectionView for Snapshot<S> {
         let mut found = 0;
         let reaches =
             position.saturating_add(1) >= self.head.log_floor && position <= self.head.position;
-        let mut last = self.id.log(position);
-        loop {
-            let rows = self.scan(Table::Log, &self.id.prefix(), Bound::Excluded(&last), CHUNK)?;
-            let Some(row) = rows.last() else { return Ok(RemovalLog { dots, complete: reaches }) };
-            last = row.key.to_vec();
-            for row in &rows {
+        let floor = position.saturating_add(1).max(self.head.log_floor);
+        // the latest first: they are what a peer is least likely to have heard of
+        let (mut above, mut rows_left) = (self.head.position, limit.saturating_mul(ROWS_PER_DOT));
+        while above >= floor {
+            let rows = (above - floor + 1).min(CHUNK as u64).min(rows_left as u64);
+            if rows == 0 {
+                return Ok(RemovalLog { dots, complete: false });
+            }
+            rows_left -= rows as usize;
+            let below = above - rows;
+            for row in self.log_rows(below, above)?.iter().rev() {
                 let removed = match LogRow::parse(&row.value) {
                     Ok(LogRow::Change { removed, .. }) => removed,
                     Ok(LogRow::Opening { .. }) => continue,
@@ -303,7 +321,9 @@ impl<S: Store> CollectionView for Snapshot<S> {
                     dots.insert(dot);
                 }
             }
+            above = below;
         }
+        Ok(RemovalLog { dots, complete: reaches })
     }
 
     fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ViewError> {

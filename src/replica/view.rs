@@ -138,7 +138,8 @@ pub trait CollectionView {
         limit: usize,
     ) -> Result<Vec<(Dot, KeyHash)>, ViewError>;
 
-    /// Dots removed after a log position, at most `limit` of them.
+    /// Dots removed after a log position, the latest ones, at most `limit` of them; and no more
+    /// rows of the log are read than four times that.
     ///
     /// # Errors
     /// The store failed.

@@ -11,17 +11,14 @@ use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
-use super::memory::{causality_bytes, dots_bytes};
-use super::message::{
-    Bulk, FreeMessage, Hello, HelloReply, Message, Opening, TurnMessage, WireCausality, WireDots,
-    WireSpec,
-};
+use super::message::{Bulk, FreeMessage, Hello, HelloReply, Message, TurnMessage, WireSpec};
+use super::opening::Gathering;
 use super::outcome::{AbortCode, Failure, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
 use super::stats::SyncStats;
 use super::transfer::Incoming;
-use super::turn::{MAX_RUNS_ABOVE, TurnItem, protocol};
+use super::turn::{TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
@@ -76,6 +73,8 @@ pub(super) enum Turn {
 pub(super) enum Stage {
     AwaitReply,
     AwaitOpening,
+    /// The rest of the peer's opening is to come.
+    AwaitParts,
     Exchange,
 }
 
@@ -118,6 +117,8 @@ pub(super) struct Peer {
     pub(super) seen: Option<Arc<PeerSeen>>,
     /// Root of its snapshot.
     pub(super) root: Option<Root>,
+    /// Its opening, while parts of it are to come.
+    pub(super) opening: Option<Gathering>,
     /// Tree hash at the end of its last turn.
     pub(super) tree: Option<TreeHash>,
 }
@@ -334,14 +335,15 @@ impl Session {
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
-        let opening = Box::new(self.opening(view)?);
+        let (opening, parts) = self.opening(view)?.into_parts();
         self.control.push_back(Message::HelloReply(HelloReply::Differs {
             nonce: self.setup.nonce,
             clock: self.setup.clock,
             state: self.ours.state,
-            opening,
+            opening: Box::new(opening),
             base_known: self.theirs.base.is_some(),
         }));
+        self.control.extend(parts.into_iter().map(Message::OpeningPart));
         Ok(())
     }
 
@@ -352,15 +354,6 @@ impl Session {
             Flow::Give => Outcome::Pushed { refused: Vec::new() },
             Flow::Compare => Outcome::Compared { differences: Vec::new(), truncated: false },
         }
-    }
-
-    fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
-        Ok(Opening {
-            tree: self.ours.envelope.tree_hash(),
-            totals: self.ours.envelope.totals(),
-            causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
-            above: Self::dots_above(view)?.as_ref().map(WireDots::from),
-        })
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
@@ -374,70 +367,7 @@ impl Session {
         if !base_known {
             self.theirs.base = None;
         }
-        let ours = TurnMessage::Opening(self.opening(view)?);
-        self.items.push_back(TurnItem::Message(Box::new(ours)));
-        self.stage = Stage::Exchange;
-        self.turn = Turn::Mine;
-        self.opened = true;
-        self.peer_opening(*opening, view)?;
-        if self.strategy != Strategy::Auto {
-            return self.start_detection(view);
-        }
-        if self.flow == Flow::Take {
-            return Ok(());
-        }
-        self.announce(view)
-    }
-
-    /// Takes in what the peer's snapshot is: checked against its state hash, and against limits
-    /// before anything is built from it.
-    pub(super) fn peer_opening(
-        &mut self,
-        opening: Opening,
-        view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
-        if self.theirs.seen.is_some() {
-            return Err(protocol());
-        }
-        let (writers, exceptions) = opening.causality.size();
-        let limits = &self.setup.limits;
-        if writers > limits.max_writers || exceptions > limits.max_exceptions {
-            return Err(Failure::Ours(AbortCode::Limit));
-        }
-        let causality =
-            opening.causality.resolve(self.theirs.base.as_ref()).ok_or_else(protocol)?;
-        let above = match &opening.above {
-            None => None,
-            Some(above) if above.run_count() <= MAX_RUNS_ABOVE => {
-                Some(above.to_set().ok_or_else(protocol)?)
-            }
-            Some(_) => return Err(Failure::Ours(AbortCode::Limit)),
-        };
-        let spec = &self.ours.spec;
-        let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
-        let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::Lie))?;
-        let context = causality.hash(spec.algorithm).map_err(|_| protocol())?;
-        if Some(spec.algorithm.state(&envelope.root(), &context)) != self.theirs.state {
-            return Err(Failure::Ours(AbortCode::Lie));
-        }
-        self.stats.snapshot_bytes.1 = opening.totals.bytes;
-        self.theirs.tree = Some(opening.tree);
-        self.effort.context_bytes = causality_bytes(&causality)
-            + causality_bytes(&self.ours.causality)
-            + self.theirs.base.as_ref().map_or(0, causality_bytes)
-            + above.as_ref().map_or(0, dots_bytes);
-        let dead = causality.exceptions().clone();
-        self.theirs.root = Some(envelope.root());
-        self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));
-        self.stage = Stage::Exchange;
-        match self.flow {
-            Flow::Give => Ok(()),
-            Flow::Take => {
-                self.forget_unseen(view)?;
-                self.peer_removed(&dead, view)
-            }
-            Flow::Both | Flow::Compare => self.peer_removed(&dead, view),
-        }
+        self.peer_opening(*opening, view)
     }
 
     pub(super) fn peer_seen(&self) -> Result<&Arc<PeerSeen>, Failure> {
@@ -498,6 +428,7 @@ impl Session {
             Message::Hello(_) => false,
             Message::HelloReply(_) => self.stage == Stage::AwaitReply,
             Message::Turn(TurnMessage::Opening(_)) => self.stage == Stage::AwaitOpening,
+            Message::OpeningPart(_) => self.stage == Stage::AwaitParts,
             Message::Turn(_) | Message::TurnEnd(_) => {
                 self.stage == Stage::Exchange
                     && self.turn != Turn::Mine
@@ -526,6 +457,7 @@ impl Session {
             Message::HelloReply(reply) => self.hello_reply(reply, view),
             Message::Turn(message) => self.turn_message(message, view, now_ms),
             Message::TurnEnd(end) => self.turn_over(&end, view),
+            Message::OpeningPart(part) => self.peer_opening_part(part, view),
             Message::Free(message) => self.free_message(message, view),
         }
     }
@@ -711,7 +643,7 @@ impl Session {
 /// The phase of a message, while the turns are about `current`.
 const fn phase_of(message: &Message, current: Phase) -> Phase {
     match message {
-        Message::Hello(_) | Message::HelloReply(_) => Phase::Hello,
+        Message::Hello(_) | Message::HelloReply(_) | Message::OpeningPart(_) => Phase::Hello,
         Message::Turn(message) => match message {
             TurnMessage::Opening(_) => Phase::Hello,
             TurnMessage::States { found_by, .. } => *found_by,

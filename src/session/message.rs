@@ -15,6 +15,10 @@
 //! assert_eq!(wire.to_set(), Some(dots));
 //! ```
 
+mod opening;
+
+pub use opening::{Opening, OpeningPart};
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -25,7 +29,7 @@ use super::phase::Phase;
 use crate::clock::Stamp;
 use crate::delta::{BaseId, BlockSignature, Encoded, Encoding, GapRequest, Signature};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use crate::entry::{Sibling, Totals};
+use crate::entry::Sibling;
 use crate::hash::{ContextHash, HashAlgorithm, KeyHash, StateHash, TreeHash};
 use crate::replica::RefusalReason;
 use crate::sketch::bloom::WireFilter;
@@ -144,7 +148,7 @@ pub struct Greeting {
 
 /// A set of dots as runs: per writer, gaps and lengths.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
-pub struct WireDots(Vec<(Writer, Vec<(u64, u64)>)>);
+pub struct WireDots(pub(in crate::session) Vec<(Writer, Vec<(u64, u64)>)>);
 
 impl WireDots {
     /// Number of runs listed.
@@ -280,19 +284,6 @@ pub struct Hello {
     pub clock: Stamp,
     /// Hash of the merged context of the last session that the initiator joined with this peer.
     pub base: Option<ContextHash>,
-}
-
-/// What one side's snapshot is: enough to work out what it has not seen.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Opening {
-    /// Tree hash of the snapshot.
-    pub tree: TreeHash,
-    /// Totals of the snapshot.
-    pub totals: Totals,
-    /// Context and exceptions of the snapshot.
-    pub causality: WireCausality,
-    /// Dots held above the context, unless they are too many runs to list.
-    pub above: Option<WireDots>,
 }
 
 /// The responder's answer to a hello.
@@ -492,6 +483,8 @@ pub enum Message {
     TurnEnd(TurnEnd),
     /// Outside turns.
     Free(FreeMessage),
+    /// Goes on with an opening that fills more than one message.
+    OpeningPart(OpeningPart),
 }
 
 /// Everything on the bulk stream of a session.

@@ -35,7 +35,7 @@ const REMOVALS_AT_FIRST_CONTACT: usize = 4_096;
 /// Logged removals read for a session.
 const REMOVALS_PER_SESSION: usize = 262_144;
 /// Dots read from the dot index at a time.
-const DOTS_AT_ONCE: usize = 4_096;
+pub(super) const DOTS_AT_ONCE: usize = 4_096;
 /// Bytes that a sibling takes in memory: in its record, and where its dot stands.
 const LEARNED_SIBLING_BYTES: usize = 128;
 /// Bytes that one session learns of keys, for each key that it may learn of.
@@ -632,29 +632,6 @@ impl Session {
         Ok(())
     }
 
-    /// The dots held above the own context, unless they are too many runs.
-    pub(super) fn dots_above(view: &dyn CollectionView) -> Result<Option<DotSet>, Failure> {
-        let mut above = DotSet::default();
-        for writer in view.writers()? {
-            let mut after = view.causality().counter(writer);
-            loop {
-                let dots = view.dots_after(writer, after, DOTS_AT_ONCE)?;
-                let Some(&(last, _)) = dots.last() else { break };
-                after = last.counter();
-                for (dot, _) in &dots {
-                    above.insert(*dot);
-                }
-                if above.run_count() > MAX_RUNS_ABOVE {
-                    return Ok(None);
-                }
-                if dots.len() < DOTS_AT_ONCE {
-                    break;
-                }
-            }
-        }
-        Ok(Some(above))
-    }
-
     /// All dots of the overlay that this side can tell, with their keys.
     pub(super) fn overlay_dots(
         &self,
@@ -707,9 +684,6 @@ impl Session {
         })
     }
 }
-
-/// Most runs of dots above the context that are listed in an opening.
-pub(super) const MAX_RUNS_ABOVE: usize = 32_768;
 
 /// A value that rides along as it stands.
 pub(super) const fn raw(bytes: Vec<u8>) -> Encoded {

@@ -1,6 +1,5 @@
 //! Changes that become visible together.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Table;
@@ -8,7 +7,7 @@ use super::Table;
 /// Rows to write and to remove, all or none. The last word on a row counts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Batch {
-    rows: BTreeMap<RowName, Option<Arc<[u8]>>>,
+    rows: Vec<(RowName, Option<Arc<[u8]>>)>,
 }
 
 /// Where a row stands.
@@ -28,15 +27,15 @@ impl Batch {
 
     /// Writes a row whose value is shared, not copied.
     pub fn put_shared(&mut self, table: Table, key: &[u8], value: Arc<[u8]>) {
-        self.rows.insert(RowName { table, key: key.into() }, Some(value));
+        self.rows.push((RowName { table, key: key.into() }, Some(value)));
     }
 
     /// Removes a row; nothing happens if there is none.
     pub fn remove(&mut self, table: Table, key: &[u8]) {
-        self.rows.insert(RowName { table, key: key.into() }, None);
+        self.rows.push((RowName { table, key: key.into() }, None));
     }
 
-    /// Number of rows touched.
+    /// Number of writes and removals.
     #[must_use]
     pub fn len(&self) -> usize {
         self.rows.len()
@@ -54,12 +53,12 @@ impl Batch {
         self.iter().map(|(_, key, value)| key.len() + value.map_or(0, |value| value.len())).sum()
     }
 
-    /// The rows, ascending by table and key; no value: removed.
+    /// The rows in the order in which they were said; no value: removed.
     pub fn iter(&self) -> impl Iterator<Item = (Table, &[u8], Option<&Arc<[u8]>>)> {
         self.rows.iter().map(|(name, value)| (name.table, &*name.key, value.as_ref()))
     }
 
-    /// The rows by value, ascending by table and key.
+    /// The rows by value, in the order in which they were said.
     pub fn into_rows(self) -> impl Iterator<Item = (RowName, Option<Arc<[u8]>>)> {
         self.rows.into_iter()
     }

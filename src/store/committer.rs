@@ -79,6 +79,11 @@ impl Committer {
         }
     }
 
+    /// A write failed: nothing is taken any more.
+    pub(super) fn fail(&self, error: &StoreError) {
+        self.lock().failed.get_or_insert(error.clone());
+    }
+
     /// The last batch applied.
     pub(super) fn applied(&self) -> CommitNumber {
         self.lock().applied

@@ -20,11 +20,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod folder;
+mod pending;
 #[cfg(unix)]
 mod token;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -34,19 +36,19 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
+use self::pending::{Pending, Rows};
+use super::batch::RowName;
 use super::committer::Committer;
 use super::{
     Announced, Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
     scan_start,
 };
 
-const FORMAT: &str = "selfsame store 1";
-const FORMAT_FILE: &str = "FORMAT";
-const LOCK_FILE: &str = "LOCK";
-const DATABASE: &str = "db";
 /// The journal on disk is kept below this: it is what an opening after a crash reads.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
+/// Bytes that wait to be written together; who adds more writes them.
+const MAX_PENDING_BYTES: usize = 4 << 20;
 /// Key lengths are 16 bits, value lengths 32 bits wide.
 const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
 const MAX_ROW_BYTES: usize = 1 << 31;
@@ -96,6 +98,7 @@ struct Shared {
     // one keyspace for all tables: only then is what a loss of power leaves a prefix of what was
     // written, for each keyspace goes to disk in its own time
     rows: Keyspace,
+    pending: Pending,
     committer: Committer,
     asked: Mutex<Asked>,
     changed: Condvar,
@@ -115,26 +118,17 @@ impl EmbeddedStore {
     /// the disk failed.
     pub fn open(folder: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        check_folder(folder)?;
-        let lock = lock(folder)?;
-        mark(folder)?;
-        let damaged = |error: fjall::Error| of_opening(folder, &error);
-        let database = Database::builder(folder.join(DATABASE))
-            .cache_size(options.cache_bytes)
-            .max_journaling_size(MAX_JOURNAL_BYTES)
-            .worker_threads(workers())
-            .open()
-            .map_err(damaged)?;
-        let rows = database
-            .keyspace("rows", || {
-                KeyspaceCreateOptions::default()
-                    .max_memtable_size(MEMTABLE_BYTES)
-                    .with_kv_separation(None)
-            })
-            .map_err(damaged)?;
+        let lock = folder::claim(folder)?;
+        folder::complete(folder, |path| {
+            let (database, _) = open_database(path, options.cache_bytes)?;
+            database.persist(PersistMode::SyncAll)
+        })?;
+        let opened = open_database(&folder.join(folder::DATABASE), options.cache_bytes);
+        let (database, rows) = opened.map_err(|error| of_opening(folder, &error))?;
         let shared = Arc::new(Shared {
             database,
             rows,
+            pending: Pending::default(),
             committer: Committer::default(),
             asked: Mutex::default(),
             changed: Condvar::new(),
@@ -152,7 +146,7 @@ impl EmbeddedStore {
             timer,
             sync_interval_ms,
             #[cfg(unix)]
-            token: token::TokenFile::of(&folder.join(FORMAT_FILE)),
+            token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
             folder,
             _lock: lock,
         };
@@ -181,14 +175,45 @@ impl EmbeddedStore {
     pub fn close(self) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
         shared.committer.refusal()?;
-        shared.flush();
+        shared.write_pending()?;
+        shared.rotate();
         shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
     }
 }
 
+fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), fjall::Error> {
+    let database = Database::builder(path)
+        .cache_size(cache_bytes)
+        .max_journaling_size(MAX_JOURNAL_BYTES)
+        .worker_threads(workers())
+        .open()?;
+    let rows = database.keyspace("rows", || {
+        KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES).with_kv_separation(None)
+    })?;
+    Ok((database, rows))
+}
+
 impl Shared {
+    /// Writes what waits to the database. A failure forbids all later writes.
+    fn write_pending(&self) -> Result<(), StoreError> {
+        let written = self.pending.flush(|rows| self.write(rows));
+        written.inspect_err(|error| self.committer.fail(error))
+    }
+
+    fn write(&self, rows: &Rows) -> Result<(), StoreError> {
+        let mut batch = self.database.batch();
+        for (name, value) in rows {
+            let key = row_key(name.table, &name.key);
+            match value {
+                Some(value) => batch.insert(&self.rows, key, &**value),
+                None => batch.remove(&self.rows, key),
+            }
+        }
+        batch.commit().map_err(|error| of_fjall(&error))
+    }
+
     /// Waits for the memtable to become a table, but not forever: the journal has it all.
-    fn flush(&self) {
+    fn rotate(&self) {
         /// Less than this is as quickly read from the journal.
         const WORTHWHILE_BYTES: u64 = 1 << 20;
         const PATIENCE: u32 = 1_000;
@@ -206,6 +231,7 @@ impl Shared {
     }
 
     fn sync(&self) -> Result<(), StoreError> {
+        self.write_pending()?;
         self.database.persist(PersistMode::SyncData).map_err(|error| of_fjall(&error))
     }
 
@@ -241,17 +267,27 @@ impl Drop for Inner {
         if let Some(timer) = self.timer.take() {
             let _ = timer.join();
         }
+        // what was applied and is not settled yet may as well be kept
+        let _ = self.shared.write_pending();
     }
 }
 
 impl Read for EmbeddedStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-        let value = self.inner.shared.rows.get(row_key(table, key));
+        let shared = &self.inner.shared;
+        if let Some(row) = shared.pending.read().row(&RowName { table, key: key.into() }) {
+            return Ok(row.clone());
+        }
+        let value = shared.rows.get(row_key(table, key));
         Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
     }
 
     fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
-        let size = self.inner.shared.rows.size_of(row_key(table, key));
+        let shared = &self.inner.shared;
+        if let Some(row) = shared.pending.read().row(&RowName { table, key: key.into() }) {
+            return Ok(row.as_ref().map(|value| value.len() as u64));
+        }
+        let size = shared.rows.size_of(row_key(table, key));
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
 
@@ -262,7 +298,16 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.snapshot()?.scan(table, prefix, start, limit)
+        let (pending, written) = self.layers(table, prefix, start);
+        if pending.is_empty() {
+            return written.scan(table, prefix, start, limit);
+        }
+        let written = written.guards(table, prefix, start).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        merge(pending, written, limit)
     }
 
     fn scan_keys(
@@ -272,16 +317,77 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.snapshot()?.scan_keys(table, prefix, start, limit)
+        let (pending, written) = self.layers(table, prefix, start);
+        if pending.is_empty() {
+            return written.scan_keys(table, prefix, start, limit);
+        }
+        let written = written.guards(table, prefix, start).map(|guard| {
+            let key = guard.key().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::default() })
+        });
+        let rows = merge(pending, written, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
+}
+
+impl EmbeddedStore {
+    /// What waits of the rows of a scan, and what was written, at one moment.
+    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> (Rows, EmbeddedSnapshot) {
+        let layers = self.inner.shared.pending.read();
+        // a group that is written meanwhile is in both: what waits counts
+        (layers.range(table, prefix, start), self.written())
+    }
+
+    /// What the database holds by now.
+    fn written(&self) -> EmbeddedSnapshot {
+        let rows = self.inner.shared.database.snapshot();
+        EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) }
+    }
+}
+
+/// Rows of both, ascending; where both have one, that which waits counts.
+fn merge(
+    pending: Rows,
+    written: impl Iterator<Item = Result<Row, StoreError>>,
+    limit: usize,
+) -> Result<Vec<Row>, StoreError> {
+    let mut pending = pending.into_iter().peekable();
+    let mut written = written.peekable();
+    let mut rows = Vec::new();
+    while rows.len() < limit {
+        let older = match written.peek() {
+            Some(Ok(row)) => Some(&row.key),
+            Some(Err(_)) => return written.next().transpose().map(|_| rows),
+            None => None,
+        };
+        let newer = pending.peek().map(|(name, _)| &name.key);
+        let takes_newer = match (newer, older) {
+            (None, None) => break,
+            (Some(_), None) => true,
+            (None, Some(_)) => false,
+            (Some(newer), Some(older)) => newer <= older,
+        };
+        if !takes_newer {
+            rows.extend(written.next().transpose()?);
+            continue;
+        }
+        if newer == older {
+            written.next().transpose()?;
+        }
+        if let Some((RowName { key, .. }, Some(value))) = pending.next() {
+            rows.push(Row { key, value });
+        }
+    }
+    Ok(rows)
 }
 
 impl Store for EmbeddedStore {
     type Snapshot = EmbeddedSnapshot;
 
     fn snapshot(&self) -> Result<EmbeddedSnapshot, StoreError> {
-        let rows = self.inner.shared.database.snapshot();
-        Ok(EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) })
+        self.inner.shared.write_pending()?;
+        Ok(self.written())
     }
 
     fn announce(&self) -> Announced {
@@ -290,30 +396,34 @@ impl Store for EmbeddedStore {
 
     fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
         let shared = &self.inner.shared;
-        let mut rows = shared.database.batch();
-        for (table, key, value) in batch.iter() {
+        for (_, key, value) in batch.iter() {
             let size = value.map_or(0, |value| value.len());
             if key.len() > MAX_KEY_BYTES || size > MAX_ROW_BYTES {
                 return Err(StoreError::TooLarge(key.len().max(size)));
             }
-            match value {
-                Some(value) => rows.insert(&shared.rows, row_key(table, key), &**value),
-                None => rows.remove(&shared.rows, row_key(table, key)),
-            }
         }
-        shared.committer.apply(|| rows.commit().map_err(|error| of_fjall(&error)))
+        let mut waiting = 0;
+        let number = shared.committer.apply(|| {
+            waiting = shared.pending.add(batch);
+            Ok(())
+        })?;
+        if waiting > MAX_PENDING_BYTES {
+            shared.write_pending()?;
+        }
+        Ok(number)
     }
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
         let shared = &self.inner.shared;
-        match durability {
-            Durability::Always => shared.committer.settle(number, || shared.sync()),
-            Durability::Periodic => {
-                shared.ask(|asked| asked.sync = true);
-                shared.committer.refusal()
-            }
-            Durability::Never => Ok(()),
+        if durability == Durability::Always {
+            return shared.committer.settle(number, || shared.sync());
         }
+        // the system has it then, and the death of this process takes nothing back
+        shared.write_pending()?;
+        if durability == Durability::Periodic {
+            shared.ask(|asked| asked.sync = true);
+        }
+        shared.committer.refusal()
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -340,7 +450,6 @@ impl EmbeddedSnapshot {
         table: Table,
         prefix: &[u8],
         start: Bound<&[u8]>,
-        limit: usize,
     ) -> impl Iterator<Item = fjall::Guard> {
         let from = match scan_start(prefix, start) {
             Bound::Included(key) => Bound::Included(row_key(table, key)),
@@ -354,7 +463,7 @@ impl EmbeddedSnapshot {
             (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(end)) if from >= end
         );
         let range = (!empty).then(|| self.rows.range(&self.inner.shared.rows, (from, end)));
-        range.into_iter().flatten().take(limit)
+        range.into_iter().flatten()
     }
 }
 
@@ -376,7 +485,8 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.guards(table, prefix, start, limit)
+        self.guards(table, prefix, start)
+            .take(limit)
             .map(|guard| {
                 let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
                 let key = key.get(1..).unwrap_or_default().into();
@@ -392,7 +502,8 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.guards(table, prefix, start, limit)
+        self.guards(table, prefix, start)
+            .take(limit)
             .map(|guard| {
                 let key = guard.key().map_err(|error| of_fjall(&error))?;
                 Ok(key.get(1..).unwrap_or_default().into())
@@ -424,65 +535,6 @@ fn after_prefix(mut prefix: Vec<u8>) -> Bound<Vec<u8>> {
         }
     }
     Bound::Unbounded
-}
-
-/// Refuses a folder that holds other things, before anything is written there.
-fn check_folder(folder: &Path) -> Result<(), StoreError> {
-    std::fs::create_dir_all(folder).map_err(|error| of_io(&error))?;
-    if folder.join(FORMAT_FILE).exists() {
-        return Ok(());
-    }
-    for entry in std::fs::read_dir(folder).map_err(|error| of_io(&error))? {
-        let name = entry.map_err(|error| of_io(&error))?.file_name();
-        if name != LOCK_FILE {
-            return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
-        }
-    }
-    Ok(())
-}
-
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(folder.join(LOCK_FILE))
-        .map_err(|error| of_io(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Held { folder: folder.to_path_buf() }),
-        Err(TryLockError::Error(error)) => Err(of_io(&error)),
-    }
-}
-
-/// Checks the marker of the format, or sets it in a new store.
-fn mark(folder: &Path) -> Result<(), StoreError> {
-    let marker = folder.join(FORMAT_FILE);
-    let read = match std::fs::read(&marker) {
-        // the first opening was cut short before it wrote anything
-        Ok(found) if found.is_empty() && !folder.join(DATABASE).exists() => {
-            Err(ErrorKind::NotFound.into())
-        }
-        other => other,
-    };
-    match read {
-        Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => Err(StoreError::Format {
-            folder: folder.to_path_buf(),
-            found: String::from_utf8_lossy(&found[..found.len().min(80)]).trim().to_owned(),
-            expected: FORMAT,
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let written = || -> std::io::Result<()> {
-                let mut file = File::create(&marker)?;
-                writeln!(file, "{FORMAT}")?;
-                file.sync_all()?;
-                File::open(folder)?.sync_all()
-            };
-            written().map_err(|error| of_io(&error))
-        }
-        Err(error) => Err(of_io(&error)),
-    }
 }
 
 fn of_io(error: &std::io::Error) -> StoreError {

@@ -77,7 +77,8 @@ impl Inner {
     fn apply(&mut self, batch: Batch) -> u64 {
         self.number += 1;
         let number = self.number;
-        for (RowName { table, key }, value) in batch.into_rows() {
+        let last_words: BTreeMap<RowName, _> = batch.into_rows().collect();
+        for (RowName { table, key }, value) in last_words {
             let rows = self.tables.entry(table).or_default();
             match rows.get_mut(&key) {
                 None if value.is_none() => {}

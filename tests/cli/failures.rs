@@ -156,3 +156,41 @@ fn a_write_that_the_disk_refuses_takes_nothing_back() {
     assert_eq!(done["written"].as_u64().unwrap() + done["unchanged"].as_u64().unwrap(), 6);
     node.run(["recover", "c", "--check"]).ended(0);
 }
+
+#[test]
+fn a_damaged_row_in_the_list_of_collections_stops_only_its_own() {
+    let node = TestNode::with_collection(&[]);
+    node.run(["collection", "create", "other", "--policy", "siblings"]).ended(0);
+    node.run(["put", "c", "k", "v"]).ended(0);
+    let root = node.root();
+    let damage = |key: &[u8]| {
+        let folder = node.data().join("store");
+        let store = EmbeddedStore::open(&folder, EmbeddedOptions::default()).unwrap();
+        let mut batch = Batch::default();
+        batch.remove(Table::Collections, b"c");
+        batch.put(Table::Collections, key, b"rot");
+        store.commit(batch, Durability::Always).unwrap();
+        store.close().unwrap();
+    };
+    damage(b"c");
+    node.run(["put", "other", "k", "v"]).ended(0);
+    let listed = node.run(["collection", "ls"]).ended(0).said("selfsame recover c");
+    assert!(listed.text().contains("other") && listed.text().contains("damaged: "));
+    let lines = node.run(["collection", "ls", "--json"]).ended(0).lines();
+    assert_eq!((lines.len(), &lines[1]["collection"]), (2, &"c".into()));
+    assert!(lines[1]["damage"].is_string());
+    for verb in [&["get", "c", "k"][..], &["put", "c", "k", "w"], &["digest", "c"]] {
+        node.run(verb).ended(2).said("damaged").said("run `selfsame recover c`");
+    }
+    node.run(["recover", "c", "--check"]).ended(1);
+    node.run(["recover", "c"]).ended(0).said("written again");
+    assert_eq!((node.root(), node.run(["get", "c", "k"]).ended(0).text()), (root.clone(), "v"));
+
+    damage(b"\xff");
+    assert!(node.run(["collection", "ls"]).ended(0).text().contains("(no name)"));
+    node.run(["get", "c", "k"]).ended(2).said("run `selfsame recover c`");
+    node.run(["recover", "d"]).ended(2).said("cannot be found again");
+    node.run(["recover", "c"]).ended(0);
+    assert_eq!(node.root(), root);
+    assert_eq!(node.run(["collection", "ls", "--json"]).ended(0).lines().len(), 2);
+}

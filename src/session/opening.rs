@@ -1,0 +1,257 @@
+//! Openings: what each side says of its snapshot before the first turn.
+
+use std::sync::Arc;
+
+use super::config::Strategy;
+use super::knowledge::PeerSeen;
+use super::machine::{Flow, Role, Session, Stage, Turn};
+use super::memory::{causality_bytes, dots_bytes};
+use super::message::{Message, Opening, OpeningPart, TurnMessage, WireCausality, WireDots};
+use super::outcome::{AbortCode, Failure};
+use super::turn::{DOTS_AT_ONCE, protocol};
+use crate::dots::{Dot, DotSet, Writer};
+use crate::limits::Limits;
+use crate::merkle::Envelope;
+use crate::replica::CollectionView;
+
+/// Most runs of dots above the context that are listed in an opening.
+const MAX_RUNS_ABOVE: usize = 32_768;
+
+/// An opening of which parts are to come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Gathering {
+    opening: Opening,
+    left: u32,
+    /// Kind of the last part.
+    kind: u8,
+}
+
+impl Gathering {
+    /// Begins to gather, unless more is announced than the limits let through.
+    fn new(opening: Opening, limits: &Limits) -> Result<Self, Failure> {
+        let messages = |items: usize| items.div_ceil(Opening::ITEMS_PER_MESSAGE);
+        let exceptions = usize::try_from(limits.max_exceptions).unwrap_or(usize::MAX);
+        let most = [limits.max_writers, limits.max_writers, exceptions, MAX_RUNS_ABOVE]
+            .into_iter()
+            .fold(0, |sum: usize, items| sum.saturating_add(messages(items)));
+        if opening.parts as usize > most {
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        Ok(Self { left: opening.parts, opening, kind: 0 })
+    }
+
+    /// Takes in a part: the next in order, not empty, and within the limits together with what
+    /// came before it.
+    fn add(&mut self, part: OpeningPart, limits: &Limits) -> Result<(), Failure> {
+        let kind = match &part {
+            OpeningPart::Pairs(_) => 0,
+            OpeningPart::Gone(_) => 1,
+            OpeningPart::Exceptions(_) => 2,
+            OpeningPart::Above(_) => 3,
+        };
+        if kind < self.kind {
+            return Err(protocol());
+        }
+        (self.kind, self.left) = (kind, self.left - 1);
+        let most_exceptions = usize::try_from(limits.max_exceptions).unwrap_or(usize::MAX);
+        match (part, &mut self.opening.causality, &mut self.opening.above) {
+            (
+                OpeningPart::Pairs(more),
+                WireCausality::Whole { pairs, .. }
+                | WireCausality::Difference { changed: pairs, .. },
+                _,
+            ) => append(pairs, more, |pair| pair.0, limits.max_writers),
+            (OpeningPart::Gone(more), WireCausality::Difference { gone, .. }, _) => {
+                append(gone, more, |&writer| writer, limits.max_writers)
+            }
+            (
+                OpeningPart::Exceptions(more),
+                WireCausality::Whole { exceptions, .. }
+                | WireCausality::Difference { exceptions, .. },
+                _,
+            ) => append_dots(exceptions, more, most_exceptions),
+            (OpeningPart::Above(more), _, Some(above)) => append_dots(above, more, MAX_RUNS_ABOVE),
+            _ => Err(protocol()),
+        }
+    }
+}
+
+fn append<T>(
+    list: &mut Vec<T>,
+    more: Vec<T>,
+    writer: fn(&T) -> Writer,
+    most: usize,
+) -> Result<(), Failure> {
+    let first = more.first().map(writer).ok_or_else(protocol)?;
+    if list.last().map(writer).is_some_and(|last| last >= first) {
+        return Err(protocol());
+    }
+    if more.len() > most.saturating_sub(list.len()) {
+        return Err(Failure::Ours(AbortCode::Limit));
+    }
+    list.extend(more);
+    Ok(())
+}
+
+fn append_dots(dots: &mut WireDots, more: WireDots, most: usize) -> Result<(), Failure> {
+    let first = more.first().ok_or_else(protocol)?;
+    if dots.last().is_some_and(|last| last >= first) {
+        return Err(protocol());
+    }
+    if more.run_count() > most.saturating_sub(dots.run_count()) {
+        return Err(Failure::Ours(AbortCode::Limit));
+    }
+    dots.0.extend(more.0);
+    Ok(())
+}
+
+impl WireDots {
+    fn first(&self) -> Option<Dot> {
+        let (writer, runs) = self.0.first()?;
+        Dot::of(*writer, runs.first()?.0.checked_add(1)?)
+    }
+
+    /// The last dot, of sets in canonical form.
+    fn last(&self) -> Option<Dot> {
+        let (writer, runs) = self.0.last()?;
+        let ends = runs.iter().try_fold(0u64, |end, &(gap, more)| {
+            end.checked_add(gap)?.checked_add(1)?.checked_add(more)
+        });
+        Dot::of(*writer, ends?)
+    }
+}
+
+impl Session {
+    pub(super) fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
+        Ok(Opening {
+            tree: self.ours.envelope.tree_hash(),
+            totals: self.ours.envelope.totals(),
+            causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
+            above: Self::dots_above(view)?.as_ref().map(WireDots::from),
+            parts: 0,
+        })
+    }
+
+    /// Takes in the peer's opening, or the beginning of it.
+    pub(super) fn peer_opening(
+        &mut self,
+        opening: Opening,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if opening.parts == 0 {
+            return self.peer_opened(opening, view);
+        }
+        self.theirs.opening = Some(Gathering::new(opening, &self.setup.limits)?);
+        self.stage = Stage::AwaitParts;
+        Ok(())
+    }
+
+    /// Goes on with the peer's opening.
+    pub(super) fn peer_opening_part(
+        &mut self,
+        part: OpeningPart,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let gathering = self.theirs.opening.as_mut().ok_or_else(protocol)?;
+        gathering.add(part, &self.setup.limits)?;
+        if gathering.left > 0 {
+            return Ok(());
+        }
+        let whole = self.theirs.opening.take().ok_or_else(protocol)?;
+        self.peer_opened(whole.opening, view)
+    }
+
+    /// The peer's opening is whole: an initiator answers with its own, and begins.
+    fn peer_opened(&mut self, opening: Opening, view: &dyn CollectionView) -> Result<(), Failure> {
+        if self.role == Role::Responder {
+            return self.peer_is(opening, view);
+        }
+        let (ours, parts) = self.opening(view)?.into_parts();
+        self.control.push_back(Message::Turn(TurnMessage::Opening(ours)));
+        self.control.extend(parts.into_iter().map(Message::OpeningPart));
+        self.turn = Turn::Mine;
+        self.opened = true;
+        self.peer_is(opening, view)?;
+        if self.strategy != Strategy::Auto {
+            return self.start_detection(view);
+        }
+        if self.flow == Flow::Take {
+            return Ok(());
+        }
+        self.announce(view)
+    }
+
+    /// Takes in what the peer's snapshot is: checked against its state hash, and against limits
+    /// before anything is built from it.
+    fn peer_is(&mut self, opening: Opening, view: &dyn CollectionView) -> Result<(), Failure> {
+        if self.theirs.seen.is_some() {
+            return Err(protocol());
+        }
+        let (writers, exceptions) = opening.causality.size();
+        let limits = &self.setup.limits;
+        if writers > limits.max_writers || exceptions > limits.max_exceptions {
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        let causality =
+            opening.causality.resolve(self.theirs.base.as_ref()).ok_or_else(protocol)?;
+        let above = match &opening.above {
+            None => None,
+            Some(above) if above.run_count() <= MAX_RUNS_ABOVE => {
+                Some(above.to_set().ok_or_else(protocol)?)
+            }
+            Some(_) => return Err(Failure::Ours(AbortCode::Limit)),
+        };
+        let spec = &self.ours.spec;
+        let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
+        let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::Lie))?;
+        let context = causality.hash(spec.algorithm).map_err(|_| protocol())?;
+        if Some(spec.algorithm.state(&envelope.root(), &context)) != self.theirs.state {
+            return Err(Failure::Ours(AbortCode::Lie));
+        }
+        self.stats.snapshot_bytes.1 = opening.totals.bytes;
+        self.theirs.tree = Some(opening.tree);
+        self.effort.context_bytes = causality_bytes(&causality)
+            + causality_bytes(&self.ours.causality)
+            + self.theirs.base.as_ref().map_or(0, causality_bytes)
+            + above.as_ref().map_or(0, dots_bytes);
+        if self.is_crowded() {
+            // no session would have room to learn anything
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
+        let dead = causality.exceptions().clone();
+        self.theirs.root = Some(envelope.root());
+        self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));
+        self.stage = Stage::Exchange;
+        match self.flow {
+            Flow::Give => Ok(()),
+            Flow::Take => {
+                self.forget_unseen(view)?;
+                self.peer_removed(&dead, view)
+            }
+            Flow::Both | Flow::Compare => self.peer_removed(&dead, view),
+        }
+    }
+
+    /// The dots held above the own context, unless they are too many runs.
+    fn dots_above(view: &dyn CollectionView) -> Result<Option<DotSet>, Failure> {
+        let mut above = DotSet::default();
+        for writer in view.writers()? {
+            let mut after = view.causality().counter(writer);
+            loop {
+                let dots = view.dots_after(writer, after, DOTS_AT_ONCE)?;
+                let Some(&(last, _)) = dots.last() else { break };
+                after = last.counter();
+                for (dot, _) in &dots {
+                    above.insert(*dot);
+                }
+                if above.run_count() > MAX_RUNS_ABOVE {
+                    return Ok(None);
+                }
+                if dots.len() < DOTS_AT_ONCE {
+                    break;
+                }
+            }
+        }
+        Ok(Some(above))
+    }
+}
