@@ -19,7 +19,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("L2 protocol", &["replica", "session", "store"]),
     ("L3 world", &["net", "store::committer", "store::embedded"]),
     ("L4 node", &["node"]),
-    ("L5 faces", &["cli", "main"]),
+    ("L5 faces", &["api", "cli", "main"]),
 ];
 
 /// The highest floor that knows no socket, file, clock, thread or global randomness.

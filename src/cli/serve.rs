@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
+use super::control::Offered;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::listen::{admitted, node_id};
@@ -54,7 +55,7 @@ impl Serve {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         log_to_standard_error();
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
+        context.open(|home| {
             for id in &self.allow {
                 home.access.allow(*id);
             }
@@ -90,6 +91,7 @@ impl Serve {
             counted(allowed, "node", "nodes"),
             address.port()
         ))?;
+        let control = Offered::to_others(home, interrupt.receiver()).await;
         let service = Service::from_environment();
         service.say("READY=1");
         let watched = service.watchdog().map(|within| within / 2);
@@ -118,6 +120,7 @@ impl Serve {
                 "some sessions did not end within shutdown_s; what they applied is kept"
             );
         }
+        control.ended().await;
         Ok(())
     }
 }

@@ -8,6 +8,7 @@
 //! | `invites.toml` | its open invitations |
 //! | `peers.lock` | held by whoever changes one of these two |
 //! | `store/` | its collections |
+//! | `control.sock` | where a process that has it open answers others |
 //! | `in-use` | the process that has the store open, while there is one |
 //!
 //! ```
@@ -43,6 +44,9 @@ const IDENTITY: &str = "identity";
 const CONFIG: &str = "config.toml";
 const STORE: &str = "store";
 const IN_USE: &str = "in-use";
+/// The socket where a process that has the node open answers others, and where it is made.
+pub(crate) const CONTROL: &str = "control.sock";
+pub(crate) const CONTROL_NEW: &str = "control.new";
 /// How names begin under which these files are written at first.
 const PASSING_CONFIG: &str = ".config-";
 const PASSING: [&str; 2] = [PASSING_CONFIG, Identity::PASSING];
@@ -126,6 +130,8 @@ pub struct Home {
     pub access: Access,
     /// Its collections.
     pub replica: Arc<Replica<EmbeddedStore>>,
+    /// Its sessions with all peers, whatever part of the process runs them.
+    pub sessions: SessionManager,
     // goes before the store does, so that it never names a process that comes later
     notice: Notice,
     store: EmbeddedStore,
@@ -196,7 +202,9 @@ impl Home {
             ..ReplicaOptions::default()
         };
         let replica = Arc::new(Replica::open(store.clone(), options, Box::new(random))?);
-        Ok(Self { folder: folder.into(), identity, config, access, replica, notice, store })
+        let sessions = SessionManager::new(config.sessions());
+        let folder = folder.into();
+        Ok(Self { folder, identity, config, access, replica, sessions, notice, store })
     }
 
     /// The node, to speak with others.
@@ -208,7 +216,7 @@ impl Home {
             config: self.config.sync(),
             patience: self.config.patience(),
             access: self.access.clone(),
-            sessions: SessionManager::default(),
+            sessions: self.sessions.clone(),
         }
     }
 
@@ -254,7 +262,7 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let ours = [IDENTITY, CONFIG, STORE, IN_USE, PEERS, INVITES, LOCK];
+        let ours = [IDENTITY, CONFIG, STORE, IN_USE, CONTROL, CONTROL_NEW, PEERS, INVITES, LOCK];
         if !is_passing(&name) && !ours.iter().any(|ours| name == *ours) {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
         }

@@ -464,6 +464,12 @@ impl Schedule {
         bursts.chain(peers).chain(wanted.map(|(_, at)| *at)).min()
     }
 
+    /// Whether the last attempt to turn to a peer failed.
+    #[must_use]
+    pub fn is_failing(&self, id: &NodeId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.failures > 0)
+    }
+
     /// What is known of all peers.
     pub fn peers(&self) -> impl Iterator<Item = (&NodeId, PeerNote)> {
         self.peers.iter().map(|(id, peer)| {

@@ -271,6 +271,9 @@ impl<S: Store> Server<S> {
             }
         }
         while streams.join_next().await.is_some() {}
+        if *stop.borrow() {
+            link.connection().close(CloseCode::ShuttingDown, "");
+        }
         (self.listener)(Event::Disconnected { peer, link });
     }
 

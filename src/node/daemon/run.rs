@@ -174,7 +174,12 @@ impl<S: Store> Shared<S> {
                 tasks.spawn(Server { current, listener, stop }.link(Arc::from(link)));
             }
             Input::Dialled(peer, Err(error)) => {
-                tracing::debug!(%peer, error, "not reached");
+                // once is enough for whoever looks only now and then
+                if plan.is_failing(&peer) {
+                    tracing::debug!(%peer, error, "still not reached");
+                } else {
+                    tracing::warn!(%peer, error, "not reached: it is tried again and again");
+                }
                 plan.dialled(now, peer, Some(error));
             }
             Input::Compared(peer, Ok(compared)) => plan.compared(now, peer, &compared),
