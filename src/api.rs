@@ -52,7 +52,7 @@ pub mod types;
 pub use client::{CallError, Client};
 pub use error::{ApiError, Problem};
 pub use exit::Exit;
-pub use host::Host;
+pub use host::{ApiLimits, Host};
 pub use router::router;
 #[cfg(unix)]
 pub use serve::ControlSocket;

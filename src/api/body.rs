@@ -16,8 +16,6 @@ use tokio::time::timeout;
 
 use super::error::{ApiError, Problem};
 
-/// Longest pause between two parts of a body.
-const PAUSE: Duration = Duration::from_secs(10);
 /// Longest JSON that is asked.
 const MAX_JSON_BYTES: u64 = 64 << 10;
 /// Parts of an answer that wait for whoever reads it.
@@ -31,8 +29,8 @@ const LARGE_BYTES: usize = 32 << 10;
 /// The media type of JSON lines.
 pub(super) const LINES: &str = "application/x-ndjson";
 
-/// A body, all of it, if it is within the limit and keeps coming.
-pub(super) async fn whole(mut body: Body, limit: u64) -> Result<Bytes, ApiError> {
+/// A body, all of it, if it is within the limit and does not pause for longer.
+pub(super) async fn whole(mut body: Body, limit: u64, pause: Duration) -> Result<Bytes, ApiError> {
     let size = body.size_hint();
     if size.lower() > limit {
         return Err(ApiError::BodySize(limit));
@@ -40,7 +38,7 @@ pub(super) async fn whole(mut body: Body, limit: u64) -> Result<Bytes, ApiError>
     let mut first = Bytes::new();
     let mut all = Vec::new();
     loop {
-        let frame = timeout(PAUSE, body.frame()).await.map_err(|_| ApiError::SlowBody)?;
+        let frame = timeout(pause, body.frame()).await.map_err(|_| ApiError::SlowBody)?;
         let Some(frame) = frame else { break };
         let frame = frame.map_err(|error| ApiError::Request(error.to_string()))?;
         let Ok(data) = frame.into_data() else { continue };
@@ -62,8 +60,8 @@ pub(super) async fn whole(mut body: Body, limit: u64) -> Result<Bytes, ApiError>
 }
 
 /// A body as JSON; an empty one stands for `{}`.
-pub(super) async fn json<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
-    let bytes = whole(body, MAX_JSON_BYTES).await?;
+pub(super) async fn json<T: DeserializeOwned>(body: Body, pause: Duration) -> Result<T, ApiError> {
+    let bytes = whole(body, MAX_JSON_BYTES, pause).await?;
     let text = if bytes.is_empty() { &b"{}"[..] } else { &bytes };
     serde_json::from_slice(text).map_err(|error| ApiError::Request(error.to_string()))
 }

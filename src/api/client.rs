@@ -17,6 +17,7 @@ mod transport;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::{Method, StatusCode, header};
@@ -372,7 +373,8 @@ impl Client {
 }
 
 async fn taken(response: Response, limit: u64) -> Result<Bytes, CallError> {
-    let taken = whole(response.into_body(), limit).await;
+    // how long it may take is for whoever waits to say
+    let taken = whole(response.into_body(), limit, Duration::MAX).await;
     taken.map_err(|error| CallError::Lost(error.to_string()))
 }
 

@@ -49,7 +49,7 @@ pub(super) async fn collection(Named(collection): Named) -> Answer {
 }
 
 pub(super) async fn create(State(host): State<Arc<Host>>, Name(name): Name, body: Body) -> Answer {
-    let asked: NewCollection = json(body).await?;
+    let asked: NewCollection = json(body, host.limits().body_pause).await?;
     let spec = asked.spec(name)?;
     let created = blocking(move || {
         let existed = host.collection(&spec.name).is_ok();
@@ -101,7 +101,7 @@ pub(super) async fn put(
     let _place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let value = match axum::body::HttpBody::size_hint(&body).exact() {
         Some(size) if size > limit => return Err(ReplicaError::ValueSize { size, limit }.into()),
-        _ => whole(body, limit).await.map_err(|error| match error {
+        _ => whole(body, limit, host.limits().body_pause).await.map_err(|error| match error {
             ApiError::BodySize(_) => ApiError::ValueSize(limit),
             other => other,
         })?,
@@ -228,7 +228,7 @@ pub(super) async fn check(State(host): State<Arc<Host>>, Name(name): Name) -> An
 }
 
 pub(super) async fn recover(State(host): State<Arc<Host>>, Name(name): Name, body: Body) -> Answer {
-    let RecoverRequest { force } = json(body).await?;
+    let RecoverRequest { force } = json(body, host.limits().body_pause).await?;
     answer(&blocking(move || recovered(&host, &name, force)).await?)
 }
 

@@ -18,6 +18,7 @@ use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
@@ -35,10 +36,30 @@ use crate::types::CollectionName;
 /// Requests whose large bodies are in memory at once; more wait their turn.
 const LARGE_BODIES: usize = 4;
 
+/// What requests may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiLimits {
+    /// Connections served at once; more are told that the node is busy. Each may hold the parts
+    /// of an answer that wait to be sent, up to two values.
+    pub max_connections: usize,
+    /// How long a request may take to say what it asks, and a connection to ask the next one.
+    pub head_deadline: Duration,
+    /// Longest pause between two parts of a body.
+    pub body_pause: Duration,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        let pause = Duration::from_secs(10);
+        Self { max_connections: 64, head_deadline: pause, body_pause: pause }
+    }
+}
+
 /// A node that this process has open, as the control API sees it.
 pub struct Host {
     node: Node<EmbeddedStore>,
     config: Config,
+    limits: ApiLimits,
     running: Mutex<HashMap<u64, watch::Sender<bool>>>,
     sessions: AtomicU64,
     pub(super) large: Semaphore,
@@ -53,11 +74,24 @@ impl Host {
         Self {
             node: home.node(),
             config: home.config.clone(),
+            limits: ApiLimits::default(),
             running: Mutex::default(),
             sessions: AtomicU64::new(1),
             large: Semaphore::new(LARGE_BODIES),
             imports: Lane::default(),
         }
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: ApiLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What requests may take.
+    #[must_use]
+    pub const fn limits(&self) -> &ApiLimits {
+        &self.limits
     }
 
     /// The node.

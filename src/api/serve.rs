@@ -9,7 +9,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
 //!
-//! use selfsame::api::{Client, ControlSocket, Host, router};
+//! use selfsame::api::{Client, ControlSocket, Host};
 //! use selfsame::node::home::Home;
 //!
 //! let folder = tempfile::tempdir()?;
@@ -17,7 +17,7 @@
 //! let home = Home::open(folder.path())?;
 //! let socket = ControlSocket::bind(folder.path()).await?;
 //! let (stop, stopped) = tokio::sync::watch::channel(false);
-//! let serving = tokio::spawn(socket.serve(router(Arc::new(Host::new(&home))), stopped));
+//! let serving = tokio::spawn(socket.serve(Arc::new(Host::new(&home)), stopped));
 //!
 //! let node = Client::connect(folder.path()).await.expect("it answers");
 //! assert_eq!(node.node().await?.id, id.to_string());

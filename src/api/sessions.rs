@@ -33,7 +33,7 @@ pub(super) async fn sync(
     Named(collection): Named,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let asked: SyncRequest = json(body).await?;
+    let asked: SyncRequest = json(body, host.limits().body_pause).await?;
     let mut config = host.config().sync();
     config.mode = match asked.direction {
         Direction::Both => Mode::Both,
@@ -54,7 +54,7 @@ pub(super) async fn diff(
     Named(collection): Named,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let PeerRequest { peer } = json(body).await?;
+    let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
     let mut config = host.config().sync();
     config.mode = Mode::Compare;
     run(host, collection, &peer, config)
@@ -65,7 +65,7 @@ pub(super) async fn compare(
     Named(collection): Named,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let PeerRequest { peer } = json(body).await?;
+    let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
     let peer = Peer::find(&host, &peer)?;
     let here = {
         let (host, collection) = (Arc::clone(&host), Arc::clone(&collection));

@@ -45,7 +45,7 @@ pub(super) async fn import(
 ) -> Result<Response, ApiError> {
     let limit = host.node().replica.limits().max_value_bytes;
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
-    let body = whole(body, batch_limit(limit)).await?;
+    let body = whole(body, batch_limit(limit), host.limits().body_pause).await?;
     let work = move || {
         let batch = Batch::parse(body, limit)?;
         let done = collection.import(batch.0, now_ms())?;
@@ -85,7 +85,7 @@ pub(super) async fn remove(
     body: Body,
 ) -> Result<Response, ApiError> {
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
-    let body = whole(body, batch_limit(0)).await?;
+    let body = whole(body, batch_limit(0), host.limits().body_pause).await?;
     let work = move || {
         let removed = removed(&collection, Batch::parse(body, 0)?)?;
         Ok(Removed { removed, root: collection.root()?.to_string() })

@@ -11,9 +11,9 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 #[cfg(unix)]
 use super::output::note;
-use crate::api::{CallError, Client, Host};
 #[cfg(unix)]
-use crate::api::{ControlSocket, router};
+use crate::api::ControlSocket;
+use crate::api::{CallError, Client, Host};
 use crate::node::home::{Home, HomeError};
 
 /// How long a process that has just opened the store is given to offer its socket.
@@ -100,10 +100,7 @@ impl Offered {
     #[cfg(unix)]
     pub(super) async fn to_others(home: &Home, stop: watch::Receiver<bool>) -> Self {
         match ControlSocket::bind(&home.folder).await {
-            Ok(socket) => {
-                let router = router(Host::new(home).into());
-                Self(Some(tokio::spawn(socket.serve(router, stop))))
-            }
+            Ok(socket) => Self(Some(tokio::spawn(socket.serve(Host::new(home).into(), stop)))),
             Err(error) => {
                 note(format_args!("other commands cannot work beside this one: {error}"));
                 Self(None)

@@ -24,14 +24,12 @@ use tower::ServiceExt as _;
 
 use super::ServeError;
 use crate::api::error::ApiError;
+use crate::api::host::{ApiLimits, Host};
+use crate::api::router;
 use crate::node::home::{CONTROL, CONTROL_NEW};
 
-/// Connections served at once; more are told that the node is busy.
-const MAX_CONNECTIONS: usize = 64;
 /// More than this many are not even told so.
 const MAX_TURNED_AWAY: usize = 16;
-/// How long a request may take to say what it asks.
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long who is turned away may take.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long running requests have to end once the server is to stop.
@@ -115,8 +113,10 @@ impl ControlSocket {
 
     /// Answers requests until `stop` becomes true; requests that run then have a few seconds to
     /// end.
-    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    pub async fn serve(self, host: Arc<Host>, mut stop: watch::Receiver<bool>) {
+        let ApiLimits { max_connections, head_deadline, .. } = *host.limits();
+        let places = Arc::new(Semaphore::new(max_connections));
+        let (router, server) = (router(host), server(head_deadline));
         let refusals = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         let stopping = stop.clone();
@@ -131,14 +131,15 @@ impl ControlSocket {
                 continue;
             };
             if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                let (router, stop) = (router.clone(), stopping.clone());
+                let (server, router, stop) = (server.clone(), router.clone(), stopping.clone());
                 connections.spawn(async move {
-                    serve_connection(stream, router, stop).await;
+                    serve_connection(&server, stream, router, stop).await;
                     drop(place);
                 });
             } else if let Ok(place) = Arc::clone(&refusals).try_acquire_owned() {
+                let server = server.clone();
                 connections.spawn(async move {
-                    let _ = timeout(REFUSAL_DEADLINE, turn_away(stream)).await;
+                    let _ = timeout(REFUSAL_DEADLINE, turn_away(server, stream)).await;
                     drop(place);
                 });
             }
@@ -169,17 +170,22 @@ fn listen(folder: &Path, path: &Path) -> io::Result<(UnixListener, (u64, u64))> 
     bound
 }
 
-fn server() -> http1::Builder {
+fn server(head_deadline: Duration) -> http1::Builder {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEAD_DEADLINE);
+    server.timer(TokioTimer::new()).header_read_timeout(head_deadline);
     server
 }
 
-async fn serve_connection(stream: UnixStream, router: Router, mut stop: watch::Receiver<bool>) {
+async fn serve_connection(
+    server: &http1::Builder,
+    stream: UnixStream,
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         router.clone().oneshot(request.map(Body::new))
     });
-    let connection = server().serve_connection(TokioIo::new(stream), service);
+    let connection = server.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     let ended = tokio::select! {
         _ = connection.as_mut() => true,
@@ -191,11 +197,10 @@ async fn serve_connection(stream: UnixStream, router: Router, mut stop: watch::R
     }
 }
 
-async fn turn_away(stream: UnixStream) {
+async fn turn_away(mut server: http1::Builder, stream: UnixStream) {
     let service = service_fn(|_: Request<Incoming>| async {
         Ok::<Response, std::convert::Infallible>(ApiError::Busy.into_response())
     });
-    let mut server = server();
     server.keep_alive(false);
     let _ = server.serve_connection(TokioIo::new(stream), service).await;
 }
