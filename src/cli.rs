@@ -39,6 +39,8 @@ mod put;
 mod recover;
 mod report;
 mod rm;
+mod serve;
+mod service;
 mod sync;
 mod verify;
 
@@ -97,6 +99,7 @@ enum Verb {
     Import(import::Import),
     Export(export::Export),
     Listen(listen::Listen),
+    Serve(serve::Serve),
     Peer(peers::Peers),
     Sync(sync::Sync),
     Diff(diff::Diff),
@@ -184,6 +187,7 @@ impl Verb {
             Self::Import(verb) => verb.run(context),
             Self::Export(verb) => verb.run(context),
             Self::Listen(verb) => verb.run(context),
+            Self::Serve(verb) => verb.run(context),
             Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),
             Self::Diff(verb) => verb.run(context),

@@ -146,7 +146,8 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::PolicyMismatch
         | AbortCode::Version
         | AbortCode::ReadOnly
-        | AbortCode::Busy => Exit::Refused,
+        | AbortCode::Busy { .. }
+        | AbortCode::Duplicate => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
         AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {

@@ -45,13 +45,13 @@ pub(super) struct Listen {
 }
 
 /// How many nodes may connect.
-fn admitted(access: &Access) -> u64 {
+pub(super) fn admitted(access: &Access) -> u64 {
     let mut ids = access.allowed();
     ids.extend(access.book().peers.iter().map(|peer| peer.id));
     ids.len() as u64
 }
 
-fn node_id(text: &str) -> Result<NodeId, IdentityError> {
+pub(super) fn node_id(text: &str) -> Result<NodeId, IdentityError> {
     parse_node_id(text)
 }
 
@@ -116,7 +116,7 @@ fn tell(event: &Event, json: bool) {
 
 fn described(event: &Event) -> (Value, Option<String>) {
     match event {
-        Event::Connected { peer, clock_ahead_ms } => {
+        Event::Connected { peer, clock_ahead_ms, .. } => {
             let json = json!({
                 "event": "connected", "peer": peer.to_string(), "clock_ahead_ms": clock_ahead_ms,
             });
@@ -183,7 +183,8 @@ fn described(event: &Event) -> (Value, Option<String>) {
             };
             (json!({"event": "peer_book", "error": said}), Some(text))
         }
-        Event::Disconnected { peer } => {
+        Event::Same { peer, .. } => (json!({"event": "same", "peer": peer.to_string()}), None),
+        Event::Disconnected { peer, .. } => {
             (json!({"event": "disconnected", "peer": peer.to_string()}), None)
         }
     }
