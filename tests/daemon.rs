@@ -211,7 +211,8 @@ async fn one_that_was_away_takes_part_as_it_is_and_deletions_stay() {
     c.knows(vec![b.entry(Grant::Write, true)]);
     let all = [a.collection("c"), b.collection("c"), c.collection("c")];
     let [of_a, of_b, of_c] = all.each_ref().map(|one| &**one);
-    (a.start(), b.start());
+    a.start();
+    b.start();
     let at_c = c.start();
     for at in 0..50 {
         put(of_a, at, "first");
@@ -497,7 +498,8 @@ async fn equal_collections_cost_a_question_a_round_and_no_session() {
     for at in 0..50 {
         let name = format!("c{at}");
         // the same writes at both would differ in their dots: empty ones are the same
-        (a.collection(&name), b.collection(&name));
+        a.collection(&name);
+        b.collection(&name);
     }
     let (at_a, at_b) = (a.start(), b.start());
     let answered = |daemon: &Daemon<MemoryStore>| {
