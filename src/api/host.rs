@@ -46,12 +46,19 @@ pub struct ApiLimits {
     pub head_deadline: Duration,
     /// Longest pause between two parts of a body.
     pub body_pause: Duration,
+    /// How long running requests have to end once the server is to stop.
+    pub farewell: Duration,
 }
 
 impl Default for ApiLimits {
     fn default() -> Self {
         let pause = Duration::from_secs(10);
-        Self { max_connections: 64, head_deadline: pause, body_pause: pause }
+        Self {
+            max_connections: 64,
+            head_deadline: pause,
+            body_pause: pause,
+            farewell: Duration::from_secs(5),
+        }
     }
 }
 
