@@ -274,7 +274,27 @@ impl<S: Store> Shared<S> {
             // one that answers nothing is dialled anew
             kept.link.connection().close(CloseCode::TooSlow, "");
         }
-        compared.map_err(|error| error.to_string())
+        let compared = compared.map_err(|error| error.to_string())?;
+        for (name, _) in &compared.equal {
+            if let Err(error) = self.mend(&kept.link, name).await {
+                tracing::warn!(collection = %name, %peer, %error, "lost values not fetched");
+            }
+        }
+        Ok(compared)
+    }
+
+    /// Fetches values whose bytes were lost here: no session would, where nothing differs.
+    async fn mend(&self, link: &Link, name: &CollectionName) -> Result<(), ClientError> {
+        let node = self.current.node();
+        let Ok(collection) = node.replica.collection(name) else { return Ok(()) };
+        if node.access.grant(&link.peer(), name) < Grant::Write {
+            return Ok(());
+        }
+        let fetched = node.fetch_lost(link, &collection, self.stop.subscribe()).await?;
+        if fetched > 0 {
+            tracing::info!(collection = %name, peer = %link.peer(), fetched, "values fetched again");
+        }
+        Ok(())
     }
 
     /// Runs sessions with a peer until the collection is the same, as far as the grants of both
