@@ -14,6 +14,7 @@
 
 mod arguments;
 mod collection;
+mod config;
 mod control;
 pub mod demo;
 mod diff;
@@ -41,6 +42,8 @@ mod report;
 mod rm;
 mod serve;
 mod service;
+mod sessions;
+mod status;
 mod sync;
 mod verify;
 
@@ -100,6 +103,9 @@ enum Verb {
     Export(export::Export),
     Listen(listen::Listen),
     Serve(serve::Serve),
+    Status(status::ShowStatus),
+    Sessions(sessions::Sessions),
+    Config(config::Settings),
     Peer(peers::Peers),
     Sync(sync::Sync),
     Diff(diff::Diff),
@@ -188,6 +194,9 @@ impl Verb {
             Self::Export(verb) => verb.run(context),
             Self::Listen(verb) => verb.run(context),
             Self::Serve(verb) => verb.run(context),
+            Self::Status(verb) => verb.run(context),
+            Self::Sessions(verb) => verb.run(context),
+            Self::Config(verb) => verb.run(context),
             Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),
             Self::Diff(verb) => verb.run(context),

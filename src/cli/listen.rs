@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::{counted, note, print, print_json, size};
 use super::{Context, Exit};
+use crate::api::Host;
 use crate::api::report::words;
 use crate::net::{Endpoint, IdentityError, parse_node_id};
 use crate::node::access::Access;
@@ -69,7 +70,10 @@ impl Listen {
                 let identity = Arc::clone(&home.identity);
                 let admission = Arc::new(home.access.clone());
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
-                let control = Offered::to_others(home, interrupt.receiver()).await;
+                let control = {
+                    let host = Host::new(home).staying();
+                    Offered::to_others(&home.folder, host, interrupt.receiver()).await
+                };
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
                 let json = self.json;
                 let listener = Arc::new(move |event: Event| tell(&event, json));

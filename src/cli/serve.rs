@@ -15,6 +15,7 @@ use super::listen::{admitted, node_id};
 use super::output::{counted, note, print};
 use super::service::Service;
 use super::{Context, Exit};
+use crate::api::Host;
 use crate::net::Endpoint;
 use crate::node::daemon::{ConfigFiles, Daemon, DaemonSettings};
 use crate::node::home::Home;
@@ -91,7 +92,8 @@ impl Serve {
             counted(allowed, "node", "nodes"),
             address.port()
         ))?;
-        let control = Offered::to_others(home, interrupt.receiver()).await;
+        let host = Host::new(home).of_daemon(daemon.clone(), files.clone());
+        let control = Offered::to_others(&home.folder, host, interrupt.receiver()).await;
         let service = Service::from_environment();
         service.say("READY=1");
         let watched = service.watchdog().map(|within| within / 2);

@@ -114,7 +114,7 @@ impl ControlSocket {
     pub async fn serve(self, host: Arc<Host>, mut stop: watch::Receiver<bool>) {
         let ApiLimits { max_connections, head_deadline, farewell, .. } = *host.limits();
         let places = Arc::new(Semaphore::new(max_connections));
-        let (router, server) = (router(host), server(head_deadline));
+        let (router, server) = (router(Arc::clone(&host)), server(head_deadline));
         let refusals = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         let stopping = stop.clone();
@@ -144,6 +144,7 @@ impl ControlSocket {
         }
         // nobody new finds it
         drop(self);
+        host.close();
         let _ = timeout(farewell, async { while connections.join_next().await.is_some() {} }).await;
     }
 }
