@@ -375,6 +375,17 @@ impl World {
             let there = ran.stderr.contains("there is a node");
             assert!(ran.status.success() || there, "{ran:?}");
         }
+        let peer = self.ids[0].clone();
+        for _ in 0..3 {
+            let delay = self.delay("peer add", 8.0);
+            let running = place.start(&["peer", "add", &peer, "--grant", "c=read"]);
+            let ran = self.kill_after("peer add", running, delay);
+            if ran.code().is_some() {
+                break;
+            }
+        }
+        // it is in the book, or is not: the book is never broken
+        place.run(&["peer", "ls"]).ended(0);
         place.run(&["put", "c", "key", "value"]).ended(0);
         assert_eq!(place.run(&["get", "c", "key"]).ended(0).stdout, "value");
         place.assert_nothing_is_left();
