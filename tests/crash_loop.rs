@@ -47,6 +47,11 @@ impl World {
         let places = [Place::new(), Place::new()];
         let ids = [&places[0], &places[1]].map(|place| {
             place.run(&["init"]).ended(0);
+            // the test deletes as much as it likes
+            place.configure(|line| match line.starts_with("allow_removals = ") {
+                true => "allow_removals = true".into(),
+                false => line.into(),
+            });
             place.run(&["collection", "create", "c"]).ended(0);
             place.run(&["id"]).ended(0).stdout.trim().to_owned()
         });
@@ -94,8 +99,7 @@ impl World {
     }
 
     fn start_sync(&self, node: usize, peer: &str, direction: &str) -> Running {
-        // the test deletes as much as it likes
-        let rest = ["--direction", direction, "--allow-removals", "--json"];
+        let rest = ["--direction", direction, "--json"];
         self.places[node].start(&[&["sync", "c", "--peer", peer], &rest[..]].concat())
     }
 
@@ -116,14 +120,11 @@ impl World {
     /// The death of a process takes back nothing that was acknowledged, in any mode.
     fn draw_durability(&mut self) {
         for place in &self.places {
-            let path = place.data().join("config.toml");
             let mode = ["always", "always", "periodic", "never"][self.rng.random_range(0..4)];
-            let text = std::fs::read_to_string(&path).unwrap();
-            let line = |line: &str| match line.starts_with("durability = ") {
-                true => format!("durability = \"{mode}\"\n"),
-                false => format!("{line}\n"),
-            };
-            std::fs::write(&path, text.lines().map(line).collect::<String>()).unwrap();
+            place.configure(|line| match line.starts_with("durability = ") {
+                true => format!("durability = \"{mode}\""),
+                false => line.into(),
+            });
         }
     }
 
