@@ -14,12 +14,12 @@
 
 mod arguments;
 mod collection;
+mod control;
 pub mod demo;
 mod diff;
 mod digest;
 mod dump;
 pub mod error;
-pub mod exit;
 mod export;
 mod folder;
 mod get;
@@ -27,7 +27,6 @@ mod id;
 mod import;
 mod init;
 mod interrupt;
-mod json;
 mod jsonl;
 mod listen;
 mod ls;
@@ -48,9 +47,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+pub use crate::api::Exit;
 use crate::node::home::Home;
+use control::Control;
 use error::CliError;
-pub use exit::Exit;
 
 /// Keeps replicas the same: finds what differs between two nodes, moves only that, proves the
 /// result.
@@ -127,8 +127,16 @@ impl Context {
             .ok_or(CliError::NoFolder)
     }
 
-    /// Opens the node, works with it, and closes it whatever came of that.
-    fn with(&self, work: impl FnOnce(&Home) -> Result<Exit, CliError>) -> Result<Exit, CliError> {
+    /// Works with the node, whoever has it open.
+    fn with(
+        &self,
+        work: impl FnOnce(&Control) -> Result<Exit, CliError>,
+    ) -> Result<Exit, CliError> {
+        control::with(&self.folder()?, work)
+    }
+
+    /// Opens the node in this process, works with it, and closes it whatever came of that.
+    fn open(&self, work: impl FnOnce(&Home) -> Result<Exit, CliError>) -> Result<Exit, CliError> {
         let home = Home::open(&self.folder()?)?;
         let worked = work(&home);
         let closed = home.close();

@@ -1,6 +1,8 @@
 //! selfsame keeps replicas the same: an anti-entropy reconciliation engine.
 
 #[cfg(feature = "node")]
+pub mod api;
+#[cfg(feature = "node")]
 pub mod cli;
 pub mod clock;
 pub mod codec;

@@ -90,8 +90,8 @@ pub enum StoreError {
     },
     /// The disk is full.
     #[error(
-        "the disk is full: nothing was written, what was acknowledged is kept; make room and open \
-         the store again"
+        "the disk is full: this write may be lost, what was acknowledged is kept; make room, some \
+         tens of MiB at least, and open the store again"
     )]
     Full,
     /// The disk failed.

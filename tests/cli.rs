@@ -2,6 +2,19 @@
 #![cfg(feature = "node")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+/// Makes two tests of each function: its verbs open the store, and they ask a running node.
+macro_rules! both_ways {
+    ($($(#[$when:meta])* $test:ident),+ $(,)?) => {
+        mod alone {
+            $(#[test] $(#[$when])* fn $test() { $crate::node::Way::Alone.run(super::$test); })+
+        }
+        #[cfg(unix)]
+        mod beside {
+            $(#[test] $(#[$when])* fn $test() { $crate::node::Way::Beside.run(super::$test); })+
+        }
+    };
+}
+
 #[path = "cli/docs.rs"]
 mod docs;
 #[path = "cli/failures.rs"]

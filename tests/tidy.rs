@@ -19,7 +19,7 @@ const FLOORS: [(&str, &[&str]); 6] = [
     ("L2 protocol", &["replica", "session", "store"]),
     ("L3 world", &["net", "store::committer", "store::embedded"]),
     ("L4 node", &["node"]),
-    ("L5 faces", &["cli", "main"]),
+    ("L5 faces", &["api", "cli", "main"]),
 ];
 
 /// The highest floor that knows no socket, file, clock, thread or global randomness.
@@ -122,6 +122,19 @@ fn imports_go_down() {
         }
     }
     report(&faults, "imports that go up");
+}
+
+/// Both are faces; the command line stands on the API, not the other way round.
+#[test]
+fn the_api_knows_no_command_line() {
+    let mut faults = Vec::new();
+    for source in sources().iter().filter(|source| source.module().first() == Some(&"api")) {
+        let imports = source.paths_from("crate", 1);
+        if imports.iter().any(|import| import == "cli") {
+            faults.push(format!("src/{}", source.path));
+        }
+    }
+    report(&faults, "files of the API that use the command line");
 }
 
 /// Otherwise [`imports_go_down`] would not see where they lead.

@@ -6,11 +6,10 @@ use serde_json::json;
 use super::arguments;
 use super::error::CliError;
 use super::output::{self, Output, count, print, print_json};
-use super::{Context, Exit, json};
+use super::{Context, Exit};
+use crate::api::types::{CollectionInfo, CollectionList, DamagedRow, NewCollection};
 use crate::hash::HashAlgorithm;
-use crate::replica::{Collection, DamagedRow};
-use crate::store::EmbeddedStore;
-use crate::types::{CollectionName, CollectionSpec, Policy};
+use crate::types::{CollectionName, Policy};
 
 /// Creates and lists collections
 #[derive(Args)]
@@ -70,24 +69,23 @@ impl Collections {
 
 impl Create {
     fn run(self, context: &Context) -> Result<Exit, CliError> {
-        context.with(|home| {
-            let spec =
-                CollectionSpec { name: self.name, algorithm: self.hash, policy: self.policy };
-            let existed = home.replica.collection(&spec.name).is_ok();
-            let collection = home.replica.create_collection(spec)?;
-            let spec = collection.spec();
+        context.with(|control| {
+            let (policy, hash_algorithm) = (self.policy.to_string(), self.hash.to_string());
+            let settings = NewCollection { policy, hash_algorithm };
+            let created = control.wait(control.node.create(&self.name, &settings))?;
+            let CollectionInfo { collection, hash_algorithm, policy, root, .. } =
+                created.collection;
             if self.json {
                 print_json(&json!({
-                    "collection": spec.name.as_str(),
-                    "hash_algorithm": spec.algorithm.to_string(),
-                    "policy": json::policy(&spec.policy),
-                    "root": collection.root()?.to_string(),
+                    "collection": collection,
+                    "hash_algorithm": hash_algorithm,
+                    "policy": policy,
+                    "root": root,
                 }))?;
             } else {
-                let what = if existed { "exists already" } else { "created" };
+                let what = if created.existed { "exists already" } else { "created" };
                 print(format_args!(
-                    "collection {} {what}: policy {}, hash {}",
-                    spec.name, spec.policy, spec.algorithm
+                    "collection {collection} {what}: policy {policy}, hash {hash_algorithm}"
                 ))?;
             }
             Ok(Exit::Done)
@@ -97,25 +95,24 @@ impl Create {
 
 impl Ls {
     fn run(self, context: &Context) -> Result<Exit, CliError> {
-        context.with(|home| {
-            let (collections, damaged) = (home.replica.collections(), home.replica.damaged_rows());
+        context.with(|control| {
+            let all = control.wait(control.node.collections())?;
             if self.json {
                 let mut output = Output::new();
-                for collection in &collections {
-                    output.json(&described(collection)?)?;
+                for collection in &all.collections {
+                    output.json(&json!(collection))?;
                 }
-                for row in &damaged {
-                    let name = row.name.as_ref().map(CollectionName::as_str);
-                    output.json(&json!({"collection": name, "damage": row.what}))?;
+                for row in &all.damaged_rows {
+                    output.json(&json!(row))?;
                 }
                 output.finish()?;
-            } else if collections.is_empty() && damaged.is_empty() {
+            } else if all.collections.is_empty() && all.damaged_rows.is_empty() {
                 output::note("no collections yet: selfsame collection create NAME");
             } else {
-                print(listed(&collections, &damaged)?)?;
+                print(listed(&all))?;
             }
-            for row in damaged {
-                let name = row.name.map_or_else(|| "NAME".into(), |name| name.to_string());
+            for row in all.damaged_rows {
+                let name = row.collection.unwrap_or_else(|| "NAME".into());
                 output::note(format_args!("to get it back: selfsame recover {name}"));
             }
             Ok(Exit::Done)
@@ -123,47 +120,24 @@ impl Ls {
     }
 }
 
-fn described(collection: &Collection<EmbeddedStore>) -> Result<serde_json::Value, CliError> {
-    let spec = collection.spec();
-    let mut described = json!({
-        "collection": spec.name.as_str(),
-        "hash_algorithm": spec.algorithm.to_string(),
-        "policy": json::policy(&spec.policy),
-    });
-    if let Some(damage) = collection.damage() {
-        described["damage"] = damage.into();
-    } else {
-        let totals = collection.totals()?;
-        described["entries"] = totals.entries.into();
-        described["siblings"] = totals.siblings.into();
-        described["bytes"] = totals.bytes.into();
-        described["root"] = collection.root()?.to_string().into();
-    }
-    Ok(described)
-}
-
-fn listed(
-    collections: &[std::sync::Arc<Collection<EmbeddedStore>>],
-    damaged: &[DamagedRow],
-) -> Result<comfy_table::Table, CliError> {
+pub(super) fn listed(all: &CollectionList) -> comfy_table::Table {
     let header = ["COLLECTION", "POLICY", "HASH", "ENTRIES", "SIZE", "ROOT"];
     let mut table = output::table(&header, &[3, 4]);
-    for collection in collections {
-        let spec = collection.spec();
+    for one in &all.collections {
         let mut row =
-            vec![spec.name.to_string(), spec.policy.to_string(), spec.algorithm.to_string()];
-        if let Some(damage) = collection.damage() {
+            vec![one.collection.clone(), one.policy.to_string(), one.hash_algorithm.clone()];
+        if let Some(damage) = &one.damage {
             row.extend(["-".into(), "-".into(), format!("damaged: {damage}")]);
         } else {
-            let (totals, root) = (collection.totals()?, collection.root()?.to_string());
-            row.extend([count(totals.entries), output::size(totals.bytes), root[..16].into()]);
+            let (entries, bytes) = (one.entries.unwrap_or(0), one.bytes.unwrap_or(0));
+            let root = one.root.iter().flat_map(|root| root.chars().take(16)).collect();
+            row.extend([count(entries), output::size(bytes), root]);
         }
         table.add_row(row);
     }
-    for row in damaged {
-        let name = row.name.as_ref().map_or_else(|| "(no name)".into(), ToString::to_string);
-        let what = format!("damaged: {}", row.what);
-        table.add_row([&name, "-", "-", "-", "-", &what]);
+    for DamagedRow { collection, damage } in &all.damaged_rows {
+        let name = collection.as_deref().unwrap_or("(no name)");
+        table.add_row([name, "-", "-", "-", "-", &format!("damaged: {damage}")]);
     }
-    Ok(table)
+    table
 }

@@ -5,13 +5,10 @@ use serde::Serialize;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
-use super::json::{KeyJson, SiblingJson};
 use super::output::{Output, note};
-use super::peer::{PeerArgument, Spinner, with_peer};
-use super::report::{self, Report};
-use super::{Context, Exit, arguments};
-use crate::entry::Record;
-use crate::session::{Difference, Mode, Outcome};
+use super::peer::{PeerArgument, followed};
+use super::{Context, Exit, arguments, report};
+use crate::api::types::{DifferenceText, PeerRequest};
 use crate::types::CollectionName;
 
 /// Shows how a collection differs from a peer's, key by key
@@ -37,16 +34,6 @@ pub(super) struct Diff {
     json: bool,
 }
 
-#[derive(Serialize)]
-struct LineJson {
-    #[serde(flatten)]
-    key: KeyJson,
-    difference: &'static str,
-    here: Vec<SiblingJson>,
-    there: Vec<SiblingJson>,
-    merged: Vec<SiblingJson>,
-}
-
 /// Ends a list that is not all.
 #[derive(Serialize)]
 struct TruncatedJson {
@@ -57,74 +44,58 @@ struct TruncatedJson {
 impl Diff {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
-            let mut config = home.config.sync();
-            config.mode = Mode::Compare;
-            let session = Some((&self.collection, config.mode));
-            let done =
-                with_peer(home, &self.peer.peer, session, &interrupt, async |node, link| {
-                    let (stop, spinner) = (interrupt.receiver(), Spinner::new());
-                    Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
-                })?;
-            let report = Report::from(&done);
-            let exit = report::exit(&report.outcome);
-            let Outcome::Compared { differences, truncated } = &report.outcome else {
-                note(format_args!("error: {}", report.text()));
+        let request = PeerRequest { peer: self.peer.peer.to_string() };
+        context.with(|control| {
+            let begin = control.node.diff(&self.collection, &request);
+            let (differences, report) = followed(control, &interrupt, begin)?;
+            let exit = Exit::of_code(report.exit);
+            if !matches!(exit, Exit::Done | Exit::Differs) {
+                note(format_args!("error: {}", report::text(&report)));
                 return Ok(exit);
-            };
+            }
             let mut output = Output::new();
-            for difference in differences {
+            for difference in &differences {
                 self.print(&mut output, difference)?;
             }
-            if *truncated && self.json {
-                output.json(&TruncatedJson { truncated: true, at_least: differences.len() })?;
+            if report.truncated && self.json {
+                let at_least = differences.len();
+                output.json(&TruncatedJson { truncated: true, at_least })?;
             }
             output.finish()?;
-            if *truncated {
+            if report.truncated {
                 note(
                     "these are not all: raise max_session_entries in config.toml at both ends to \
                      see all",
                 );
             }
             if !self.json {
-                note(report.text());
+                note(report::text(&report));
             }
             Ok(exit)
         })
     }
 
-    fn print(&self, output: &mut Output, difference: &Difference) -> Result<(), CliError> {
-        let (name, sentence) = kind(difference);
-        if !self.json {
-            return output.line(format_args!("{sentence:<32} {}", difference.key));
+    fn print(&self, output: &mut Output, line: &DifferenceText) -> Result<(), CliError> {
+        if self.json {
+            return output.json(line);
         }
-        output.json(&LineJson {
-            key: KeyJson::from(&difference.key),
-            difference: name,
-            here: versions(difference.here.as_ref()),
-            there: versions(difference.there.as_ref()),
-            merged: versions(difference.merged.as_ref()),
-        })
+        let key = line.key.key().map(|key| key.to_string()).unwrap_or_default();
+        output.line(format_args!("{:<32} {key}", in_words(&line.difference)))
     }
 }
 
-fn versions(record: Option<&Record>) -> Vec<SiblingJson> {
-    record.map_or_else(Vec::new, |record| record.siblings().iter().map(SiblingJson::from).collect())
-}
-
-/// What differs, in a word for programs and a few for people.
-fn kind(difference: &Difference) -> (&'static str, &'static str) {
-    let Difference { here, there, merged, .. } = difference;
-    match (here, there, merged) {
-        (Some(_), None, None) => ("removed_there", "removed there, still here"),
-        (None, Some(_), None) => ("removed_here", "removed here, still there"),
-        (Some(_), None, Some(_)) => ("only_here", "only here"),
-        (None, Some(_), Some(_)) => ("only_there", "only there"),
-        (Some(here), Some(_), Some(merged)) if here == merged => ("newer_here", "newer here"),
-        (Some(_), Some(there), Some(merged)) if there == merged => ("newer_there", "newer there"),
-        (Some(_), Some(_), Some(_)) => ("changed_at_both", "changed at both"),
-        (Some(_), Some(_), None) => ("removed_at_both", "each removed the other's version"),
-        (None, None, _) => ("gone", "gone at both"),
+/// What differs, for people.
+fn in_words(difference: &str) -> &str {
+    match difference {
+        "removed_there" => "removed there, still here",
+        "removed_here" => "removed here, still there",
+        "only_here" => "only here",
+        "only_there" => "only there",
+        "newer_here" => "newer here",
+        "newer_there" => "newer there",
+        "changed_at_both" => "changed at both",
+        "removed_at_both" => "each removed the other's version",
+        "gone" => "gone at both",
+        other => other,
     }
 }

@@ -7,12 +7,11 @@ use serde_json::json;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
-use super::json::DigestJson;
 use super::output::{count, date_time, print, print_json, size};
-use super::peer::with_peer;
 use super::{Context, Exit, arguments};
+use crate::api::types::{DigestComparison, DigestText, PeerRequest};
 use crate::clock::Stamp;
-use crate::merkle::Digest;
+use crate::hash::HashAlgorithm;
 use crate::node::choice::PeerChoice;
 use crate::types::CollectionName;
 
@@ -43,88 +42,69 @@ pub(super) struct ShowDigest {
 impl ShowDigest {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
-            let digest = home.replica.collection(&self.collection)?.digest()?;
-            let clock = home.node().clock();
+        context.with(|control| {
             let Some(peer) = &self.peer else {
+                let digest = control.wait(control.node.digest(&self.collection))?;
                 if self.json {
-                    print_json(&DigestJson::new(&digest, clock))?;
+                    print_json(&digest)?;
                 } else {
-                    print(described(&digest, clock))?;
+                    print(described(&digest))?;
                 }
                 return Ok(Exit::Done);
             };
-            let theirs = with_peer(home, peer, None, &interrupt, async |node, link| {
-                let asked = async { Ok(node.remote_digest(link, &self.collection).await?) };
-                interrupt.or(asked).await
-            })?;
-            self.compare(&digest, clock, &theirs)
+            let request = PeerRequest { peer: peer.to_string() };
+            let asked = control.node.compare(&self.collection, &request);
+            self.tell(&control.wait_or_stop(&interrupt, asked)?)
         })
     }
 
-    fn compare(&self, ours: &Digest, clock: Stamp, theirs: &Digest) -> Result<Exit, CliError> {
-        let (here, there) = (ours.envelope(), theirs.envelope());
-        let equal = here.root() == there.root();
-        let pairs = ours.buckets().iter().zip(theirs.buckets()).enumerate();
-        let differing: Vec<usize> =
-            pairs.filter(|(_, (ours, theirs))| ours != theirs).map(|(at, _)| at).collect();
+    fn tell(&self, comparison: &DigestComparison) -> Result<Exit, CliError> {
+        let DigestComparison { equal, here, peer: there, differing_buckets } = comparison;
         if self.json {
-            print_json(&json!({
-                "equal": equal,
-                "here": DigestJson::new(ours, clock),
-                "peer": DigestJson::new(theirs, theirs.clock()),
-                "differing_buckets": differing,
-            }))?;
-        } else if equal {
-            print(format_args!(
-                "equal: {} entries, root {}",
-                count(here.totals().entries),
-                here.root()
-            ))?;
-        } else if here.spec() != there.spec() {
+            print_json(&json!(comparison))?;
+        } else if *equal {
+            print(format_args!("equal: {} entries, root {}", count(here.entries), here.root))?;
+        } else if !here.same_settings(there) {
             print(format_args!(
                 "the collections have other settings: {} and {} here, {} and {} there",
-                here.policy(),
-                here.algorithm(),
-                there.policy(),
-                there.algorithm()
+                here.policy, here.hash_algorithm, there.policy, there.hash_algorithm
             ))?;
         } else {
             print(format_args!(
                 "they differ in {} of 256 buckets\n  here:  {} entries, root {}\n  there: {} \
                  entries, root {}",
-                differing.len(),
-                count(here.totals().entries),
-                here.root(),
-                count(there.totals().entries),
-                there.root()
+                differing_buckets.len(),
+                count(here.entries),
+                here.root,
+                count(there.entries),
+                there.root
             ))?;
         }
-        Ok(if equal { Exit::Done } else { Exit::Differs })
+        Ok(if *equal { Exit::Done } else { Exit::Differs })
     }
 }
 
-fn described(digest: &Digest, clock: Stamp) -> String {
-    let envelope = digest.envelope();
-    let totals = envelope.totals();
-    let empty = envelope.algorithm().empty();
-    let filled = digest.buckets().iter().filter(|bucket| **bucket != empty).count();
-    let latest = match totals.latest {
-        Stamp(0) => "never".into(),
-        stamp => date_time(stamp.millis()),
+fn described(digest: &DigestText) -> String {
+    let empty = digest.hash_algorithm.parse::<HashAlgorithm>().unwrap_or_default().empty();
+    let empty = empty.to_string();
+    let filled = digest.buckets.iter().filter(|bucket| **bucket != empty).count();
+    let millis = |stamp: &str| Stamp(stamp.parse().unwrap_or_default()).millis();
+    let latest = match millis(&digest.latest_stamp) {
+        0 => "never".into(),
+        latest => date_time(latest),
     };
     format!(
         "collection  {}\npolicy      {}\nhash        {}\nroot        {}\ntree hash   {}\n\
          entries     {}\nversions    {}\nsize        {}\nlatest      {latest}\nclock       {}\n\
          buckets     {filled} of 256 in use",
-        envelope.name(),
-        envelope.policy(),
-        envelope.algorithm(),
-        envelope.root(),
-        envelope.tree_hash(),
-        count(totals.entries),
-        count(totals.siblings),
-        size(totals.bytes),
-        date_time(clock.millis()),
+        digest.collection,
+        digest.policy,
+        digest.hash_algorithm,
+        digest.root,
+        digest.tree_hash,
+        count(digest.entries),
+        count(digest.siblings),
+        size(digest.bytes),
+        date_time(millis(&digest.clock)),
     )
 }

@@ -3,11 +3,8 @@
 use clap::Args;
 
 use super::error::CliError;
-use super::json::{DumpLine, SiblingJson};
-use super::ls::each_entry;
 use super::output::Output;
 use super::{Context, Exit, arguments};
-use crate::replica::CollectionView as _;
 use crate::types::CollectionName;
 
 /// Prints every entry as JSON lines: enough to compute the root elsewhere
@@ -33,23 +30,13 @@ pub(super) struct Dump {
 impl Dump {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let Self { collection, json: _, values } = self;
-        context.with(|home| {
-            let snapshot = home.replica.collection(&collection)?.snapshot()?;
-            let algorithm = snapshot.spec().algorithm;
+        context.with(|control| {
+            let mut lines = control.wait(control.node.entries(&collection, b"", values))?;
             let mut output = Output::new();
-            each_entry(&snapshot, |entry| {
-                let mut line = DumpLine::from(entry);
-                if values {
-                    let key_hash = algorithm.key_hash(&entry.key);
-                    let siblings = entry.record.siblings().iter().map(|sibling| {
-                        let value = snapshot.value(&key_hash, &sibling.value_hash)?;
-                        let value = value.ok_or(CliError::ValueLost)?;
-                        Ok(SiblingJson::new(sibling, Some(&value)))
-                    });
-                    line.siblings = siblings.collect::<Result<_, CliError>>()?;
-                }
-                output.json(&line)
-            })?;
+            while let Some(line) = control.wait(lines.next_line())? {
+                output.bytes(&line)?;
+                output.bytes(b"\n")?;
+            }
             output.finish()?;
             Ok(Exit::Done)
         })

@@ -10,14 +10,14 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use super::Exit;
-use crate::merkle::{BundleError, DigestError};
-use crate::net::{CloseCode, LinkError, NetError};
-use crate::node::client::ClientError;
+use crate::api::error::{causes, of_net};
+use crate::api::{ApiError, CallError, Problem};
+use crate::merkle::BundleError;
+use crate::net::NetError;
 use crate::node::home::HomeError;
 use crate::node::pairing::{InvitationError, PairingError};
 use crate::node::peers::PeersError;
-use crate::replica::{ReplicaError, ViewError};
-use crate::types::{CollectionName, TypeError};
+use crate::types::TypeError;
 
 /// A verb could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +29,12 @@ pub enum CliError {
     /// The data folder cannot be used.
     #[error(transparent)]
     Home(#[from] HomeError),
-    /// The replica failed.
+    /// The node could not do it: in this process or in the one that has the node open.
     #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    /// A snapshot could not be read.
+    Problem(Box<Problem>),
+    /// The process that has the node open could not be asked.
     #[error(transparent)]
-    View(#[from] ViewError),
+    Call(CallError),
     /// A key, name or the like that is none.
     #[error(transparent)]
     Word(#[from] TypeError),
@@ -60,15 +60,6 @@ pub enum CliError {
     /// Nobody takes what is printed.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
-    /// The value is too large.
-    #[error("the value is larger than the {0} bytes that max_value_bytes in config.toml allows")]
-    ValueSize(u64),
-    /// The bytes of a value are lost here.
-    #[error(
-        "the bytes of this value are lost or damaged here: the next `selfsame sync` with a peer \
-        that has them fetches them again"
-    )]
-    ValueLost,
     /// The path to export to is in use.
     #[error("{path} {what}: choose another path, or repeat with --force to write over files of \
         the same names", path = .path.display())]
@@ -78,15 +69,6 @@ pub enum CliError {
         /// In what way.
         what: &'static str,
     },
-    /// Keys that cannot be file names.
-    #[error(
-        "{count} keys cannot be paths below a folder, so nothing was written: export to a \
-        path that ends in .jsonl instead"
-    )]
-    UnsafeKeys {
-        /// How many.
-        count: u64,
-    },
     /// The path is the data folder or lies within it.
     #[error("{} is this node's data folder or lies within it: choose another path", .0.display())]
     WithinData(PathBuf),
@@ -94,18 +76,6 @@ pub enum CliError {
     #[error("{} is neither a folder nor a file: give a folder, or a file of JSON lines",
         .0.display())]
     NeitherFileNorFolder(PathBuf),
-    /// The collection is sound, and recovering it would lose something.
-    #[error(
-        "collection {0} is sound: recovering it would only make it forget which deletions it \
-        has seen; nothing was done (--force does it all the same)"
-    )]
-    NothingToRecover(CollectionName),
-    /// A peer could not be spoken with.
-    #[error(transparent)]
-    Client(ClientError),
-    /// An address cannot be listened on, or a connection failed.
-    #[error(transparent)]
-    Net(#[from] NetError),
     /// A peer cannot be named, or the book of peers not be used.
     #[error(transparent)]
     Peers(#[from] PeersError),
@@ -124,9 +94,6 @@ pub enum CliError {
     /// A proof does not hold.
     #[error("not proved: {0}")]
     Bundle(#[from] BundleError),
-    /// The digest of this node does not hold.
-    #[error(transparent)]
-    Digest(#[from] DigestError),
     /// The file to verify is too large.
     #[error("{} is larger than any proof bundle: it is none", .0.display())]
     NoBundle(PathBuf),
@@ -146,14 +113,23 @@ pub enum CliError {
     Interrupted,
 }
 
-impl From<ClientError> for CliError {
-    /// A stream that failed says why the connection failed.
-    fn from(error: ClientError) -> Self {
+impl From<ApiError> for CliError {
+    fn from(error: ApiError) -> Self {
+        Self::Problem(Box::new(Problem::from(&error)))
+    }
+}
+
+impl From<NetError> for CliError {
+    fn from(error: NetError) -> Self {
+        ApiError::from(error).into()
+    }
+}
+
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
         match error {
-            ClientError::Frame(error) | ClientError::Link(LinkError::Frame(error)) => {
-                Self::Net(error.into())
-            }
-            other => Self::Client(other),
+            CallError::Problem(problem) => Self::Problem(problem),
+            other => Self::Call(other),
         }
     }
 }
@@ -169,30 +145,11 @@ impl CliError {
     #[must_use]
     pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(error) => of_client(error),
-            Self::Net(error) => of_net(error),
+            Self::Problem(problem) => Exit::of_code(problem.exit),
             Self::Bundle(_) => Exit::Unproved,
             Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,
-        }
-    }
-
-    /// What a person can do about it, where the error itself cannot know.
-    fn advice(&self) -> Option<String> {
-        match self {
-            Self::Replica(ReplicaError::Damaged { collection, .. })
-            | Self::View(ViewError::Damaged { collection, .. })
-            | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
-                Some(format!("run `selfsame recover {collection}`"))
-            }
-            Self::Replica(ReplicaError::PerhapsDamaged(name)) => {
-                Some(format!("run `selfsame recover {name}`, or see `selfsame collection ls`"))
-            }
-            Self::Replica(ReplicaError::UnknownCollection(name)) => Some(format!(
-                "`selfsame collection create {name}`, or see `selfsame collection ls`"
-            )),
-            _ => None,
         }
     }
 
@@ -201,20 +158,24 @@ impl CliError {
         if matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe) {
             return;
         }
-        let mut told = format!("error: {self}");
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !told.contains(&text) {
-                told.push_str(&format!("\n  caused by: {text}"));
-            }
-            cause = error.source();
-        }
-        if let Some(advice) = self.advice() {
-            told.push_str(&format!("\n  what to do: {advice}"));
-        }
         // nobody is left to tell if that fails
-        let _ = writeln!(io::stderr(), "{told}");
+        let _ = writeln!(io::stderr(), "{}", self.told());
+    }
+
+    fn told(&self) -> String {
+        match self {
+            // an answer rather than an error
+            Self::Problem(problem) if self.exit() == Exit::Differs => problem.to_string(),
+            Self::Problem(problem) => {
+                let named = problem.named.iter().map(|line| format!("{line}\n"));
+                named.chain([problem.told()]).collect()
+            }
+            other => {
+                let causes = causes(other).into_iter();
+                let causes = causes.map(|cause| format!("\n  caused by: {cause}"));
+                [format!("error: {other}")].into_iter().chain(causes).collect()
+            }
+        }
     }
 }
 
@@ -224,44 +185,6 @@ fn of_pairing(error: &PairingError) -> Exit {
         PairingError::Unproved => Exit::Unproved,
         PairingError::Lost(_) => Exit::Unreachable,
         PairingError::Net(error) => of_net(error),
-        _ => Exit::Failed,
-    }
-}
-
-fn of_client(error: &ClientError) -> Exit {
-    match error {
-        ClientError::Net(error) => of_net(error),
-        ClientError::Link(LinkError::Net(error)) => of_net(error),
-        ClientError::Link(LinkError::Version { .. })
-        | ClientError::UnknownCollection(_)
-        | ClientError::PeerFailed => Exit::Refused,
-        ClientError::Link(_) | ClientError::Silent(_) => Exit::Unreachable,
-        ClientError::BadDigest | ClientError::Wire(_) => Exit::Unproved,
-        _ => Exit::Failed,
-    }
-}
-
-fn of_net(error: &NetError) -> Exit {
-    match error {
-        NetError::Refused { .. }
-        | NetError::WrongKey { .. }
-        | NetError::Busy(_)
-        | NetError::OtherProtocol(_)
-        | NetError::ClosedByPeer { code: CloseCode::NotAdmitted | CloseCode::Busy, .. } => {
-            Exit::Refused
-        }
-        NetError::Unreachable { .. }
-        | NetError::Resolve { .. }
-        | NetError::AddressFamily { .. }
-        | NetError::Handshake { .. }
-        | NetError::ClosedByPeer { .. }
-        | NetError::IdleTimeout(_)
-        | NetError::PeerRestarted(_)
-        | NetError::Violated { .. }
-        | NetError::Broken { .. }
-        | NetError::StreamReset(_)
-        | NetError::StreamStopped(_)
-        | NetError::Frame(_) => Exit::Unreachable,
         _ => Exit::Failed,
     }
 }

@@ -1,23 +1,23 @@
 //! `selfsame export`
 
-use std::collections::HashSet;
 use std::fs;
 use std::io::{BufWriter, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 
+use super::control::Control;
 use super::error::CliError;
-use super::folder::{self, FolderWriter, UnsafeKey};
+use super::folder::{self, FolderWriter};
 use super::interrupt::Interrupt;
-use super::ls::each_entry;
 use super::output::{Output, counted, note, print, print_json, size};
 use super::progress::Progress;
 use super::{Context, Exit, arguments, jsonl};
-use crate::replica::{CollectionView as _, Entry, Snapshot};
-use crate::store::EmbeddedStore;
+use crate::api::client::ExportStream;
+use crate::api::frames::{ExportHead, Frame};
+use crate::api::types::PolicyName;
+use crate::api::{ApiError, CallError};
 use crate::types::{CollectionName, Key, Policy};
 
 /// Keys that are named; more are only counted.
@@ -52,6 +52,14 @@ pub(super) struct Export {
     json: bool,
 }
 
+/// Where it goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Output,
+    Lines,
+    Folder,
+}
+
 /// What was exported.
 #[derive(Default)]
 struct Exported {
@@ -61,47 +69,88 @@ struct Exported {
     refused: u64,
 }
 
-type View = Snapshot<EmbeddedStore>;
-
 impl Export {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
-            let snapshot = home.replica.collection(&self.collection)?.snapshot()?;
-            let to_output = self.path == Path::new("-");
-            if !to_output {
-                folder::outside(&self.path, &home.folder)?;
+        let data = context.folder()?;
+        context.with(|control| {
+            let target = self.target();
+            match target {
+                Target::Output => {}
+                Target::Lines => {
+                    folder::outside(&self.path, &data)?;
+                    self.check_file()?;
+                }
+                Target::Folder => {
+                    folder::outside(&self.path, &data)?;
+                    self.check_folder()?;
+                }
             }
+            let paths = target == Target::Folder;
+            let asked = control.node.export(&self.collection, paths);
+            let stream = control.wait_or_stop(&interrupt, asked)?;
+            let head = stream.head().clone();
             let mut exporter = Exporter {
-                snapshot: &snapshot,
-                progress: Progress::new(Some(snapshot.envelope().totals().bytes)),
+                control,
+                stream,
+                progress: Progress::new(Some(head.bytes)),
                 interrupt,
                 exported: Exported::default(),
             };
-            let done = if to_output {
-                let mut output = Output::new();
-                exporter.each(|key, value| output.json(&jsonl::line(key, value)))?;
-                output.finish()
-            } else if self.path.extension().is_some_and(|extension| extension == "jsonl") {
-                exporter.lines(&self.path, self.force)
-            } else {
-                exporter.folder(&self.path, self.force)
+            let done = match target {
+                Target::Output => {
+                    let mut output = Output::new();
+                    exporter.each(|key, value| output.json(&jsonl::line(key, value)))?;
+                    output.finish()
+                }
+                Target::Lines => exporter.lines(&self.path),
+                Target::Folder => exporter.folder(&self.path, self.force),
             };
             let Exporter { exported, progress, .. } = exporter;
             drop(progress);
             done?;
-            self.tell(&snapshot, &exported, to_output)
+            self.tell(&head, &exported, target)
         })
+    }
+
+    fn target(&self) -> Target {
+        if self.path == Path::new("-") {
+            Target::Output
+        } else if self.path.extension().is_some_and(|extension| extension == "jsonl") {
+            Target::Lines
+        } else {
+            Target::Folder
+        }
+    }
+
+    fn check_file(&self) -> Result<(), CliError> {
+        if !self.force && fs::symlink_metadata(&self.path).is_ok() {
+            return Err(CliError::Occupied { path: self.path.clone(), what: "exists" });
+        }
+        Ok(())
+    }
+
+    fn check_folder(&self) -> Result<(), CliError> {
+        let mut found = match fs::read_dir(&self.path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(CliError::file("write to", &self.path)(error)),
+        };
+        if !self.force && found.next().is_some() {
+            let what = "is not empty";
+            return Err(CliError::Occupied { path: self.path.clone(), what });
+        }
+        Ok(())
     }
 
     fn tell(
         &self,
-        snapshot: &View,
+        head: &ExportHead,
         exported: &Exported,
-        to_output: bool,
+        target: Target,
     ) -> Result<Exit, CliError> {
         let Exported { entries, bytes, conflicts, refused } = *exported;
-        let root = snapshot.envelope().root();
+        let to_output = target == Target::Output;
         if conflicts > 0 {
             note(format_args!(
                 "{} concurrent versions, of which only the latest was written",
@@ -111,7 +160,7 @@ impl Export {
         if !to_output && self.json {
             print_json(&json!({
                 "entries": entries, "bytes": bytes, "conflicts": conflicts, "refused": refused,
-                "root": root.to_string(),
+                "root": head.root,
             }))?;
         } else if !to_output {
             print(format_args!(
@@ -121,13 +170,15 @@ impl Export {
                 self.path.display()
             ))?;
         }
-        let lacks_versions = conflicts > 0 && *snapshot.envelope().policy() != Policy::Lww;
+        let lww = PolicyName::from(&Policy::Lww);
+        let lacks_versions = conflicts > 0 && head.policy != lww;
         Ok(if refused > 0 || lacks_versions { Exit::Partial } else { Exit::Done })
     }
 }
 
 struct Exporter<'a> {
-    snapshot: &'a View,
+    control: &'a Control,
+    stream: ExportStream,
     progress: Progress,
     interrupt: Interrupt,
     exported: Exported,
@@ -139,28 +190,33 @@ impl Exporter<'_> {
         &mut self,
         mut write: impl FnMut(&Key, &[u8]) -> Result<(), CliError>,
     ) -> Result<(), CliError> {
-        let snapshot = self.snapshot;
-        each_entry(snapshot, |entry| {
+        loop {
             if self.interrupt.requested() {
                 return Err(CliError::Interrupted);
             }
-            let Some(value) = latest(snapshot, entry)? else {
-                self.refuse(&entry.key, &CliError::ValueLost);
-                return Ok(());
+            let next = self.control.wait_or_stop(&self.interrupt, self.stream.next_entry())?;
+            let (key, value, conflict) = match next {
+                None => return Ok(()),
+                Some(Frame::Entry { key, value }) => (key, value, false),
+                Some(Frame::Conflict { key, value }) => (key, value, true),
+                Some(Frame::Lost { key }) => {
+                    self.refuse(&key, &ApiError::ValueLost);
+                    continue;
+                }
+                Some(_) => return Err(CallError::Answer("a frame is no entry".into()).into()),
             };
-            match write(&entry.key, &value) {
+            match write(&key, &value) {
                 Err(CliError::File { source, .. }) if concerns_one_file(source.kind()) => {
-                    self.refuse(&entry.key, &source);
-                    return Ok(());
+                    self.refuse(&key, &source);
+                    continue;
                 }
                 other => other?,
             }
-            self.exported.conflicts += u64::from(entry.record.is_conflict());
+            self.exported.conflicts += u64::from(conflict);
             self.exported.entries += 1;
             self.exported.bytes += value.len() as u64;
             self.progress.entry(value.len() as u64);
-            Ok(())
-        })
+        }
     }
 
     fn refuse(&mut self, key: &Key, why: &dyn std::fmt::Display) {
@@ -171,11 +227,8 @@ impl Exporter<'_> {
     }
 
     /// The file appears whole or not at all.
-    fn lines(&mut self, path: &Path, force: bool) -> Result<(), CliError> {
+    fn lines(&mut self, path: &Path) -> Result<(), CliError> {
         let failed = || CliError::file("write", path);
-        if !force && fs::symlink_metadata(path).is_ok() {
-            return Err(CliError::Occupied { path: path.into(), what: "exists" });
-        }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let file = folder::new_file(parent.unwrap_or(Path::new("."))).map_err(failed())?;
         let mut writer = BufWriter::with_capacity(256 << 10, file);
@@ -193,62 +246,14 @@ impl Exporter<'_> {
     }
 
     fn folder(&mut self, path: &Path, force: bool) -> Result<(), CliError> {
-        match fs::read_dir(path) {
-            Ok(mut found) => {
-                if !force && found.next().is_some() {
-                    let what = "is not empty";
-                    return Err(CliError::Occupied { path: path.into(), what });
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(CliError::file("write to", path)(error)),
-        }
-        self.check_keys()?;
         let mut writer = FolderWriter::new(path, force).map_err(CliError::file("make", path))?;
         self.each(|key, value| {
-            // checked above, so this is a file whose key is a path
-            let below = folder::path_of(key).map_err(|_| CliError::UnsafeKeys { count: 1 })?;
+            // the node has looked at all keys before the first one came
+            let below = folder::path_of(key);
+            let below = below.map_err(|error| CallError::Answer(format!("{key}: {error}")))?;
             writer.write(&below, value).map_err(CliError::file("write", &path.join(&below)))
         })
     }
-
-    /// Whether all keys are paths, and no key is a folder for others: before anything is written.
-    fn check_keys(&self) -> Result<(), CliError> {
-        let mut found = 0;
-        let mut name = |key: &Key, why: &UnsafeKey| {
-            found += 1;
-            if found <= NAMED {
-                self.progress.note(&format!("no path below a folder: {key}: {why}"));
-            }
-        };
-        let mut folders: HashSet<PathBuf> = HashSet::new();
-        each_entry(self.snapshot, |entry| {
-            match folder::path_of(&entry.key) {
-                Ok(path) => {
-                    for folder in path.ancestors().skip(1) {
-                        if folder.as_os_str().is_empty() || !folders.insert(folder.into()) {
-                            break;
-                        }
-                    }
-                }
-                Err(why) => name(&entry.key, &why),
-            }
-            Ok(())
-        })?;
-        for folder in &folders {
-            let Ok(key) = Key::new(folder.as_os_str().as_encoded_bytes()) else { continue };
-            let key_hash = self.snapshot.spec().algorithm.key_hash(&key);
-            if self.snapshot.entry(&key_hash)?.is_some() {
-                name(&key, &UnsafeKey::FileAndFolder);
-            }
-        }
-        if found > 0 { Err(CliError::UnsafeKeys { count: found }) } else { Ok(()) }
-    }
-}
-
-fn latest(snapshot: &View, entry: &Entry) -> Result<Option<Arc<[u8]>>, CliError> {
-    let key_hash = snapshot.spec().algorithm.key_hash(&entry.key);
-    Ok(snapshot.value(&key_hash, &entry.record.latest().value_hash)?)
 }
 
 /// Whether the others may still be written.

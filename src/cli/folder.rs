@@ -8,22 +8,8 @@ use std::path::{Component, Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use super::error::CliError;
+pub(super) use crate::api::paths::path_of;
 use crate::types::Key;
-
-/// Why a key is no path below a folder.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum UnsafeKey {
-    #[error("it is not UTF-8")]
-    NotText,
-    #[error("it begins or ends with a slash, or has two in a row")]
-    EmptyPart,
-    #[error("it has a part that is . or ..")]
-    Dots,
-    #[error("it has a character that no file name has here")]
-    Character,
-    #[error("it would be a file, and a folder for other keys")]
-    FileAndFolder,
-}
 
 /// The key of a file below a folder.
 pub(super) fn key_of(folder: &Path, file: &Path) -> Result<Key, String> {
@@ -40,23 +26,6 @@ pub(super) fn key_of(folder: &Path, file: &Path) -> Result<Key, String> {
         key.push_str(part);
     }
     Key::new(key).map_err(|error| format!("its path below the folder is no key: {error}"))
-}
-
-/// The path of a key below a folder: never outside of it.
-pub(super) fn path_of(key: &Key) -> Result<PathBuf, UnsafeKey> {
-    let text = std::str::from_utf8(key.as_bytes()).map_err(|_| UnsafeKey::NotText)?;
-    let foreign = |c: char| c == '\0' || (cfg!(windows) && "\\:*?\"<>|".contains(c));
-    if text.contains(foreign) {
-        return Err(UnsafeKey::Character);
-    }
-    for part in text.split('/') {
-        match part {
-            "" => return Err(UnsafeKey::EmptyPart),
-            "." | ".." => return Err(UnsafeKey::Dots),
-            _ => {}
-        }
-    }
-    Ok(PathBuf::from(text))
 }
 
 /// A file that has no name yet, in a folder; it gets one when it is complete.
@@ -138,6 +107,7 @@ impl FolderWriter {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+    use crate::api::paths::UnsafeKey;
     use proptest::prelude::*;
 
     fn key(bytes: &[u8]) -> Key {

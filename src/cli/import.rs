@@ -5,29 +5,24 @@ use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde_json::json;
 use walkdir::WalkDir;
 
+use super::control::Control;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::jsonl::{self, Taken};
-use super::ls::each_entry;
 use super::output::{count, counted, note, print, print_json};
 use super::progress::Progress;
 use super::{Context, Exit, arguments, folder};
-use crate::hash::KeyHash;
-use crate::node::Node;
-use crate::node::home::Home;
-use crate::replica::{Collection, Imported};
-use crate::store::{EmbeddedStore, Store};
+use crate::api::frames::{FRAME_HEAD_BYTES, Frame, FramesError, write_entry};
+use crate::api::types::Imported;
+use crate::api::{ApiError, BATCH_BYTES, BATCH_ENTRIES, CallError};
+use crate::hash::{HashAlgorithm, KeyHash};
 use crate::types::{CollectionName, Key};
 
-/// A batch is one commit: this many entries or bytes of values.
-const BATCH_ENTRIES: usize = 1_000;
-const BATCH_BYTES: usize = 8 << 20;
 /// Files or lines that are named; more are only counted.
 const NAMED: u64 = 100;
 
@@ -68,22 +63,25 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
+        let data = context.folder()?;
+        context.with(|control| {
+            // before anything is read
+            control.wait(control.node.collection(&self.collection))?;
             let mut importer = Importer {
-                collection: &collection,
-                limit: home.replica.limits().max_value_bytes,
+                control,
+                collection: &self.collection,
+                limit: control.wait(control.node.node())?.max_value_bytes,
                 interrupt,
                 progress: Progress::new(self.expected_bytes()),
                 batch: Vec::new(),
-                batch_bytes: 0,
-                imported: Imported::default(),
+                batched: 0,
+                imported: Imported { written: 0, unchanged: 0 },
                 removed: 0,
                 refused: 0,
                 skipped: 0,
                 seen: self.delete.then(HashSet::new),
             };
-            let read = self.read(home, &mut importer);
+            let read = self.read(&data, &mut importer);
             let read = read.and_then(|()| importer.flush());
             let exit = match read {
                 Ok(()) if importer.refused > 0 => {
@@ -118,17 +116,17 @@ impl Import {
         )
     }
 
-    fn read(&self, home: &Home, importer: &mut Importer<'_>) -> Result<(), CliError> {
+    fn read(&self, data: &Path, importer: &mut Importer<'_>) -> Result<(), CliError> {
         if self.path == Path::new("-") {
             return importer.lines(io::stdin().lock()).map_err(|error| match error {
                 CliError::File { source, .. } => CliError::Input(source),
                 other => other,
             });
         }
-        folder::outside(&self.path, &home.folder)?;
+        folder::outside(&self.path, data)?;
         let about = std::fs::metadata(&self.path).map_err(CliError::file("read", &self.path))?;
         if about.is_dir() {
-            importer.folder(&self.path, &home.folder)
+            importer.folder(&self.path, data)
         } else if about.is_file() {
             let file = File::open(&self.path).map_err(CliError::file("read", &self.path))?;
             importer.lines(BufReader::with_capacity(256 << 10, file)).map_err(|error| match error {
@@ -143,7 +141,7 @@ impl Import {
     }
 
     fn tell(&self, importer: Importer<'_>, exit: Result<Exit, CliError>) -> Result<Exit, CliError> {
-        let Importer { collection, imported, removed, refused, skipped, progress, .. } = importer;
+        let Importer { control, imported, removed, refused, skipped, progress, .. } = importer;
         drop(progress);
         let Imported { written, unchanged } = imported;
         let exit = match exit {
@@ -163,7 +161,7 @@ impl Import {
             Ok(exit) => exit,
         };
         if self.json {
-            let root = collection.root()?.to_string();
+            let root = control.wait(control.node.collection(&self.collection))?.root;
             print_json(&json!({
                 "written": written, "unchanged": unchanged, "removed": removed,
                 "refused": refused, "skipped": skipped, "root": root,
@@ -184,12 +182,14 @@ impl Import {
 }
 
 struct Importer<'a> {
-    collection: &'a Collection<EmbeddedStore>,
+    control: &'a Control,
+    collection: &'a CollectionName,
     limit: u64,
     interrupt: Interrupt,
     progress: Progress,
-    batch: Vec<(Key, Arc<[u8]>)>,
-    batch_bytes: usize,
+    /// Frames of entries that are read and not written.
+    batch: Vec<u8>,
+    batched: usize,
     imported: Imported,
     removed: u64,
     refused: u64,
@@ -237,21 +237,19 @@ impl Importer<'_> {
                 return self.check_interrupt();
             }
         };
-        match read_file(path, self.limit) {
-            Ok(Some(value)) => self.entry(key, value),
-            Ok(None) => {
-                let limit = self.limit;
-                self.refuse(
-                    path.display(),
-                    format_args!("it is larger than {limit} bytes (max_value_bytes)"),
-                );
-                self.check_interrupt()
+        let (limit, before) = (self.limit, self.batch.len());
+        match write_entry(&mut self.batch, &key, |batch| read_file(path, limit, batch)) {
+            Ok(true) => {
+                let size = self.batch.len() - before - FRAME_HEAD_BYTES - key.as_bytes().len();
+                return self.entry(&key, size as u64);
             }
-            Err(error) => {
-                self.refuse(path.display(), error);
-                self.check_interrupt()
+            Ok(false) => {
+                let why = format_args!("it is larger than {limit} bytes (max_value_bytes)");
+                self.refuse(path.display(), why);
             }
+            Err(error) => self.refuse(path.display(), error),
         }
+        self.check_interrupt()
     }
 
     /// Every line of an input.
@@ -272,10 +270,16 @@ impl Importer<'_> {
                 Taken::Line if line.trim_ascii().is_empty() => {}
                 Taken::Line => match jsonl::parse(&line) {
                     Ok((_, value)) if value.len() as u64 > self.limit => {
-                        let error = CliError::ValueSize(self.limit);
+                        let error = ApiError::ValueSize(self.limit);
                         self.refuse(format_args!("line {number}"), error);
                     }
-                    Ok((key, value)) => self.entry(key, value)?,
+                    Ok((key, value)) => {
+                        let size = value.len() as u64;
+                        Frame::Entry { key: key.clone(), value: value.into() }
+                            .write(&mut self.batch)
+                            .map_err(CallError::from)?;
+                        self.entry(&key, size)?;
+                    }
                     Err(why) => self.refuse(format_args!("line {number}"), why),
                 },
             }
@@ -284,23 +288,26 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn entry(&mut self, key: Key, value: Vec<u8>) -> Result<(), CliError> {
+    /// Counts an entry that is in the batch now.
+    fn entry(&mut self, key: &Key, size: u64) -> Result<(), CliError> {
         if let Some(seen) = &mut self.seen {
-            seen.insert(self.collection.key_hash(&key));
+            seen.insert(short(key));
         }
-        self.progress.entry(value.len() as u64);
-        self.batch_bytes += value.len();
-        self.batch.push((key, value.into()));
-        if self.batch.len() >= BATCH_ENTRIES || self.batch_bytes >= BATCH_BYTES {
+        self.progress.entry(size);
+        self.batched += 1;
+        if self.batched >= BATCH_ENTRIES || self.batch.len() >= BATCH_BYTES {
             self.flush()?;
         }
         self.check_interrupt()
     }
 
     fn flush(&mut self) -> Result<(), CliError> {
-        self.batch_bytes = 0;
+        if self.batched == 0 {
+            return Ok(());
+        }
+        self.batched = 0;
         let batch = std::mem::take(&mut self.batch);
-        let done = self.collection.import(batch, Node::<EmbeddedStore>::now_ms())?;
+        let done = self.control.wait(self.control.node.import(self.collection, batch))?;
         self.imported.written += done.written;
         self.imported.unchanged += done.unchanged;
         Ok(())
@@ -318,17 +325,17 @@ impl Importer<'_> {
     /// Removes the entries that the source does not have.
     fn remove_the_rest(&mut self, yes: bool) -> Result<Exit, CliError> {
         let Some(seen) = self.seen.take() else { return Ok(Exit::Done) };
-        let snapshot = self.collection.snapshot()?;
+        let (control, collection) = (self.control, self.collection);
         let mut rest = Vec::new();
         let mut entries = 0_usize;
-        each_entry(&snapshot, |entry| {
+        let mut lines = control.wait(control.node.entries(collection, b"", false))?;
+        while let Some(line) = control.wait(lines.next_line())? {
+            let key = super::ls::parsed(&line)?.key;
             entries += 1;
-            if !seen.contains(&self.collection.key_hash(&entry.key)) {
-                rest.push(entry.key.clone());
+            if !seen.contains(&short(&key)) {
+                rest.push(key);
             }
-            Ok(())
-        })?;
-        drop(snapshot);
+        }
         if rest.len() > entries / 2 && !yes {
             note(format_args!(
                 "{} of {} would be removed, more than half: nothing was removed; repeat with \
@@ -338,11 +345,16 @@ impl Importer<'_> {
             ));
             return Ok(Exit::Brake);
         }
-        for batch in rest.chunks(BATCH_ENTRIES) {
+        for keys in rest.chunks(BATCH_ENTRIES) {
             if self.interrupt.requested() {
                 return Err(CliError::Interrupted);
             }
-            self.removed += remove(self.collection, batch)?;
+            let mut batch = Vec::new();
+            for key in keys {
+                write_entry::<CallError>(&mut batch, key, |_| Ok(true))?;
+            }
+            control.wait(control.node.remove(collection, batch))?;
+            self.removed += keys.len() as u64;
         }
         Ok(Exit::Done)
     }
@@ -366,52 +378,33 @@ impl Importer<'_> {
     }
 }
 
-/// Removes a batch of keys in one commit; how many.
-fn remove<S: Store>(collection: &Collection<S>, keys: &[Key]) -> Result<u64, CliError> {
-    collection.delete_all(keys, Node::<S>::now_ms())?;
-    Ok(keys.len() as u64)
-}
-
-/// What a file holds; none if that is more than the limit.
-fn read_file(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+/// Adds what a file holds, unless that is more than the limit.
+fn read_file(path: &Path, limit: u64, batch: &mut Vec<u8>) -> Result<bool, ReadError> {
     let file = File::open(path)?;
     let size = file.metadata()?.len();
     if size > limit {
-        return Ok(None);
+        return Ok(false);
     }
-    let mut value = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+    batch.reserve(usize::try_from(size).unwrap_or_default());
     // it may grow meanwhile
-    file.take(limit + 1).read_to_end(&mut value)?;
-    Ok((value.len() as u64 <= limit).then_some(value))
+    let read = file.take(limit + 1).read_to_end(batch)?;
+    Ok(read as u64 <= limit)
+}
+
+/// Why a file is not imported.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Frame(#[from] FramesError),
+}
+
+/// What stands for a key in the memory of what was seen.
+fn short(key: &Key) -> KeyHash {
+    HashAlgorithm::Blake3.key_hash(key)
 }
 
 fn of_walk(error: &walkdir::Error) -> String {
     error.io_error().map_or_else(|| error.to_string(), ToString::to_string)
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::replica::{Replica, ReplicaOptions};
-    use crate::store::{Batch, Durability, MemoryStore};
-    use crate::types::{CollectionSpec, Policy};
-
-    #[test]
-    fn a_batch_of_keys_is_removed_in_one_commit() {
-        let options = ReplicaOptions::default();
-        let replica =
-            Replica::open(MemoryStore::default(), options, Box::new(rand::random)).unwrap();
-        let name = CollectionName::new("c").unwrap();
-        let spec = CollectionSpec { name, algorithm: Default::default(), policy: Policy::Lww };
-        let collection = replica.create_collection(spec).unwrap();
-        let keys: Vec<_> = (0..50).map(|at: u8| Key::new(vec![at]).unwrap()).collect();
-        let entries = keys.iter().map(|key| (key.clone(), Arc::from(&b"value"[..])));
-        collection.import(entries, 1_000).unwrap();
-        let commits = || replica.store().commit(Batch::default(), Durability::Always).unwrap().0;
-        let before = commits();
-        assert_eq!(remove(&collection, &keys).unwrap(), 50);
-        assert_eq!(commits() - before, 2, "one, and the one that asks");
-        assert_eq!(collection.totals().unwrap().entries, 0);
-    }
 }

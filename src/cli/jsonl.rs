@@ -4,14 +4,14 @@ use std::io::{self, BufRead, Read as _};
 
 use serde::{Deserialize, Serialize};
 
-use super::json::KeyJson;
+use crate::api::types::KeyText;
 use crate::types::Key;
 
 /// An entry as it is written.
 #[derive(Serialize)]
 struct Written<'a> {
     #[serde(flatten)]
-    key: KeyJson,
+    key: KeyText,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,7 +32,7 @@ struct Line {
 pub(super) fn line(key: &Key, value: &[u8]) -> impl Serialize {
     let text = std::str::from_utf8(value).ok();
     let value_hex = if text.is_some() { None } else { Some(hex::encode(value)) };
-    Written { key: KeyJson::from(key), value: text, value_hex }
+    Written { key: KeyText::from(key), value: text, value_hex }
 }
 
 /// The entry of a line, or what is wrong with it.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::control::{Offered, runtime};
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::{counted, note, print, print_json, size};
-use super::peer::runtime;
-use super::report::words;
 use super::{Context, Exit};
+use crate::api::report::words;
 use crate::net::{Endpoint, IdentityError, parse_node_id};
 use crate::node::access::Access;
 use crate::node::peers::Edited;
@@ -25,8 +25,8 @@ const NOTABLE_MS: u64 = 5_000;
 ///
 /// Only the peers of this node may connect (`selfsame peer ls`), each for what it was granted,
 /// and the nodes that config.toml or --allow lists, for everything. Open invitations are taken
-/// here, and a change of the peer book holds within a second. While it runs, other commands cannot open the data folder. Ctrl-C
-/// ends it cleanly: running sessions are told, and what they had applied is kept.
+/// here, and a change of the peer book holds within a second. Other commands work beside it.
+/// Ctrl-C ends it cleanly: running sessions are told, and what they had applied is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame listen --allow ID
@@ -58,7 +58,7 @@ fn node_id(text: &str) -> Result<NodeId, IdentityError> {
 impl Listen {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
+        context.open(|home| {
             for id in &self.allow {
                 home.access.allow(*id);
             }
@@ -69,10 +69,12 @@ impl Listen {
                 let identity = Arc::clone(&home.identity);
                 let admission = Arc::new(home.access.clone());
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
+                let control = Offered::to_others(home, interrupt.receiver()).await;
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
                 let json = self.json;
                 let listener = Arc::new(move |event: Event| tell(&event, json));
                 serve(Arc::new(home.node()), endpoint, interrupt.receiver(), listener).await;
+                control.ended().await;
                 Ok::<(), CliError>(())
             })?;
             // tasks of connections hold the store until they are gone
@@ -85,7 +87,8 @@ impl Listen {
     fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
         if allowed == 0 {
             note(
-                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer add`",
+                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer \
+                 add`",
             );
         }
         if self.json {

@@ -4,15 +4,12 @@ use clap::Args;
 use serde::Serialize;
 
 use super::error::CliError;
-use super::json::{KeyJson, SiblingJson};
 use super::output::{Output, date_time, size};
 use super::{Context, Exit, arguments};
-use crate::replica::{Entry, Snapshot};
-use crate::store::EmbeddedStore;
+use crate::api::CallError;
+use crate::api::types::{EntryLine, KeyText, SiblingText};
+use crate::replica::Entry;
 use crate::types::CollectionName;
-
-/// Entries read at once.
-const CHUNK: usize = 512;
 
 /// Lists keys, in the order of their hashes
 ///
@@ -45,23 +42,20 @@ pub(super) struct Ls {
 #[derive(Serialize)]
 struct LineJson {
     #[serde(flatten)]
-    key: KeyJson,
+    key: KeyText,
     conflict: bool,
-    siblings: Vec<SiblingJson>,
+    siblings: Vec<SiblingText>,
 }
 
 impl Ls {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let prefix = arguments::bytes(&self.prefix, self.hex)?;
-        context.with(|home| {
-            let snapshot = home.replica.collection(&self.collection)?.snapshot()?;
+        context.with(|control| {
+            let mut lines = control.wait(control.node.entries(&self.collection, &prefix, false))?;
             let mut output = Output::new();
-            each_entry(&snapshot, |entry| {
-                if entry.key.as_bytes().starts_with(&prefix) {
-                    self.print(&mut output, entry)?;
-                }
-                Ok(())
-            })?;
+            while let Some(line) = control.wait(lines.next_line())? {
+                self.print(&mut output, &parsed(&line)?)?;
+            }
             output.finish()?;
             Ok(Exit::Done)
         })
@@ -71,9 +65,9 @@ impl Ls {
         let record = &entry.record;
         if self.json {
             return output.json(&LineJson {
-                key: KeyJson::from(&entry.key),
+                key: KeyText::from(&entry.key),
                 conflict: record.is_conflict(),
-                siblings: record.siblings().iter().map(SiblingJson::from).collect(),
+                siblings: record.siblings().iter().map(SiblingText::from).collect(),
             });
         }
         if !self.long {
@@ -90,19 +84,9 @@ impl Ls {
     }
 }
 
-/// Visits all entries of a snapshot, in the order of their key hashes.
-pub(super) fn each_entry(
-    snapshot: &Snapshot<EmbeddedStore>,
-    mut visit: impl FnMut(&Entry) -> Result<(), CliError>,
-) -> Result<(), CliError> {
-    let algorithm = crate::replica::CollectionView::spec(snapshot).algorithm;
-    let mut last = None;
-    loop {
-        let entries = snapshot.entries_after(last.as_ref(), CHUNK, |_| true)?;
-        let Some(entry) = entries.last() else { return Ok(()) };
-        last = Some(algorithm.key_hash(&entry.key));
-        for entry in &entries {
-            visit(entry)?;
-        }
-    }
+/// The entry of a line.
+pub(super) fn parsed(line: &[u8]) -> Result<Entry, CallError> {
+    let line: EntryLine =
+        serde_json::from_slice(line).map_err(|error| CallError::Answer(error.to_string()))?;
+    line.entry().ok_or_else(|| CallError::Answer("a line is no entry".into()))
 }

@@ -7,6 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::error::CliError;
+pub(super) use crate::api::report::{count, counted};
 
 /// Standard output, in large writes.
 pub(super) struct Output(BufWriter<Stdout>);
@@ -76,16 +77,6 @@ pub(super) fn size(bytes: u64) -> String {
         return format!("{bytes} B");
     }
     indicatif::BinaryBytes(bytes).to_string()
-}
-
-/// A count for people: 1,234,567.
-pub(super) fn count(number: u64) -> String {
-    indicatif::HumanCount(number).to_string()
-}
-
-/// A count with its noun.
-pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
 /// Milliseconds since 1970 as date and time in UTC (ISO 8601).

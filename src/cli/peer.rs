@@ -1,24 +1,18 @@
 //! What the verbs that turn to a peer share.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::str::FromStr;
-use std::sync::Arc;
+use std::str::FromStr as _;
 
 use clap::Args;
 use indicatif::ProgressBar;
-use tokio::runtime::Runtime;
 
+use super::control::Control;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::size;
-use crate::net::{AllowList, CloseCode, Endpoint, Identity, Link, NetError};
+use crate::api::CallError;
+use crate::api::client::SyncStream;
+use crate::api::types::{DifferenceText, Moved, Report, SyncLine};
 use crate::node::choice::PeerChoice;
-use crate::node::config::Config;
-use crate::node::home::Home;
-use crate::node::{Node, Watch};
-use crate::session::{Mode, Session};
-use crate::store::EmbeddedStore;
-use crate::types::CollectionName;
 
 /// The peer to turn to.
 #[derive(Args)]
@@ -29,68 +23,51 @@ pub(super) struct PeerArgument {
     pub(super) peer: PeerChoice,
 }
 
-/// A runtime for connections.
-pub(super) fn runtime() -> Result<Runtime, CliError> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|source| CliError::System { what: "runtime", source })
-}
-
-/// Dials a peer, greets it, does the work and says goodbye. A session that the peer may not have
-/// part in is not worth dialling for.
-pub(super) fn with_peer<R>(
-    home: &Home,
-    peer: &PeerChoice,
-    session: Option<(&CollectionName, Mode)>,
+/// What happened in a session up to its report: differences, if it was a comparison. Somebody
+/// who asks to stop is told how it ended.
+pub(super) fn followed(
+    control: &Control,
     interrupt: &Interrupt,
-    work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, CliError>,
-) -> Result<R, CliError> {
-    let runtime = runtime()?;
-    let (node, addresses) = home.node().turn_to(peer)?;
-    if let (Some((collection, mode)), Some(address)) = (session, addresses.first()) {
-        node.check_grant(&address.id(), collection, mode)?;
-    }
-    runtime.block_on(async {
-        let endpoint = caller(&home.identity, &home.config)?;
-        let deadline = home.config.dial_deadline();
-        let connected = async { Ok(node.connect_first(&endpoint, &addresses, deadline).await?) };
-        let done = match interrupt.or(connected).await {
-            Ok(link) => work(&node, &link).await,
-            Err(error) => Err(error),
-        };
-        endpoint.close(CloseCode::Done, "").await;
-        done
+    begin: impl Future<Output = Result<SyncStream, CallError>>,
+) -> Result<(Vec<DifferenceText>, Report), CliError> {
+    let mut stream = control.wait_or_stop(interrupt, begin)?;
+    let (spinner, mut differences) = (Spinner::new(), Vec::new());
+    let mut stopped = interrupt.receiver();
+    let mut told = false;
+    control.block_on(async {
+        loop {
+            let line = tokio::select! {
+                line = stream.next_line() => line?,
+                _ = stopped.wait_for(|stop| *stop), if !told => {
+                    told = true;
+                    // it may have ended just now
+                    let _ = control.node.stop(stream.session()).await;
+                    continue;
+                }
+            };
+            match line {
+                Some(SyncLine::Progress(moved)) => spinner.show(moved),
+                Some(SyncLine::Difference(difference)) => differences.push(difference),
+                Some(SyncLine::Report(report)) => return Ok((differences, *report)),
+                Some(SyncLine::Problem(problem)) => return Err(CallError::from(problem).into()),
+                Some(_) => {}
+                None => return Err(CallError::Lost("before the report".into()).into()),
+            }
+        }
     })
 }
 
-/// A socket to call from, that nobody may call.
-pub(super) fn caller(identity: &Arc<Identity>, config: &Config) -> Result<Endpoint, NetError> {
-    let bind = |address: SocketAddr| {
-        let nobody = Arc::new(AllowList::default());
-        Endpoint::bind(Arc::clone(identity), address, nobody, config.net())
-    };
-    bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
-}
-
 /// Shows on a terminal what a session has moved.
-pub(super) struct Spinner(ProgressBar);
+struct Spinner(ProgressBar);
 
 impl Spinner {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         let seen = super::progress::Progress::is_seen();
         Self(if seen { ProgressBar::new_spinner() } else { ProgressBar::hidden() })
     }
-}
 
-impl Watch for Spinner {
-    fn progress(&self, session: &Session) {
-        if self.0.is_hidden() {
-            return;
-        }
-        let (sent, received) = session.stats().bytes();
-        self.0.set_message(format!("{} sent, {} received", size(sent), size(received)));
+    fn show(&self, Moved { bytes_sent, bytes_received }: Moved) {
+        self.0.set_message(format!("{} sent, {} received", size(bytes_sent), size(bytes_received)));
         self.0.tick();
     }
 }

@@ -10,10 +10,8 @@ use super::arguments::{self, KeyArgument};
 use super::error::CliError;
 use super::output::{Output, note, print, print_json};
 use super::{Context, Exit};
-use crate::merkle::{Bundle, Sealed};
-use crate::replica::{CollectionView as _, Snapshot, ViewError};
-use crate::store::EmbeddedStore;
-use crate::types::{CollectionName, Key};
+use crate::merkle::Bundle;
+use crate::types::CollectionName;
 
 /// Writes a proof that a key is in a collection with what versions, or that it is not
 ///
@@ -41,10 +39,9 @@ pub(super) struct Prove {
 impl Prove {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let key = self.key.key()?;
-        context.with(|home| {
-            let snapshot = home.replica.collection(&self.collection)?.snapshot()?;
-            let bundle = prove(&snapshot, &key)?;
-            let bytes = bundle.to_bytes();
+        context.with(|control| {
+            let bytes = control.wait(control.node.proof(&self.collection, &key))?;
+            let bundle = Bundle::parse(&bytes)?;
             let result = if bundle.record().is_some() { "present" } else { "absent" };
             let root = bundle.envelope().root();
             if self.output == Path::new("-") {
@@ -67,25 +64,6 @@ impl Prove {
             }
             Ok(Exit::Done)
         })
-    }
-}
-
-fn prove(snapshot: &Snapshot<EmbeddedStore>, key: &Key) -> Result<Bundle, CliError> {
-    let key_hash = snapshot.spec().algorithm.key_hash(key);
-    let record = snapshot.entry(&key_hash)?.map(|entry| entry.record);
-    let mut tree = snapshot.tree().clone();
-    loop {
-        match Bundle::prove(&tree, snapshot.envelope().clone(), key, record.clone()) {
-            Ok(bundle) => return Ok(bundle),
-            Err(Sealed(prefix)) => {
-                let leaves = snapshot.page(&prefix)?;
-                tree.unseal(&prefix, leaves).map_err(|error| {
-                    let collection = snapshot.spec().name.to_string();
-                    let what = format!("page {prefix}: {error}");
-                    ViewError::Damaged { collection, what }
-                })?;
-            }
-        }
     }
 }
 

@@ -7,11 +7,9 @@ use serde_json::json;
 
 use super::arguments::{self, KeyArgument};
 use super::error::CliError;
-use super::json::SiblingJson;
 use super::output::{note, print_json};
 use super::{Context, Exit};
-use crate::node::Node;
-use crate::store::EmbeddedStore;
+use crate::api::ApiError;
 use crate::types::CollectionName;
 
 /// Writes a value in place of all versions of a key held here
@@ -42,17 +40,18 @@ pub(super) struct Put {
 impl Put {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let key = self.key.key()?;
-        context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
+        context.with(|control| {
             let value = match self.value {
                 Some(text) if text != "-" => text.into_bytes(),
-                _ => from_input(home.replica.limits().max_value_bytes)?,
+                _ => {
+                    // before anything is read
+                    control.wait(control.node.collection(&self.collection))?;
+                    from_input(control.wait(control.node.node())?.max_value_bytes)?
+                }
             };
-            let sibling = collection.put(&key, value, Node::<EmbeddedStore>::now_ms())?;
+            let written = control.wait(control.node.put(&self.collection, &key, value))?;
             if self.json {
-                let mut written = json!(SiblingJson::from(&sibling));
-                written["root"] = collection.root()?.to_string().into();
-                print_json(&written)?;
+                print_json(&json!(written))?;
             }
             Ok(Exit::Done)
         })
@@ -67,7 +66,7 @@ fn from_input(limit: u64) -> Result<Vec<u8>, CliError> {
     let mut value = Vec::new();
     input.lock().take(limit + 1).read_to_end(&mut value).map_err(CliError::Input)?;
     if value.len() as u64 > limit {
-        return Err(CliError::ValueSize(limit));
+        return Err(ApiError::ValueSize(limit).into());
     }
     Ok(value)
 }

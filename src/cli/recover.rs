@@ -6,8 +6,7 @@ use serde_json::json;
 use super::error::CliError;
 use super::output::{counted, note, print, print_json, size};
 use super::{Context, Exit, arguments};
-use crate::replica::{CheckReport, Collection, ReplicaError};
-use crate::store::EmbeddedStore;
+use crate::api::types::{Check, Kept, MissingValue};
 use crate::types::CollectionName;
 
 /// Checks a collection against its hashes, and recovers it if it is damaged
@@ -47,97 +46,52 @@ pub(super) struct Recover {
 
 impl Recover {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
-        context.with(|home| {
-            let found = home.replica.collection(&self.collection);
-            let (collection, row_written) = match found {
-                Err(ReplicaError::Damaged { what, .. }) if self.check => {
-                    let problems = vec![what];
-                    return self.tell(&CheckReport { problems, ..CheckReport::default() });
-                }
-                Err(ReplicaError::Damaged { .. } | ReplicaError::PerhapsDamaged(_))
-                    if !self.check =>
-                {
-                    let collection = home.replica.recover_row(&self.collection)?;
-                    note("its row in the list of collections was damaged and is written again");
-                    (collection, true)
-                }
-                other => (other?, false),
-            };
-            let report = checked(&collection)?;
+        context.with(|control| {
             if self.check {
-                return self.tell(&report);
+                return self.tell(&control.wait(control.node.check(&self.collection))?);
             }
-            for problem in &report.problems {
+            let recovery = control.wait(control.node.recover(&self.collection, self.force))?;
+            if recovery.row_written {
+                note("its row in the list of collections was damaged and is written again");
+            }
+            let Some(Kept { entries, lost }) = recovery.recovered else {
+                return self.tell(&recovery.check);
+            };
+            for problem in &recovery.check.problems {
                 note(format_args!("damaged: {problem}"));
             }
-            if report.is_sound() && row_written {
-                return self.tell_recovered(report.entries, 0);
+            if self.json {
+                print_json(&json!({"entries": entries, "lost": lost}))?;
+            } else {
+                print(format_args!(
+                    "recovered {}: {} kept, {lost} lost; synchronise with a peer to get back what \
+                     is missing",
+                    self.collection,
+                    counted(entries, "entry", "entries"),
+                ))?;
             }
-            if report.problems.is_empty() && !self.force {
-                if !report.missing_values.is_empty() {
-                    return self.tell(&report);
-                }
-                return Err(CliError::NothingToRecover(self.collection.clone()));
-            }
-            let recovered = collection.recover()?;
-            self.tell_recovered(recovered.entries, recovered.lost)
+            Ok(Exit::Done)
         })
     }
 
-    fn tell_recovered(&self, entries: u64, lost: u64) -> Result<Exit, CliError> {
+    fn tell(&self, check: &Check) -> Result<Exit, CliError> {
         if self.json {
-            print_json(&json!({"entries": entries, "lost": lost}))?;
-        } else {
-            print(format_args!(
-                "recovered {}: {} kept, {} lost; synchronise with a peer to get back what is \
-                 missing",
-                self.collection,
-                counted(entries, "entry", "entries"),
-                lost
-            ))?;
-        }
-        Ok(Exit::Done)
-    }
-
-    fn tell(&self, report: &CheckReport) -> Result<Exit, CliError> {
-        if self.json {
-            let missing: Vec<_> = report
-                .missing_values
-                .iter()
-                .map(|(key, value)| json!({"kh": key.to_string(), "value_hash": value.to_string()}))
-                .collect();
-            print_json(&json!({
-                "sound": report.is_sound(),
-                "entries": report.entries,
-                "bytes": report.bytes,
-                "problems": report.problems,
-                "missing_values": missing,
-            }))?;
-        } else if report.is_sound() {
+            print_json(&json!(check))?;
+        } else if check.sound {
             print(format_args!(
                 "{} is sound: {}, {}",
                 self.collection,
-                counted(report.entries, "entry", "entries"),
-                size(report.bytes)
+                counted(check.entries, "entry", "entries"),
+                size(check.bytes)
             ))?;
         } else {
-            for problem in &report.problems {
+            for problem in &check.problems {
                 print(format_args!("damaged: {problem}"))?;
             }
-            for (key, value) in &report.missing_values {
-                print(format_args!("bytes lost: value {value} of the key with hash {key}"))?;
+            for MissingValue { kh, value_hash } in &check.missing_values {
+                print(format_args!("bytes lost: value {value_hash} of the key with hash {kh}"))?;
             }
         }
-        Ok(if report.is_sound() { Exit::Done } else { Exit::Differs })
-    }
-}
-
-/// What a check finds; damage that was seen at opening is a problem like the others.
-fn checked(collection: &Collection<EmbeddedStore>) -> Result<CheckReport, CliError> {
-    match collection.check() {
-        Err(ReplicaError::Damaged { what, .. }) => {
-            Ok(CheckReport { problems: vec![what], ..CheckReport::default() })
-        }
-        other => Ok(other?),
+        Ok(if check.sound { Exit::Done } else { Exit::Differs })
     }
 }

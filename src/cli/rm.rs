@@ -7,8 +7,6 @@ use super::arguments::{self, KeyArgument};
 use super::error::CliError;
 use super::output::{note, print_json};
 use super::{Context, Exit};
-use crate::node::Node;
-use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
 
 /// Removes a key: all versions of it that are held here
@@ -33,14 +31,12 @@ pub(super) struct Rm {
 impl Rm {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let key = self.key.key()?;
-        context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
-            let removed = collection.delete(&key, Node::<EmbeddedStore>::now_ms())?;
+        context.with(|control| {
+            let done = control.wait(control.node.delete(&self.collection, &key))?;
             if self.json {
-                let root = collection.root()?.to_string();
-                print_json(&json!({"removed": removed, "root": root}))?;
+                print_json(&json!(done))?;
             }
-            if removed == 0 {
+            if done.removed == 0 {
                 note(format_args!("{key}: no such key in {}", self.collection));
                 return Ok(Exit::Differs);
             }

@@ -5,10 +5,9 @@ use clap::{Args, ValueEnum};
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::{note, print, print_json};
-use super::peer::{PeerArgument, Spinner, with_peer};
-use super::report::{self, Report};
-use super::{Context, Exit, arguments};
-use crate::session::{Mode, Strategy};
+use super::peer::{PeerArgument, followed};
+use super::{Context, Exit, arguments, report};
+use crate::api::types::{self, Report, SyncRequest};
 use crate::types::CollectionName;
 
 /// Synchronises a collection with a peer: finds what differs, moves only that, proves the result
@@ -68,32 +67,26 @@ enum How {
 impl Sync {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
-        context.with(|home| {
-            let collection = home.replica.collection(&self.collection)?;
-            let mut config = home.config.sync();
-            config.mode = match self.direction {
-                Direction::Both => Mode::Both,
-                Direction::Pull => Mode::Pull,
-                Direction::Push => Mode::Push,
-            };
-            config.strategy = match self.strategy {
-                How::Auto => Strategy::Auto,
-                How::Bloom => Strategy::Bloom,
-                How::Merkle => Strategy::Merkle,
-            };
-            config.allow_removals |= self.allow_removals;
-            let session = Some((&self.collection, config.mode));
-            let done =
-                with_peer(home, &self.peer.peer, session, &interrupt, async |node, link| {
-                    let (stop, spinner) = (interrupt.receiver(), Spinner::new());
-                    Ok(node.synchronise(link, &collection, &config, stop, &spinner).await?)
-                })?;
-            let report = Report::from(&done);
-            let exit = report::exit(&report.outcome);
+        let request = SyncRequest {
+            peer: self.peer.peer.to_string(),
+            direction: match self.direction {
+                Direction::Both => types::Direction::Both,
+                Direction::Pull => types::Direction::Pull,
+                Direction::Push => types::Direction::Push,
+            },
+            strategy: match self.strategy {
+                How::Auto => types::How::Auto,
+                How::Bloom => types::How::Bloom,
+                How::Merkle => types::How::Merkle,
+            },
+            allow_removals: self.allow_removals,
+        };
+        context.with(|control| {
+            let begin = control.node.sync(&self.collection, &request);
+            let (_, report) = followed(control, &interrupt, begin)?;
+            let exit = Exit::of_code(report.exit);
             if self.json {
-                let mut json = report.json();
-                json["root"] = collection.root()?.to_string().into();
-                print_json(&json)?;
+                print_json(&report::json(&report))?;
             } else {
                 self.tell(&report, exit)?;
             }
@@ -104,12 +97,12 @@ impl Sync {
     fn tell(&self, report: &Report, exit: Exit) -> Result<(), CliError> {
         let failed = !matches!(exit, Exit::Done | Exit::Partial);
         if failed {
-            note(format_args!("error: {}", report.text()));
+            note(format_args!("error: {}", report::text(report)));
         } else {
-            print(report.text())?;
+            print(report::text(report))?;
         }
         if self.explain {
-            print(report.explained())?;
+            print(report::explained(report))?;
         }
         Ok(())
     }

@@ -8,9 +8,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::error::CliError;
-use super::json::SiblingJson;
 use super::output::{date_time, note, print, print_json, size};
 use super::{Exit, arguments};
+use crate::api::types::SiblingText;
 use crate::entry::Record;
 use crate::hash::{HashAlgorithm, Root};
 use crate::merkle::{Answer, Bundle, MAX_BUNDLE_BYTES};
@@ -103,7 +103,7 @@ impl Verify {
         matches: Option<bool>,
     ) -> Result<(), CliError> {
         if self.json {
-            let siblings: Vec<_> = record.siblings().iter().map(SiblingJson::from).collect();
+            let siblings: Vec<_> = record.siblings().iter().map(SiblingText::from).collect();
             return print_json(&json!({
                 "result": "present",
                 "collection": name,

@@ -8,6 +8,7 @@
 //! | `invites.toml` | its open invitations |
 //! | `peers.lock` | held by whoever changes one of these two |
 //! | `store/` | its collections |
+//! | `control.sock` | where a process that has it open answers others |
 //! | `in-use` | the process that has the store open, while there is one |
 //!
 //! ```
@@ -42,6 +43,9 @@ const IDENTITY: &str = "identity";
 const CONFIG: &str = "config.toml";
 const STORE: &str = "store";
 const IN_USE: &str = "in-use";
+/// The socket where a process that has the node open answers others, and where it is made.
+pub(crate) const CONTROL: &str = "control.sock";
+pub(crate) const CONTROL_NEW: &str = "control.new";
 /// How names begin under which these files are written at first.
 const PASSING_CONFIG: &str = ".config-";
 const PASSING: [&str; 2] = [PASSING_CONFIG, Identity::PASSING];
@@ -252,7 +256,7 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        let ours = [IDENTITY, CONFIG, STORE, IN_USE, PEERS, INVITES, LOCK];
+        let ours = [IDENTITY, CONFIG, STORE, IN_USE, CONTROL, CONTROL_NEW, PEERS, INVITES, LOCK];
         let passes = is_passing(&name, &PASSING) || is_passing(&name, &[peers::PASSING]);
         if !passes && !ours.iter().any(|ours| name == *ours) {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
@@ -266,17 +270,32 @@ fn is_passing(name: &OsStr, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
 }
 
-/// Removes what a process left that was killed while it wrote a file. Whoever calls this has the
-/// store open.
+/// Removes what a process left that was killed: half a file, a socket. Whoever calls this has the
+/// store open, and offers no socket yet.
 fn sweep(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
         if is_passing(&entry.file_name(), &PASSING) {
             fs::remove_file(entry.path()).map_err(failed)?;
+        } else if entry.file_name() == CONTROL_NEW {
+            fs::remove_dir_all(entry.path()).map_err(failed)?;
+        } else if entry.file_name() == CONTROL && is_socket(&entry).map_err(failed)? {
+            // whoever answered there had the store
+            fs::remove_file(entry.path()).map_err(failed)?;
         }
     }
     Ok(PeerFiles::new(folder).sweep()?)
+}
+
+#[cfg(unix)]
+fn is_socket(entry: &fs::DirEntry) -> io::Result<bool> {
+    Ok(std::os::unix::fs::FileTypeExt::is_socket(&entry.file_type()?))
+}
+
+#[cfg(not(unix))]
+fn is_socket(_: &fs::DirEntry) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Writes a file that is not there yet, whole or not at all.
@@ -349,8 +368,12 @@ mod tests {
         Home::init(folder.path()).unwrap();
         assert!(!left.iter().any(|path| path.exists()));
         killed();
+        #[cfg(unix)]
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join(CONTROL)).unwrap());
+        fs::create_dir(folder.path().join(CONTROL_NEW)).unwrap();
         Home::open(folder.path()).unwrap().close().unwrap();
         assert!(!left.iter().any(|path| path.exists()));
+        assert!(!folder.path().join(CONTROL).exists() && !folder.path().join(CONTROL_NEW).exists());
     }
 
     #[test]

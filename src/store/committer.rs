@@ -74,7 +74,7 @@ impl Committer {
     /// The error that an earlier failure left.
     pub(super) fn refusal(&self) -> Result<(), StoreError> {
         match &self.lock().failed {
-            Some(error) => Err(StoreError::Refusing(error.to_string())),
+            Some(error) => Err(refusing(error)),
             None => Ok(()),
         }
     }
@@ -101,7 +101,7 @@ impl Committer {
                 return Ok(());
             }
             if let Some(error) = &state.failed {
-                return Err(StoreError::Refusing(error.to_string()));
+                return Err(refusing(error));
             }
             if state.syncing {
                 state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -133,6 +133,14 @@ impl Committer {
         while self.on_their_way.load(Ordering::Relaxed) > 0 && begun.elapsed() < patience {
             std::thread::yield_now();
         }
+    }
+}
+
+/// What is said to later writers; a full disk says itself what to do.
+fn refusing(error: &StoreError) -> StoreError {
+    match error {
+        StoreError::Full => StoreError::Full,
+        other => StoreError::Refusing(other.to_string()),
     }
 }
 

@@ -21,6 +21,7 @@
 //! ```
 
 mod folder;
+mod full;
 mod pending;
 #[cfg(unix)]
 mod token;
@@ -78,13 +79,14 @@ pub struct EmbeddedStore {
 #[derive(Clone)]
 pub struct EmbeddedSnapshot {
     rows: fjall::Snapshot,
+    /// Rows that were applied and are not in the database: none, unless a write failed.
+    waiting: Arc<Rows>,
     inner: Arc<Inner>,
 }
 
 struct Inner {
     shared: Arc<Shared>,
     timer: Option<JoinHandle<()>>,
-    folder: PathBuf,
     sync_interval_ms: u64,
     #[cfg(unix)]
     token: Option<token::TokenFile>,
@@ -94,6 +96,7 @@ struct Inner {
 
 /// What the thread that syncs periodically shares with the store.
 struct Shared {
+    folder: PathBuf,
     database: Database,
     // one keyspace for all tables: only then is what a loss of power leaves a prefix of what was
     // written, for each keyspace goes to disk in its own time
@@ -126,6 +129,7 @@ impl EmbeddedStore {
         let opened = open_database(&folder.join(folder::DATABASE), options.cache_bytes);
         let (database, rows) = opened.map_err(|error| of_opening(folder, &error))?;
         let shared = Arc::new(Shared {
+            folder: folder.to_path_buf(),
             database,
             rows,
             pending: Pending::default(),
@@ -140,14 +144,12 @@ impl EmbeddedStore {
         });
         let timer = Some(timer.map_err(|error| StoreError::Io(error.to_string()))?);
         let sync_interval_ms = options.sync_interval_ms;
-        let folder = folder.to_path_buf();
         let inner = Inner {
             shared,
             timer,
             sync_interval_ms,
             #[cfg(unix)]
             token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
-            folder,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -156,7 +158,7 @@ impl EmbeddedStore {
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.inner.folder
+        &self.inner.shared.folder
     }
 
     /// Bytes on disk.
@@ -176,8 +178,10 @@ impl EmbeddedStore {
         let shared = &self.inner.shared;
         shared.committer.refusal()?;
         shared.write_pending()?;
+        let synced = shared.database.persist(PersistMode::SyncAll);
+        synced.map_err(|error| shared.cause(&error))?;
         shared.rotate();
-        shared.database.persist(PersistMode::SyncAll).map_err(|error| of_fjall(&error))
+        Ok(())
     }
 }
 
@@ -209,10 +213,19 @@ impl Shared {
                 None => batch.remove(&self.rows, key),
             }
         }
-        batch.commit().map_err(|error| of_fjall(&error))
+        batch.commit().map_err(|error| self.cause(&error))
     }
 
-    /// Waits for the memtable to become a table, but not forever: the journal has it all.
+    /// Why the database failed; of a failure in the background it does not say.
+    fn cause(&self, error: &fjall::Error) -> StoreError {
+        if matches!(error, fjall::Error::Poisoned) && full::is_full(&self.folder) {
+            return StoreError::Full;
+        }
+        of_fjall(error)
+    }
+
+    /// Waits for the memtable to become a table, but not forever, nor if that fails: the journal
+    /// has it all.
     fn rotate(&self) {
         /// Less than this is as quickly read from the journal.
         const WORTHWHILE_BYTES: u64 = 1 << 20;
@@ -222,7 +235,8 @@ impl Shared {
         }
         if self.rows.rotate_memtable().is_ok() {
             for _ in 0..PATIENCE {
-                if self.rows.sealed_memtable_count() == 0 {
+                let failed = self.database.persist(PersistMode::Buffer).is_err();
+                if failed || self.rows.sealed_memtable_count() == 0 {
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(10));
@@ -232,7 +246,7 @@ impl Shared {
 
     fn sync(&self) -> Result<(), StoreError> {
         self.write_pending()?;
-        self.database.persist(PersistMode::SyncData).map_err(|error| of_fjall(&error))
+        self.database.persist(PersistMode::SyncData).map_err(|error| self.cause(&error))
     }
 
     fn sync_periodically(&self, interval: Duration) {
@@ -298,16 +312,7 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let (pending, written) = self.layers(table, prefix, start);
-        if pending.is_empty() {
-            return written.scan(table, prefix, start, limit);
-        }
-        let written = written.guards(table, prefix, start).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::from(&*value) })
-        });
-        merge(pending, written, limit)
+        self.layers(table, prefix, start).scan(table, prefix, start, limit)
     }
 
     fn scan_keys(
@@ -317,32 +322,22 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let (pending, written) = self.layers(table, prefix, start);
-        if pending.is_empty() {
-            return written.scan_keys(table, prefix, start, limit);
-        }
-        let written = written.guards(table, prefix, start).map(|guard| {
-            let key = guard.key().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::default() })
-        });
-        let rows = merge(pending, written, limit)?;
-        Ok(rows.into_iter().map(|row| row.key).collect())
+        self.layers(table, prefix, start).scan_keys(table, prefix, start, limit)
     }
 }
 
 impl EmbeddedStore {
     /// What waits of the rows of a scan, and what was written, at one moment.
-    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> (Rows, EmbeddedSnapshot) {
+    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> EmbeddedSnapshot {
         let layers = self.inner.shared.pending.read();
         // a group that is written meanwhile is in both: what waits counts
-        (layers.range(table, prefix, start), self.written())
+        self.above(layers.range(table, prefix, start))
     }
 
-    /// What the database holds by now.
-    fn written(&self) -> EmbeddedSnapshot {
+    /// What the database holds by now, under rows that wait.
+    fn above(&self, waiting: Rows) -> EmbeddedSnapshot {
         let rows = self.inner.shared.database.snapshot();
-        EmbeddedSnapshot { rows, inner: Arc::clone(&self.inner) }
+        EmbeddedSnapshot { rows, waiting: Arc::new(waiting), inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -386,8 +381,13 @@ impl Store for EmbeddedStore {
     type Snapshot = EmbeddedSnapshot;
 
     fn snapshot(&self) -> Result<EmbeddedSnapshot, StoreError> {
-        self.inner.shared.write_pending()?;
-        Ok(self.written())
+        let shared = &self.inner.shared;
+        if shared.write_pending().is_ok() {
+            return Ok(self.above(Rows::new()));
+        }
+        // what cannot be written, on a full disk for instance, can be read as before
+        let layers = shared.pending.read();
+        Ok(self.above(layers.all()))
     }
 
     fn announce(&self) -> Announced {
@@ -445,6 +445,13 @@ impl Store for EmbeddedStore {
 }
 
 impl EmbeddedSnapshot {
+    fn waiting(&self, table: Table, key: &[u8]) -> Option<&Option<Arc<[u8]>>> {
+        if self.waiting.is_empty() {
+            return None;
+        }
+        self.waiting.get(&RowName { table, key: key.into() })
+    }
+
     fn guards(
         &self,
         table: Table,
@@ -469,11 +476,17 @@ impl EmbeddedSnapshot {
 
 impl Read for EmbeddedSnapshot {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        if let Some(row) = self.waiting(table, key) {
+            return Ok(row.clone());
+        }
         let value = self.rows.get(&self.inner.shared.rows, row_key(table, key));
         Ok(value.map_err(|error| of_fjall(&error))?.map(|value| Arc::from(&*value)))
     }
 
     fn size_of(&self, table: Table, key: &[u8]) -> Result<Option<u64>, StoreError> {
+        if let Some(row) = self.waiting(table, key) {
+            return Ok(row.as_ref().map(|value| value.len() as u64));
+        }
         let size = self.rows.size_of(&self.inner.shared.rows, row_key(table, key));
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
@@ -485,14 +498,15 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.guards(table, prefix, start)
-            .take(limit)
-            .map(|guard| {
-                let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-                let key = key.get(1..).unwrap_or_default().into();
-                Ok(Row { key, value: Arc::from(&*value) })
-            })
-            .collect()
+        let written = self.guards(table, prefix, start).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        merge(pending::range(&self.waiting, table, prefix, start), written, limit)
     }
 
     fn scan_keys(
@@ -502,13 +516,17 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.guards(table, prefix, start)
-            .take(limit)
-            .map(|guard| {
-                let key = guard.key().map_err(|error| of_fjall(&error))?;
-                Ok(key.get(1..).unwrap_or_default().into())
-            })
-            .collect()
+        let written = self.guards(table, prefix, start).map(|guard| {
+            let key = guard.key().map_err(|error| of_fjall(&error))?;
+            Ok(key.get(1..).unwrap_or_default().into())
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        let written = written.map(|key| Ok(Row { key: key?, value: Arc::default() }));
+        let waiting = pending::range(&self.waiting, table, prefix, start);
+        let rows = merge(waiting, written, limit)?;
+        Ok(rows.into_iter().map(|row| row.key).collect())
     }
 }
 

@@ -12,7 +12,7 @@ fn doc(name: &str) -> std::path::PathBuf {
 
 /// The part of docs/cli.md that the binary writes itself.
 fn help_of_all_verbs() -> String {
-    let node = TestNode { folder: tempfile::tempdir().unwrap() };
+    let node = TestNode::bare();
     let help = |path: &[&str]| {
         let ran = node.run([path, &["--help"]].concat()).ended(0);
         let text: Vec<_> = ran.text().lines().map(str::trim_end).collect();

@@ -6,6 +6,12 @@ use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, S
 
 use super::node::{BINARY, Ran, TestNode, write};
 
+both_ways!(
+    a_damaged_collection_is_named_and_recovered,
+    a_damaged_row_in_the_list_of_collections_stops_only_its_own,
+    a_value_whose_bytes_are_lost_is_never_shown_as_another,
+);
+
 #[test]
 fn a_config_that_is_wrong_is_named_with_its_line() {
     let node = TestNode::with_collection(&[]);
@@ -43,12 +49,42 @@ fn an_identity_that_others_can_read_is_refused() {
 #[test]
 fn who_holds_the_store_is_named() {
     let node = TestNode::with_collection(&[]);
-    let listening = node.listen(&[]);
-    let failed = node.run(["put", "c", "k", "v"]).ended(2).said("in use by another process");
-    assert!(failed.stderr.contains(&listening.process().to_string()), "{}", failed.stderr);
-    node.run(["id"]).ended(0);
-    assert_eq!(listening.interrupt(), 0);
+    let process = std::process::id().to_string();
+    node.with_home(|_| {
+        let failed = node.run(["put", "c", "k", "v"]).ended(2).said("in use by another process");
+        assert!(failed.stderr.contains(&process), "{}", failed.stderr);
+        node.run(["id"]).ended(0);
+    });
     node.run(["put", "c", "k", "v"]).ended(0);
+}
+
+#[cfg(unix)]
+#[test]
+fn verbs_work_beside_a_node_that_serves_and_the_socket_is_its_owners() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let node = TestNode::with_collection(&[]);
+    let listening = node.listen(&[]);
+    let socket = node.data().join("control.sock");
+    assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
+    node.run(["put", "c", "k", "v"]).ended(0);
+    assert_eq!(node.run(["get", "c", "k"]).ended(0).text(), "v");
+    node.run(["listen", "--addr", "127.0.0.1:0"]).ended(2).said(&listening.process().to_string());
+    assert_eq!(listening.interrupt(), 0);
+    assert!(!socket.exists());
+    assert_eq!(node.run(["get", "c", "k"]).ended(0).text(), "v");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_socket_that_a_killed_process_left_is_in_nobodys_way() {
+    let node = TestNode::with_collection(&[]);
+    drop(node.listen(&[]));
+    assert!(node.data().join("control.sock").exists(), "it was killed");
+    node.run(["put", "c", "k", "v"]).ended(0);
+    let listening = node.listen(&[]);
+    assert_eq!(node.run(["get", "c", "k"]).ended(0).text(), "v");
+    assert_eq!(listening.interrupt(), 0);
+    node.run(["init"]).ended(2).said("already");
 }
 
 #[test]
@@ -84,16 +120,18 @@ fn a_store_that_cannot_be_read_is_named() {
 
 /// Changes rows behind the node's back.
 fn tamper(node: &TestNode, table: Table, change: impl Fn(&mut Batch, &[u8], &[u8])) {
-    let store = EmbeddedStore::open(node.data().join("store"), EmbeddedOptions::default()).unwrap();
-    let rows = store.scan(table, &[], std::ops::Bound::Unbounded, 10).unwrap();
-    assert!(!rows.is_empty());
-    let mut batch = Batch::default();
-    change(&mut batch, &rows[0].key, &rows[0].value);
-    store.commit(batch, Durability::Always).unwrap();
-    store.close().unwrap();
+    node.closed(|| {
+        let folder = node.data().join("store");
+        let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();
+        let rows = store.scan(table, &[], std::ops::Bound::Unbounded, 10).unwrap();
+        assert!(!rows.is_empty());
+        let mut batch = Batch::default();
+        change(&mut batch, &rows[0].key, &rows[0].value);
+        store.commit(batch, Durability::Always).unwrap();
+        store.close().unwrap();
+    });
 }
 
-#[test]
 fn a_damaged_collection_is_named_and_recovered() {
     let node = TestNode::with_collection(&[]);
     node.run(["collection", "create", "other"]).ended(0);
@@ -120,7 +158,6 @@ fn a_damaged_collection_is_named_and_recovered() {
     node.run(["recover", "c", "--force"]).ended(0);
 }
 
-#[test]
 fn a_value_whose_bytes_are_lost_is_never_shown_as_another() {
     let node = TestNode::with_collection(&[]);
     node.run(["put", "c", "key", "value"]).ended(0);
@@ -157,20 +194,21 @@ fn a_write_that_the_disk_refuses_takes_nothing_back() {
     node.run(["recover", "c", "--check"]).ended(0);
 }
 
-#[test]
 fn a_damaged_row_in_the_list_of_collections_stops_only_its_own() {
     let node = TestNode::with_collection(&[]);
     node.run(["collection", "create", "other", "--policy", "siblings"]).ended(0);
     node.run(["put", "c", "k", "v"]).ended(0);
     let root = node.root();
     let damage = |key: &[u8]| {
-        let folder = node.data().join("store");
-        let store = EmbeddedStore::open(&folder, EmbeddedOptions::default()).unwrap();
-        let mut batch = Batch::default();
-        batch.remove(Table::Collections, b"c");
-        batch.put(Table::Collections, key, b"rot");
-        store.commit(batch, Durability::Always).unwrap();
-        store.close().unwrap();
+        node.closed(|| {
+            let folder = node.data().join("store");
+            let store = EmbeddedStore::open(&folder, EmbeddedOptions::default()).unwrap();
+            let mut batch = Batch::default();
+            batch.remove(Table::Collections, b"c");
+            batch.put(Table::Collections, key, b"rot");
+            store.commit(batch, Durability::Always).unwrap();
+            store.close().unwrap();
+        });
     };
     damage(b"c");
     node.run(["put", "other", "k", "v"]).ended(0);

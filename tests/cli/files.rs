@@ -9,6 +9,21 @@ use super::node::{TestNode, interrupt, write};
 use selfsame::replica::CollectionView as _;
 use selfsame::types::CollectionName;
 
+both_ways!(
+    a_folder_comes_back_byte_for_byte,
+    importing_again_writes_nothing,
+    json_lines_come_back_with_any_key,
+    broken_lines_are_named_and_the_rest_goes_on,
+    #[cfg(unix)]
+    what_cannot_be_imported_is_named_and_the_rest_goes_on,
+    the_nodes_own_secrets_are_never_imported_nor_written_over,
+    delete_removes_what_the_folder_no_longer_has_and_asks_before_much,
+    keys_that_would_leave_the_folder_are_named_and_nothing_is_written,
+    #[cfg(unix)]
+    links_in_the_target_lead_nowhere,
+    an_interrupted_import_keeps_what_it_wrote_and_goes_on_from_there,
+);
+
 /// Every file below a folder by its path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
@@ -39,12 +54,13 @@ fn make_site(folder: &Path) {
 
 /// Position in the change log, and root.
 fn state(node: &TestNode) -> (u64, String) {
-    let home = node.home();
-    let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
-    (collection.snapshot().unwrap().log_position(), collection.root().unwrap().to_string())
+    node.with_home(|home| {
+        let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
+        let root = collection.root().unwrap().to_string();
+        (collection.snapshot().unwrap().log_position(), root)
+    })
 }
 
-#[test]
 fn a_folder_comes_back_byte_for_byte() {
     let node = TestNode::with_collection(&[]);
     make_site(&node.path("site"));
@@ -61,7 +77,6 @@ fn a_folder_comes_back_byte_for_byte() {
     assert_eq!(files(&node.path("copy")), files(&node.path("site")));
 }
 
-#[test]
 fn importing_again_writes_nothing() {
     let node = TestNode::with_collection(&[]);
     make_site(&node.path("site"));
@@ -75,7 +90,6 @@ fn importing_again_writes_nothing() {
     assert_eq!((&again["written"], &again["unchanged"]), (&1.into(), &6.into()));
 }
 
-#[test]
 fn json_lines_come_back_with_any_key() {
     let node = TestNode::with_collection(&[]);
     let lines = concat!(
@@ -109,10 +123,9 @@ fn sorted(node: &TestNode) -> Vec<String> {
     lines
 }
 
-#[test]
 fn broken_lines_are_named_and_the_rest_goes_on() {
     let node = TestNode::with_collection(&[]);
-    write(&node.data().join("config.toml"), "[limits]\nmax_value_bytes = 100\n");
+    node.configure("[limits]\nmax_value_bytes = 100\n");
     let long = "x".repeat(101);
     let huge = "x".repeat(100_000);
     let lines = [
@@ -137,13 +150,12 @@ fn broken_lines_are_named_and_the_rest_goes_on() {
 }
 
 #[cfg(unix)]
-#[test]
 fn what_cannot_be_imported_is_named_and_the_rest_goes_on() {
     use std::os::unix::ffi::OsStrExt as _;
     use std::os::unix::fs::symlink;
 
     let node = TestNode::with_collection(&[]);
-    write(&node.data().join("config.toml"), "[limits]\nmax_value_bytes = 1000\n");
+    node.configure("[limits]\nmax_value_bytes = 1000\n");
     let site = node.path("site");
     write(&site.join("good"), "good");
     write(&site.join("large"), [0; 1_001]);
@@ -166,7 +178,6 @@ fn what_cannot_be_imported_is_named_and_the_rest_goes_on() {
     node.run(["import", "c", "site/pipe"]).ended(2).said("neither a folder nor a file");
 }
 
-#[test]
 fn the_nodes_own_secrets_are_never_imported_nor_written_over() {
     let node = TestNode::with_collection(&[]);
     write(&node.path("notes"), "notes");
@@ -177,7 +188,6 @@ fn the_nodes_own_secrets_are_never_imported_nor_written_over() {
     node.run(["export", "c", "data", "--force"]).ended(2).said("data folder");
 }
 
-#[test]
 fn delete_removes_what_the_folder_no_longer_has_and_asks_before_much() {
     let node = TestNode::with_collection(&[]);
     for at in 0..10 {
@@ -201,7 +211,6 @@ fn delete_removes_what_the_folder_no_longer_has_and_asks_before_much() {
     node.run(["import", "c", "site", "--yes"]).ended(2);
 }
 
-#[test]
 fn keys_that_would_leave_the_folder_are_named_and_nothing_is_written() {
     for key in ["../up", "/tmp/absolute", "a//b", "a/../../b", "a/", "./a", "ok/.."] {
         let node = TestNode::with_collection(&[]);
@@ -221,7 +230,6 @@ fn keys_that_would_leave_the_folder_are_named_and_nothing_is_written() {
 }
 
 #[cfg(unix)]
-#[test]
 fn links_in_the_target_lead_nowhere() {
     let node = TestNode::with_collection(&[]);
     write(&node.path("outside/kept"), "kept");
@@ -236,7 +244,6 @@ fn links_in_the_target_lead_nowhere() {
     assert_eq!(fs::read(node.path("out/file")).unwrap(), b"y");
 }
 
-#[test]
 fn an_interrupted_import_keeps_what_it_wrote_and_goes_on_from_there() {
     let node = TestNode::with_collection(&[]);
     for at in 0..400 {

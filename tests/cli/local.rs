@@ -6,7 +6,16 @@ use selfsame::types::{CollectionName, Key};
 
 use super::node::{Ran, TestNode, write};
 
-#[test]
+both_ways!(
+    a_node_is_made_once,
+    collections_have_settings_that_stay,
+    what_is_put_is_got_byte_for_byte,
+    keys_and_values_beyond_their_limits_are_refused,
+    concurrent_versions_are_read_as_the_policy_says,
+    proofs_hold_offline_for_their_root_and_key_alone,
+    a_reader_that_goes_away_is_no_crash,
+);
+
 fn a_node_is_made_once() {
     let node = TestNode::new();
     let again = node.run(["init"]).ended(2).said("already");
@@ -45,7 +54,6 @@ fn the_usual_place_is_used_when_none_is_named() {
     assert!(node.path("selfsame/identity").exists());
 }
 
-#[test]
 fn collections_have_settings_that_stay() {
     let node = TestNode::new();
     node.run(["collection", "ls"]).ended(0).said("collection create");
@@ -66,7 +74,6 @@ fn collections_have_settings_that_stay() {
     assert!(node.run(["collection", "ls"]).ended(0).text().contains("siblings  sha256"));
 }
 
-#[test]
 fn what_is_put_is_got_byte_for_byte() {
     let node = TestNode::with_collection(&[]);
     node.run(["put", "c", "text", "héllo"]).ended(0);
@@ -106,7 +113,6 @@ fn what_is_put_is_got_byte_for_byte() {
     assert_eq!((&removed["removed"], &removed["root"]), (&1.into(), &node.root().into()));
 }
 
-#[test]
 fn keys_and_values_beyond_their_limits_are_refused() {
     let node = TestNode::with_collection(&[]);
     let before = node.root();
@@ -115,7 +121,7 @@ fn keys_and_values_beyond_their_limits_are_refused() {
         .ended(2)
         .said("1,025 bytes".replace(',', "").as_str());
     node.run(["put", "c", "--hex", "0g", "value"]).ended(2).said("two hex digits");
-    write(&node.data().join("config.toml"), "[limits]\nmax_value_bytes = 10\n");
+    node.configure("[limits]\nmax_value_bytes = 10\n");
     node.run_with(&[1; 11], &["put", "c", "k"]).ended(2).said("max_value_bytes");
     node.run(["put", "c", "k", "eleven byte"]).ended(2).said("max_value_bytes");
     assert_eq!(node.root(), before);
@@ -125,16 +131,14 @@ fn keys_and_values_beyond_their_limits_are_refused() {
 
 /// Leaves two concurrent versions of `key`, the later one second.
 fn put_concurrently(node: &TestNode) {
-    let home = node.home();
-    let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
-    let (key, now) = (Key::new("key").unwrap(), Node::<EmbeddedStore>::now_ms());
-    collection.put(&key, &b"early"[..], now).unwrap();
-    collection.put_over(&key, &b"late"[..], &[], now + 1).unwrap();
-    drop(collection);
-    home.close().unwrap();
+    node.with_home(|home| {
+        let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
+        let (key, now) = (Key::new("key").unwrap(), Node::<EmbeddedStore>::now_ms());
+        collection.put(&key, &b"early"[..], now).unwrap();
+        collection.put_over(&key, &b"late"[..], &[], now + 1).unwrap();
+    });
 }
 
-#[test]
 fn concurrent_versions_are_read_as_the_policy_says() {
     let node = TestNode::with_collection(&[]);
     put_concurrently(&node);
@@ -159,7 +163,6 @@ fn concurrent_versions_are_read_as_the_policy_says() {
     assert_eq!(node.run(["get", "c", "key"]).ended(0).text(), "both");
 }
 
-#[test]
 fn proofs_hold_offline_for_their_root_and_key_alone() {
     for hash in ["blake3", "sha256"] {
         let node = TestNode::with_collection(&["--hash", hash]);
@@ -202,7 +205,6 @@ fn proofs_hold_offline_for_their_root_and_key_alone() {
     }
 }
 
-#[test]
 fn a_reader_that_goes_away_is_no_crash() {
     let node = TestNode::with_collection(&[]);
     let lines: String =

@@ -1,5 +1,6 @@
 //! A node in a folder of its own, and the binary run on it.
 
+use std::cell::{Cell, RefCell};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -55,16 +56,78 @@ impl From<Output> for Ran {
     }
 }
 
+/// How the verbs of a test reach the node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Each opens the store itself.
+    Alone,
+    /// Each asks a process that has it open.
+    Beside,
+}
+
+thread_local! {
+    static WAY: Cell<Way> = const { Cell::new(Way::Alone) };
+}
+
+impl Way {
+    /// Runs a test whose nodes are reached in this way.
+    pub(crate) fn run(self, test: fn()) {
+        WAY.set(self);
+        test();
+    }
+}
+
 /// A node; `data` lies beside other things of the test.
 pub(crate) struct TestNode {
     pub(crate) folder: TempDir,
+    beside: RefCell<Option<Listening>>,
 }
 
 impl TestNode {
     pub(crate) fn new() -> Self {
-        let node = Self { folder: tempfile::tempdir().unwrap() };
+        let node = Self::bare();
         node.run(["init"]).ended(0);
+        node.start();
         node
+    }
+
+    /// A folder without a node.
+    pub(crate) fn bare() -> Self {
+        Self::bare_in(&std::env::temp_dir())
+    }
+
+    /// The same, in a folder.
+    pub(crate) fn bare_in(folder: &Path) -> Self {
+        Self { folder: tempfile::tempdir_in(folder).unwrap(), beside: RefCell::default() }
+    }
+
+    /// Has the node open in a process of its own, if that is the way.
+    fn start(&self) {
+        if WAY.get() == Way::Beside {
+            *self.beside.borrow_mut() = Some(self.serve(&[]));
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(running) = self.beside.take() {
+            assert_eq!(running.interrupt(), 0);
+        }
+    }
+
+    /// Does something to the data folder while nobody has the node open.
+    pub(crate) fn closed<R>(&self, work: impl FnOnce() -> R) -> R {
+        let was_running = self.beside.borrow().is_some();
+        self.stop();
+        let done = work();
+        if was_running {
+            self.start();
+        }
+        done
+    }
+
+    /// Writes the settings, which a running node reads when it starts.
+    pub(crate) fn configure(&self, text: impl AsRef<[u8]>) {
+        self.closed(|| write(&self.data().join("config.toml"), text));
     }
 
     /// With a collection `c`.
@@ -108,8 +171,14 @@ impl TestNode {
             .into()
     }
 
-    pub(crate) fn home(&self) -> Home {
-        Home::open(&self.data()).unwrap()
+    /// The node, open in this process.
+    pub(crate) fn with_home<R>(&self, work: impl FnOnce(&Home) -> R) -> R {
+        self.closed(|| {
+            let home = Home::open(&self.data()).unwrap();
+            let done = work(&home);
+            home.close().unwrap();
+            done
+        })
     }
 
     pub(crate) fn id(&self) -> String {
@@ -120,8 +189,13 @@ impl TestNode {
         self.run(["digest", "c", "--json"]).ended(0).json()["root"].as_str().unwrap().to_owned()
     }
 
-    /// Serves on a free port, to these nodes.
+    /// Serves on a free port, to these nodes, instead of the process that has it open.
     pub(crate) fn listen(&self, allowed: &[&Self]) -> Listening {
+        self.stop();
+        self.serve(allowed)
+    }
+
+    fn serve(&self, allowed: &[&Self]) -> Listening {
         let mut command = self.command(["listen", "--addr", "127.0.0.1:0", "--json"]);
         for node in allowed {
             command.args(["--allow", &node.id()]);

@@ -3,7 +3,17 @@
 use std::net::UdpSocket;
 use std::process::Stdio;
 
-use super::node::{TestNode, interrupt, write};
+use super::node::{TestNode, interrupt};
+
+both_ways!(
+    two_nodes_differ_synchronise_and_agree,
+    more_differences_than_a_session_takes_are_not_passed_off_as_all,
+    every_strategy_and_direction_does_what_it_says,
+    the_brake_asks_before_much_is_removed,
+    why_a_peer_cannot_be_used_is_said_and_has_a_code,
+    ctrl_c_ends_waiting_for_a_peer,
+    who_may_connect_is_in_the_config_too,
+);
 
 fn pair() -> (TestNode, TestNode) {
     let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
@@ -16,7 +26,6 @@ fn pair() -> (TestNode, TestNode) {
     (a, b)
 }
 
-#[test]
 fn two_nodes_differ_synchronise_and_agree() {
     let (a, b) = pair();
     let mut listening = a.listen(&[&b]);
@@ -50,10 +59,9 @@ fn two_nodes_differ_synchronise_and_agree() {
     assert_eq!(a.root(), b.root());
 }
 
-#[test]
 fn more_differences_than_a_session_takes_are_not_passed_off_as_all() {
     let (a, b) = pair();
-    write(&b.data().join("config.toml"), "[limits]\nmax_session_entries = 10\n");
+    b.configure("[limits]\nmax_session_entries = 10\n");
     let listening = a.listen(&[&b]);
     let diff = b.run(["diff", "c", "--peer", &listening.peer]).ended(1).said("these are not all");
     let shown = diff.text().lines().count();
@@ -72,7 +80,6 @@ fn more_differences_than_a_session_takes_are_not_passed_off_as_all() {
     b.run(["diff", "c", "--peer", &listening.peer]).ended(0);
 }
 
-#[test]
 fn every_strategy_and_direction_does_what_it_says() {
     for strategy in ["auto", "bloom", "merkle"] {
         let (a, b) = pair();
@@ -101,14 +108,10 @@ fn every_strategy_and_direction_does_what_it_says() {
     }
 }
 
-#[test]
 fn the_brake_asks_before_much_is_removed() {
     let (a, b) = pair();
     for node in [&a, &b] {
-        write(
-            &node.data().join("config.toml"),
-            "[limits]\nmax_removals = 3\nmax_removals_percent = 10\n",
-        );
+        node.configure("[limits]\nmax_removals = 3\nmax_removals_percent = 10\n");
     }
     let listening = a.listen(&[&b]);
     b.run(["sync", "c", "--peer", &listening.peer]).ended(0);
@@ -124,7 +127,6 @@ fn the_brake_asks_before_much_is_removed() {
     assert_eq!(b.run(["ls", "c"]).ended(0).text().lines().count(), 15);
 }
 
-#[test]
 fn why_a_peer_cannot_be_used_is_said_and_has_a_code() {
     let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
     b.run(["collection", "create", "only here"]).ended(0);
@@ -147,7 +149,7 @@ fn why_a_peer_cannot_be_used_is_said_and_has_a_code() {
     let own = format!("{}@127.0.0.1:7447", b.id());
     b.run(["sync", "c", "--peer", &own]).ended(2).said("own id");
 
-    write(&b.data().join("config.toml"), "[deadlines]\ndial_ms = 300\n");
+    b.configure("[deadlines]\ndial_ms = 300\n");
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let nobody = format!("{}@{}", a.id(), silent.local_addr().unwrap());
     b.run(["sync", "c", "--peer", &nobody]).ended(4).said("did not answer within");
@@ -155,7 +157,6 @@ fn why_a_peer_cannot_be_used_is_said_and_has_a_code() {
     b.run(["digest", "c", "--peer", &nobody]).ended(4);
 }
 
-#[test]
 fn ctrl_c_ends_waiting_for_a_peer() {
     let node = TestNode::with_collection(&[]);
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -168,13 +169,9 @@ fn ctrl_c_ends_waiting_for_a_peer() {
     assert_eq!(ended.status.code(), Some(130), "{}", String::from_utf8_lossy(&ended.stderr));
 }
 
-#[test]
 fn who_may_connect_is_in_the_config_too() {
     let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
-    write(
-        &a.data().join("config.toml"),
-        format!("listen = \"127.0.0.1:0\"\nallow = [\"{}\"]\n", b.id()),
-    );
+    a.configure(format!("listen = \"127.0.0.1:0\"\nallow = [\"{}\"]\n", b.id()));
     let listening = a.listen(&[]);
     b.run(["sync", "c", "--peer", &listening.peer]).ended(0);
     let taken = listening.peer.split_once('@').unwrap().1;

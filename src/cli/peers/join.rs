@@ -6,10 +6,11 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::GrantArguments;
+use crate::api::host::caller;
+use crate::cli::control::runtime;
 use crate::cli::error::CliError;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::output::print;
-use crate::cli::peer::{caller, runtime};
 use crate::cli::{Context, Exit};
 use crate::net::{CloseCode, HostPort};
 use crate::node::home::Home;

@@ -202,3 +202,53 @@ fn check_permissions(file: &File, path: &Path) -> Result<(), PeersError> {
 fn check_permissions(_file: &File, _path: &Path) -> Result<(), PeersError> {
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_or_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = PeerFiles::new(folder.path());
+        let path = files.peers_path();
+        assert_eq!(files.book().unwrap(), PeerBook::default());
+        assert_eq!(read(&path).unwrap(), None);
+        replace(&path, b"# nobody\n").unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("# nobody\n"));
+        let failed: Result<(), _> = files.edit(|_| Err(PeersError::Unknown("x".into())));
+        assert!(failed.is_err());
+        files.edit(|_| Ok(())).unwrap();
+        assert_eq!(read(&path).unwrap().as_deref(), Some("# nobody\n"));
+        replace(&path, &vec![b'#'; (MAX_FILE_BYTES + 1) as usize]).unwrap();
+        assert!(files.book().unwrap_err().to_string().contains("4 MiB"));
+        remove(&path).unwrap();
+        remove(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(files.book().is_err());
+        let left = fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 2, "the lock and the folder: nothing is left over");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_may_write_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let files = PeerFiles::new(folder.path());
+        files.edit(|_| Ok(())).unwrap();
+        replace(&files.peers_path(), b"").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&files.peers_path()), 0o600);
+        assert_eq!(mode(&folder.path().join(LOCK)), 0o600);
+        for mode in [0o620, 0o602, 0o666] {
+            fs::set_permissions(files.peers_path(), PermissionsExt::from_mode(mode)).unwrap();
+            let refused = files.book().unwrap_err();
+            assert!(refused.to_string().contains("chmod 600"), "{refused}");
+        }
+        fs::set_permissions(files.peers_path(), PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(files.book().is_ok());
+    }
+}

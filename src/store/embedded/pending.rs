@@ -43,18 +43,27 @@ impl Layers {
 
     /// What became of the rows that a scan would come upon.
     pub(super) fn range(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
-        let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
-        let rows = |layer: &Rows| -> Rows {
-            layer
-                .range((from.clone(), Bound::Unbounded))
-                .take_while(|(name, _)| name.table == table && name.key.starts_with(prefix))
-                .map(|(name, value)| (name.clone(), value.clone()))
-                .collect()
-        };
+        let rows = |layer| range(layer, table, prefix, start);
         let mut found = if self.leaving.is_empty() { Rows::new() } else { rows(&self.leaving) };
         found.extend(rows(&self.recent));
         found
     }
+
+    /// What became of all rows that wait.
+    pub(super) fn all(&self) -> Rows {
+        let mut all = Rows::clone(&self.leaving);
+        all.extend(self.recent.clone());
+        all
+    }
+}
+
+/// Those of the rows that a scan would come upon.
+pub(super) fn range(rows: &Rows, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
+    let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
+    rows.range((from, Bound::Unbounded))
+        .take_while(|(name, _)| name.table == table && name.key.starts_with(prefix))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 impl Pending {

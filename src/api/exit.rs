@@ -1,9 +1,10 @@
-//! Exit codes: what a script learns of how a verb ended.
+//! Exit codes: what a script learns of how a command ended, here or at the node's process.
 //!
 //! ```
-//! use selfsame::cli::Exit;
+//! use selfsame::api::Exit;
 //!
 //! assert_eq!(Exit::Differs.code(), 1);
+//! assert_eq!(Exit::of_code(1), Exit::Differs);
 //! ```
 
 use std::process::ExitCode;
@@ -46,6 +47,22 @@ impl Exit {
             Self::Unproved => 6,
             Self::Brake => 7,
             Self::Interrupted => 130,
+        }
+    }
+
+    /// What a number stands for; an error, if it stands for nothing.
+    #[must_use]
+    pub const fn of_code(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            1 => Self::Differs,
+            3 => Self::Partial,
+            4 => Self::Unreachable,
+            5 => Self::Refused,
+            6 => Self::Unproved,
+            7 => Self::Brake,
+            130 => Self::Interrupted,
+            _ => Self::Failed,
         }
     }
 }

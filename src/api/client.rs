@@ -1,0 +1,402 @@
+//! Asks a node: the process that has it open, over its socket, or the router in this process.
+//!
+//! ```
+//! use selfsame::api::{CallError, Client};
+//! use selfsame::types::CollectionName;
+//!
+//! /// How many entries a collection of a running node has.
+//! async fn entries(folder: &std::path::Path) -> Result<Option<u64>, CallError> {
+//!     let Some(node) = Client::connect(folder).await else { return Ok(None) };
+//!     let name = CollectionName::new("players").expect("a name");
+//!     Ok(node.collection(&name).await?.entries)
+//! }
+//! ```
+
+mod stream;
+mod transport;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::http::{Method, StatusCode, header};
+use axum::response::Response;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+pub use stream::{ExportStream, Lines, SyncStream};
+use transport::Transport;
+
+use super::body::whole;
+use super::entries::CONFLICT;
+use super::error::Problem;
+use super::frames::FramesError;
+use super::types::{
+    Check, CollectionInfo, CollectionList, Created, DigestComparison, DigestText, Imported,
+    NewCollection, NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Removed,
+    StatusText, SyncRequest, Written,
+};
+use super::{Host, router};
+use crate::types::{CollectionName, Key};
+
+/// Longest answer that is taken as a whole: a value, or one in hex.
+const MAX_ANSWER_BYTES: u64 = 3 << 30;
+/// Longest problem.
+const MAX_PROBLEM_BYTES: u64 = 1 << 20;
+
+/// A node could not be asked, or did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CallError {
+    /// It said why.
+    #[error(transparent)]
+    Problem(Box<Problem>),
+    /// It went away.
+    #[error(
+        "the process that has the node open went away ({0}): what it had answered is done; \
+        repeat the command for the rest"
+    )]
+    Lost(String),
+    /// What it said is not understood.
+    #[error(
+        "the answer is not understood ({0}): if the command is of another version than the \
+        node's process, restart that one"
+    )]
+    Answer(String),
+}
+
+impl From<Problem> for CallError {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+impl From<FramesError> for CallError {
+    fn from(error: FramesError) -> Self {
+        match error {
+            FramesError::Cut => Self::Lost(error.to_string()),
+            other => Self::Answer(other.to_string()),
+        }
+    }
+}
+
+/// A value as it was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Value {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Whether concurrent versions are held beside it.
+    pub conflict: bool,
+}
+
+/// Whom to ask.
+#[derive(Clone)]
+pub struct Client {
+    transport: Transport,
+}
+
+impl Client {
+    /// The node that this process has open. The store is free only once all clones are gone.
+    #[must_use]
+    pub fn here(host: Arc<Host>) -> Self {
+        Self { transport: Transport::Here(router(host)) }
+    }
+
+    /// The process that has the node of this data folder open, if it answers.
+    pub async fn connect(folder: &Path) -> Option<Self> {
+        Some(Self { transport: Transport::connect(folder).await? })
+    }
+
+    /// Whether another process is asked.
+    #[must_use]
+    pub const fn is_remote(&self) -> bool {
+        !matches!(self.transport, Transport::Here(_))
+    }
+
+    /// What answers.
+    ///
+    /// # Errors
+    /// It went away.
+    pub async fn node(&self) -> Result<NodeInfo, CallError> {
+        self.get("node").await
+    }
+
+    /// How the node is.
+    ///
+    /// # Errors
+    /// It went away, or its store failed.
+    pub async fn status(&self) -> Result<StatusText, CallError> {
+        self.get("status").await
+    }
+
+    /// All collections.
+    ///
+    /// # Errors
+    /// The node's store failed.
+    pub async fn collections(&self) -> Result<CollectionList, CallError> {
+        self.get("collections").await
+    }
+
+    /// A collection.
+    ///
+    /// # Errors
+    /// There is none of this name.
+    pub async fn collection(&self, name: &CollectionName) -> Result<CollectionInfo, CallError> {
+        self.get(&path(name, "")).await
+    }
+
+    /// Creates a collection.
+    ///
+    /// # Errors
+    /// There is one of this name with other settings.
+    pub async fn create(
+        &self,
+        name: &CollectionName,
+        settings: &NewCollection,
+    ) -> Result<Created, CallError> {
+        self.send(Method::PUT, &path(name, ""), to_json(settings)?).await
+    }
+
+    /// What a collection's policy shows of a key, with the values.
+    ///
+    /// # Errors
+    /// Nothing is held under the key, or it is damaged.
+    pub async fn read(&self, name: &CollectionName, key: &Key) -> Result<ReadingText, CallError> {
+        self.get(&of_key(name, "/entry", key)).await
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// Nothing is held under the key, several versions are, or the bytes are lost.
+    pub async fn value(&self, name: &CollectionName, key: &Key) -> Result<Value, CallError> {
+        let response = self.ask(Method::GET, &of_key(name, "/value", key), Body::empty()).await?;
+        let conflict = response.headers().get(CONFLICT).is_some_and(|value| value == "true");
+        Ok(Value { bytes: taken(response, MAX_ANSWER_BYTES).await?, conflict })
+    }
+
+    /// Writes a value in place of all versions held.
+    ///
+    /// # Errors
+    /// The value is too large, or the store failed.
+    pub async fn put(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        value: Vec<u8>,
+    ) -> Result<Written, CallError> {
+        self.send(Method::PUT, &of_key(name, "/entry", key), value.into()).await
+    }
+
+    /// Removes all versions held of a key.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn delete(&self, name: &CollectionName, key: &Key) -> Result<Removed, CallError> {
+        self.send(Method::DELETE, &of_key(name, "/entry", key), Body::empty()).await
+    }
+
+    /// Writes a batch of entries: a body of [frames](super::frames), at most
+    /// [`BATCH_ENTRIES`](super::BATCH_ENTRIES) and, unless there is only one,
+    /// [`BATCH_BYTES`](super::BATCH_BYTES). All of it is one commit.
+    ///
+    /// # Errors
+    /// Nothing of it was written: a value is too large, or the store failed.
+    pub async fn import(
+        &self,
+        name: &CollectionName,
+        batch: Vec<u8>,
+    ) -> Result<Imported, CallError> {
+        self.send(Method::POST, &path(name, "/import"), batch.into()).await
+    }
+
+    /// Removes the keys of a batch, which has frames without values.
+    ///
+    /// # Errors
+    /// Nothing of it was removed: the store failed.
+    pub async fn remove(
+        &self,
+        name: &CollectionName,
+        batch: Vec<u8>,
+    ) -> Result<Removed, CallError> {
+        self.send(Method::POST, &path(name, "/remove"), batch.into()).await
+    }
+
+    /// All entries of one moment, with the value of the latest version of each; with `paths` only
+    /// if all keys are paths below a folder.
+    ///
+    /// # Errors
+    /// The collection is damaged, or a key is no path.
+    pub async fn export(
+        &self,
+        name: &CollectionName,
+        paths: bool,
+    ) -> Result<ExportStream, CallError> {
+        let path = format!("{}?paths={paths}", path(name, "/export"));
+        let response = self.ask(Method::GET, &path, Body::empty()).await?;
+        ExportStream::begin(response.into_body()).await
+    }
+
+    /// The entries whose keys begin with `prefix`, a line each, all of one moment.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub async fn entries(
+        &self,
+        name: &CollectionName,
+        prefix: &[u8],
+        values: bool,
+    ) -> Result<Lines, CallError> {
+        let prefix = hex::encode(prefix);
+        let path = format!("{}?prefix_hex={prefix}&values={values}", path(name, "/entries"));
+        Ok(Lines::new(self.ask(Method::GET, &path, Body::empty()).await?.into_body()))
+    }
+
+    /// The digest of a collection.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub async fn digest(&self, name: &CollectionName) -> Result<DigestText, CallError> {
+        self.get(&path(name, "/digest")).await
+    }
+
+    /// Compares the digest with a peer's.
+    ///
+    /// # Errors
+    /// The peer cannot be asked, or has no such collection.
+    pub async fn compare(
+        &self,
+        name: &CollectionName,
+        peer: &PeerRequest,
+    ) -> Result<DigestComparison, CallError> {
+        self.send(Method::POST, &path(name, "/digest/compare"), to_json(peer)?).await
+    }
+
+    /// A proof bundle for a key.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub async fn proof(&self, name: &CollectionName, key: &Key) -> Result<Bytes, CallError> {
+        let path = of_key(name, "/proof", key);
+        taken(self.ask(Method::GET, &path, Body::empty()).await?, MAX_ANSWER_BYTES).await
+    }
+
+    /// Checks a collection against its hashes.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn check(&self, name: &CollectionName) -> Result<Check, CallError> {
+        self.get(&path(name, "/check")).await
+    }
+
+    /// Recovers a collection that is damaged; with `force` any.
+    ///
+    /// # Errors
+    /// There is nothing to recover, or the store failed.
+    pub async fn recover(&self, name: &CollectionName, force: bool) -> Result<Recovery, CallError> {
+        let request = to_json(&RecoverRequest { force })?;
+        self.send(Method::POST, &path(name, "/recover"), request).await
+    }
+
+    /// Synchronises a collection with a peer.
+    ///
+    /// # Errors
+    /// There is no such collection here. What happens later is in the stream.
+    pub async fn sync(
+        &self,
+        name: &CollectionName,
+        request: &SyncRequest,
+    ) -> Result<SyncStream, CallError> {
+        self.session(&path(name, "/sync"), request).await
+    }
+
+    /// Compares a collection with a peer's, key by key.
+    ///
+    /// # Errors
+    /// There is no such collection here. What happens later is in the stream.
+    pub async fn diff(
+        &self,
+        name: &CollectionName,
+        peer: &PeerRequest,
+    ) -> Result<SyncStream, CallError> {
+        self.session(&path(name, "/diff"), peer).await
+    }
+
+    async fn session(&self, path: &str, request: &impl Serialize) -> Result<SyncStream, CallError> {
+        let response = self.ask(Method::POST, path, to_json(request)?).await?;
+        SyncStream::begin(response.into_body()).await
+    }
+
+    /// Asks a session to end; it tells how it ended in its own stream.
+    ///
+    /// # Errors
+    /// There is no such session any more.
+    pub async fn stop(&self, session: u64) -> Result<(), CallError> {
+        let path = format!("sessions/{session}");
+        self.ask(Method::DELETE, &path, Body::empty()).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CallError> {
+        self.send(Method::GET, path, Body::empty()).await
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Result<T, CallError> {
+        let bytes = taken(self.ask(method, path, body).await?, MAX_ANSWER_BYTES).await?;
+        serde_json::from_slice(&bytes).map_err(|error| CallError::Answer(error.to_string()))
+    }
+
+    /// An answer that is no problem.
+    async fn ask(&self, method: Method, path: &str, body: Body) -> Result<Response, CallError> {
+        let request = axum::http::Request::builder()
+            .method(method)
+            .uri(format!("/v1/{path}"))
+            .header(header::HOST, "selfsame")
+            .body(body)
+            .map_err(|error| CallError::Answer(error.to_string()))?;
+        let response = self.transport.send(request).await?;
+        if matches!(response.status(), StatusCode::OK | StatusCode::CREATED) {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = taken(response, MAX_PROBLEM_BYTES).await?;
+        match serde_json::from_slice::<Problem>(&bytes) {
+            Ok(problem) => Err(problem.into()),
+            Err(_) => Err(CallError::Answer(status.to_string())),
+        }
+    }
+}
+
+async fn taken(response: Response, limit: u64) -> Result<Bytes, CallError> {
+    // how long it may take is for whoever waits to say
+    let taken = whole(response.into_body(), limit, Duration::MAX).await;
+    taken.map_err(|error| CallError::Lost(error.to_string()))
+}
+
+fn to_json(value: &impl Serialize) -> Result<Body, CallError> {
+    let json = serde_json::to_vec(value);
+    json.map(Body::from).map_err(|error| CallError::Answer(error.to_string()))
+}
+
+fn of_key(name: &CollectionName, endpoint: &str, key: &Key) -> String {
+    format!("{}?key_hex={}", path(name, endpoint), hex::encode(key.as_bytes()))
+}
+
+/// An endpoint of a collection, whose name may have any characters.
+fn path(name: &CollectionName, endpoint: &str) -> String {
+    let mut path = String::from("collections/");
+    for &byte in name.as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
+            path.push(char::from(byte));
+        } else {
+            path.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    path.push_str(endpoint);
+    path
+}

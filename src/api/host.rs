@@ -1,0 +1,218 @@
+//! What the control API works on: a node that this process has open.
+//!
+//! ```
+//! use selfsame::api::Host;
+//! use selfsame::node::home::Home;
+//!
+//! let folder = tempfile::tempdir()?;
+//! let id = Home::init(folder.path())?;
+//! let home = Home::open(folder.path())?;
+//! let host = Host::new(&home);
+//! assert_eq!(host.info().id, id.to_string());
+//! drop(host);
+//! home.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::collections::HashMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+
+use super::error::ApiError;
+use super::lane::Lane;
+use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName};
+use crate::net::{AllowList, Endpoint, Identity, NetError};
+use crate::node::Node;
+use crate::node::config::Config;
+use crate::node::home::Home;
+use crate::replica::Collection;
+use crate::store::EmbeddedStore;
+use crate::types::CollectionName;
+
+/// Requests whose large bodies are in memory at once; more wait their turn.
+const LARGE_BODIES: usize = 4;
+
+/// What requests may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ApiLimits {
+    /// Connections served at once; more are told that the node is busy. Each may hold the parts
+    /// of an answer that wait to be sent, up to two values.
+    pub max_connections: usize,
+    /// How long a request may take to say what it asks, and a connection to ask the next one.
+    pub head_deadline: Duration,
+    /// Longest pause between two parts of a body.
+    pub body_pause: Duration,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        let pause = Duration::from_secs(10);
+        Self { max_connections: 64, head_deadline: pause, body_pause: pause }
+    }
+}
+
+/// A node that this process has open, as the control API sees it.
+pub struct Host {
+    node: Node<EmbeddedStore>,
+    config: Config,
+    limits: ApiLimits,
+    running: Mutex<HashMap<u64, watch::Sender<bool>>>,
+    sessions: AtomicU64,
+    pub(super) large: Semaphore,
+    pub(super) imports: Lane,
+}
+
+impl Host {
+    /// The node of a data folder. Like all handles on it, it must be gone before the folder is
+    /// free for others.
+    #[must_use]
+    pub fn new(home: &Home) -> Self {
+        Self {
+            node: home.node(),
+            config: home.config.clone(),
+            limits: ApiLimits::default(),
+            running: Mutex::default(),
+            sessions: AtomicU64::new(1),
+            large: Semaphore::new(LARGE_BODIES),
+            imports: Lane::default(),
+        }
+    }
+
+    /// With other limits.
+    #[must_use]
+    pub fn with_limits(self, limits: ApiLimits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// What requests may take.
+    #[must_use]
+    pub const fn limits(&self) -> &ApiLimits {
+        &self.limits
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn node(&self) -> &Node<EmbeddedStore> {
+        &self.node
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What answers here.
+    #[must_use]
+    pub fn info(&self) -> NodeInfo {
+        let limits = self.node.replica.limits();
+        NodeInfo {
+            id: self.node.id().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            process: std::process::id(),
+            clock: self.node.clock().to_string(),
+            max_value_bytes: limits.max_value_bytes,
+            max_session_entries: limits.max_session_entries as u64,
+        }
+    }
+
+    /// All collections.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn collections(&self) -> Result<CollectionList, ApiError> {
+        let replica = &self.node.replica;
+        let collections = replica.collections();
+        let collections: Result<_, _> = collections.iter().map(|one| described(one)).collect();
+        let damaged_rows = replica.damaged_rows().into_iter().map(|row| DamagedRow {
+            collection: row.name.map(|name| name.to_string()),
+            damage: row.what,
+        });
+        Ok(CollectionList { collections: collections?, damaged_rows: damaged_rows.collect() })
+    }
+
+    pub(super) fn collection(
+        &self,
+        name: &CollectionName,
+    ) -> Result<Arc<Collection<EmbeddedStore>>, ApiError> {
+        Ok(self.node.replica.collection(name)?)
+    }
+
+    /// Counts a session as running until the value is gone.
+    pub(super) fn begin(self: &Arc<Self>) -> Running {
+        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let (stop, stopped) = watch::channel(false);
+        self.running().insert(number, stop);
+        Running { host: Arc::clone(self), number, stopped }
+    }
+
+    /// Asks a session to end.
+    pub(super) fn stop(&self, number: u64) -> Result<(), ApiError> {
+        let running = self.running();
+        let stop = running.get(&number).ok_or(ApiError::NoSession(number))?;
+        // one that has just ended has nobody to tell
+        let _ = stop.send(true);
+        Ok(())
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, watch::Sender<bool>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A socket to call from, that nobody may call.
+pub(crate) fn caller(identity: &Arc<Identity>, config: &Config) -> Result<Endpoint, NetError> {
+    let bind = |address: SocketAddr| {
+        let nobody = Arc::new(AllowList::default());
+        Endpoint::bind(Arc::clone(identity), address, nobody, config.net())
+    };
+    bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
+}
+
+/// A session that was asked for here, while it runs.
+pub(super) struct Running {
+    host: Arc<Host>,
+    pub(super) number: u64,
+    pub(super) stopped: watch::Receiver<bool>,
+}
+
+impl Running {
+    pub(super) fn stop(&self) {
+        let _ = self.host.stop(self.number);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.host.running().remove(&self.number);
+    }
+}
+
+/// A collection as it is listed.
+pub(super) fn described(
+    collection: &Collection<EmbeddedStore>,
+) -> Result<CollectionInfo, ApiError> {
+    let spec = collection.spec();
+    let mut info = CollectionInfo {
+        collection: spec.name.to_string(),
+        hash_algorithm: spec.algorithm.to_string(),
+        policy: PolicyName::from(&spec.policy),
+        damage: collection.damage(),
+        entries: None,
+        siblings: None,
+        bytes: None,
+        root: None,
+    };
+    if info.damage.is_none() {
+        let totals = collection.totals()?;
+        info.entries = Some(totals.entries);
+        info.siblings = Some(totals.siblings);
+        info.bytes = Some(totals.bytes);
+        info.root = Some(collection.root()?.to_string());
+    }
+    Ok(info)
+}

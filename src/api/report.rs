@@ -1,0 +1,224 @@
+//! How a synchronisation went, in words and figures.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Exit;
+use super::types::{PhaseText, PlanText, RefusedText, Report};
+use crate::hash::Root;
+use crate::node::client::Synchronised;
+use crate::session::{AbortCode, Failure, Outcome, Phase, PhaseStats, RefusedItem, Tally};
+
+/// Sums over all sessions of a synchronisation; the root is that of this node in the end.
+pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
+    let outcome = &done.last().outcome;
+    let (word, detail) = words(outcome);
+    let mut report = Report {
+        outcome: word.to_owned(),
+        detail,
+        entries: done.last().totals.entries,
+        sessions: done.reports.len() as u64,
+        here: Tally::default(),
+        there: Tally::default(),
+        bytes_sent: 0,
+        bytes_received: 0,
+        round_trips: 0,
+        elapsed_ms: 0,
+        values_sent: Default::default(),
+        values_received: Default::default(),
+        phases: Vec::new(),
+        plan: Vec::new(),
+        refused: refused(outcome).iter().map(refused_text).collect(),
+        certificate: certificate(outcome),
+        root: root.map(|root| root.to_string()),
+        truncated: matches!(outcome, Outcome::Compared { truncated: true, .. }),
+        exit: exit(outcome).code(),
+    };
+    let mut phases: BTreeMap<Phase, PhaseStats> = BTreeMap::new();
+    let mut elapsed = Duration::ZERO;
+    for one in &done.reports {
+        add_tally(&mut report.here, &one.stats.here);
+        add_tally(&mut report.there, &one.stats.there);
+        report.values_sent += one.stats.sent;
+        report.values_received += one.stats.received;
+        for (phase, stats) in &one.stats.phases {
+            add_phase(phases.entry(*phase).or_default(), stats);
+        }
+        report.plan.extend(one.stats.plan.iter().map(|step| PlanText {
+            phase: step.phase.name().to_owned(),
+            reason: step.reason.clone(),
+            predicted_bytes: step.predicted_bytes,
+        }));
+        report.round_trips += one.stats.round_trips();
+        elapsed += one.elapsed;
+    }
+    report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    for (phase, stats) in phases {
+        report.bytes_sent += stats.bytes_sent;
+        report.bytes_received += stats.bytes_received;
+        report.phases.push(phase_text(phase, &stats));
+    }
+    report
+}
+
+fn certificate(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Complete { certificate: Some(certificate) } => {
+            Some(hex::encode(certificate.to_bytes()))
+        }
+        _ => None,
+    }
+}
+
+fn refused(outcome: &Outcome) -> &[RefusedItem] {
+    match outcome {
+        Outcome::Incomplete { refused }
+        | Outcome::Pulled { refused }
+        | Outcome::Pushed { refused } => refused,
+        _ => &[],
+    }
+}
+
+fn refused_text(item: &RefusedItem) -> RefusedText {
+    RefusedText {
+        dot: item.dot.to_string(),
+        reason: format!("{:?}", item.reason),
+        by_us: item.by_us,
+    }
+}
+
+fn phase_text(phase: Phase, stats: &PhaseStats) -> PhaseText {
+    PhaseText {
+        phase: phase.name().to_owned(),
+        bytes_sent: stats.bytes_sent,
+        bytes_received: stats.bytes_received,
+        messages_sent: stats.messages_sent,
+        messages_received: stats.messages_received,
+        keys_found: stats.keys_found,
+        busy_us: stats.busy_us,
+    }
+}
+
+fn add_tally(sum: &mut Tally, one: &Tally) {
+    sum.added += one.added;
+    sum.updated += one.updated;
+    sum.removed += one.removed;
+    sum.conflicts += one.conflicts;
+}
+
+fn add_phase(sum: &mut PhaseStats, one: &PhaseStats) {
+    sum.bytes_sent += one.bytes_sent;
+    sum.bytes_received += one.bytes_received;
+    sum.messages_sent += one.messages_sent;
+    sum.messages_received += one.messages_received;
+    sum.keys_found += one.keys_found;
+    sum.busy_us += one.busy_us;
+}
+
+/// The code with which an outcome ends the process.
+fn exit(outcome: &Outcome) -> Exit {
+    match outcome {
+        Outcome::Complete { .. } => Exit::Done,
+        Outcome::Compared { differences, truncated: false } if differences.is_empty() => Exit::Done,
+        Outcome::Compared { .. } => Exit::Differs,
+        Outcome::Pulled { refused } | Outcome::Pushed { refused } if refused.is_empty() => {
+            Exit::Done
+        }
+        Outcome::Incomplete { .. }
+        | Outcome::Pulled { .. }
+        | Outcome::Pushed { .. }
+        | Outcome::Partial => Exit::Partial,
+        Outcome::Interrupted => Exit::Unreachable,
+        Outcome::Failed(failure) => of_failure(failure),
+    }
+}
+
+fn of_failure(failure: &Failure) -> Exit {
+    let code = match failure {
+        Failure::Ours(AbortCode::Cancelled) => return Exit::Interrupted,
+        Failure::Peer(code) | Failure::Ours(code) => code,
+        Failure::Lie { .. } => return Exit::Unproved,
+        _ => return Exit::Failed,
+    };
+    match code {
+        AbortCode::UnknownCollection
+        | AbortCode::AlgorithmMismatch
+        | AbortCode::PolicyMismatch
+        | AbortCode::Version
+        | AbortCode::ReadOnly
+        | AbortCode::Busy => Exit::Refused,
+        AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
+        AbortCode::Brake(_) => Exit::Brake,
+        AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {
+            Exit::Unreachable
+        }
+        _ => Exit::Failed,
+    }
+}
+
+/// An outcome in a word and a sentence.
+pub(crate) fn words(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Complete { certificate: Some(_) } => {
+            ("complete", "both hold the same now, and both have signed that".into())
+        }
+        Outcome::Complete { certificate: None } => {
+            ("complete", "both hold the same; there was nothing to do".into())
+        }
+        Outcome::Incomplete { refused } => {
+            ("incomplete", format!("the same, but for {}", refusals(refused)))
+        }
+        Outcome::Pulled { refused } if refused.is_empty() => {
+            ("pulled", "this node now holds all that the peer holds".into())
+        }
+        Outcome::Pulled { refused } => (
+            "pulled",
+            format!("this node now holds what the peer holds, but for {}", refusals(refused)),
+        ),
+        Outcome::Pushed { refused } if refused.is_empty() => {
+            ("pushed", "the peer now holds all that this node holds".into())
+        }
+        Outcome::Pushed { refused } => (
+            "pushed",
+            format!("the peer now holds what this node holds, but for {}", refusals(refused)),
+        ),
+        Outcome::Compared { differences, truncated: false } if differences.is_empty() => {
+            ("compared", "no differences".into())
+        }
+        Outcome::Compared { differences, truncated } => {
+            let number = counted(differences.len() as u64, "difference", "differences");
+            ("compared", if *truncated { format!("at least {number}") } else { number })
+        }
+        Outcome::Partial => {
+            ("partial", "what was found was applied, but more differs: run it again".into())
+        }
+        Outcome::Interrupted => (
+            "interrupted",
+            "the connection was lost: what was applied is kept; run it again".into(),
+        ),
+        Outcome::Failed(Failure::Ours(AbortCode::UnknownCollection | AbortCode::ReadOnly)) => (
+            "failed",
+            "the session was ended: what the peer may do here was taken back meanwhile \
+             (see `selfsame peer ls`)"
+                .into(),
+        ),
+        Outcome::Failed(Failure::Ours(AbortCode::Cancelled)) => {
+            ("stopped", "stopped: what was applied is kept; run it again".into())
+        }
+        Outcome::Failed(failure) => ("failed", failure.to_string()),
+    }
+}
+
+fn refusals(refused: &[RefusedItem]) -> String {
+    counted(refused.len() as u64, "refused item", "refused items")
+}
+
+/// A count for people: 1,234,567.
+pub(crate) fn count(number: u64) -> String {
+    indicatif::HumanCount(number).to_string()
+}
+
+/// A count with its noun.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}

@@ -1,0 +1,200 @@
+//! Sessions with a peer that somebody asks for here.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::Response;
+use serde_json::json;
+
+use super::Host;
+use super::body::{Gone, LINES, Sink, answer, blocking, json, of_media};
+use super::entries::digest_here;
+use super::error::{ApiError, Problem};
+use super::host::{Running, caller};
+use super::report::report;
+use super::router::{Named, Number};
+use super::types::{
+    DifferenceText, DigestComparison, DigestText, Direction, How, Moved, PeerRequest, SyncLine,
+    SyncRequest,
+};
+use crate::net::{CloseCode, Link, PeerAddress};
+use crate::node::{Node, Watch};
+use crate::replica::Collection;
+use crate::session::{Mode, Outcome, Session, Strategy, SyncConfig};
+use crate::store::EmbeddedStore;
+
+/// Progress is told no more often than people can read it.
+const BETWEEN: Duration = Duration::from_millis(100);
+
+pub(super) async fn sync(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let asked: SyncRequest = json(body, host.limits().body_pause).await?;
+    let mut config = host.config().sync();
+    config.mode = match asked.direction {
+        Direction::Both => Mode::Both,
+        Direction::Pull => Mode::Pull,
+        Direction::Push => Mode::Push,
+    };
+    config.strategy = match asked.strategy {
+        How::Auto => Strategy::Auto,
+        How::Bloom => Strategy::Bloom,
+        How::Merkle => Strategy::Merkle,
+    };
+    config.allow_removals |= asked.allow_removals;
+    run(host, collection, &asked.peer, config)
+}
+
+pub(super) async fn diff(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
+    let mut config = host.config().sync();
+    config.mode = Mode::Compare;
+    run(host, collection, &peer, config)
+}
+
+pub(super) async fn compare(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
+    let peer = Peer::find(&host, &peer)?;
+    let here = {
+        let (host, collection) = (Arc::clone(&host), Arc::clone(&collection));
+        blocking(move || digest_here(&host, &collection)).await?
+    };
+    let name = collection.spec().name.clone();
+    let running = host.begin();
+    let asked = with_peer(&host, &peer, &running, async |node, link| {
+        Ok(node.remote_digest(link, &name).await?)
+    });
+    let theirs = asked.await?;
+    let there = DigestText::new(&theirs, theirs.clock());
+    answer(&DigestComparison::new(here, there))
+}
+
+pub(super) async fn stop(
+    State(host): State<Arc<Host>>,
+    Number(number): Number,
+) -> Result<Response, ApiError> {
+    host.stop(number)?;
+    answer(&json!({ "stopping": number }))
+}
+
+/// Where to dial, and as which node.
+struct Peer {
+    node: Node<EmbeddedStore>,
+    addresses: Vec<PeerAddress>,
+}
+
+impl Peer {
+    fn find(host: &Host, text: &str) -> Result<Self, ApiError> {
+        let (node, addresses) = host.node().turn_to(&text.parse()?)?;
+        Ok(Self { node, addresses })
+    }
+}
+
+/// Dials a peer, greets it, does the work and says goodbye.
+async fn with_peer<R>(
+    host: &Host,
+    peer: &Peer,
+    running: &Running,
+    work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, ApiError>,
+) -> Result<R, ApiError> {
+    let Peer { node, addresses } = peer;
+    let endpoint = caller(&node.identity, host.config())?;
+    let mut stopped = running.stopped.clone();
+    let connected = tokio::select! {
+        linked = node.connect_first(&endpoint, addresses, host.config().dial_deadline()) => linked,
+        _ = stopped.wait_for(|stop| *stop) => return Err(ApiError::Stopped),
+    };
+    let done = match connected {
+        Ok(link) => work(node, &link).await,
+        Err(error) => Err(error.into()),
+    };
+    endpoint.close(CloseCode::Done, "").await;
+    done
+}
+
+/// Runs sessions in a task of their own, which ends when nobody reads the answer any more. One
+/// that the peer may not have part in is not worth dialling for.
+fn run(
+    host: Arc<Host>,
+    collection: Arc<Collection<EmbeddedStore>>,
+    peer: &str,
+    config: SyncConfig,
+) -> Result<Response, ApiError> {
+    let peer = Peer::find(&host, peer)?;
+    if let Some(address) = peer.addresses.first() {
+        peer.node.check_grant(&address.id(), &collection.spec().name, config.mode)?;
+    }
+    let (sink, body) = Sink::new();
+    let running = host.begin();
+    tokio::spawn(async move {
+        if told(&host, &collection, &peer, &config, &running, &sink).await.is_ok() {
+            sink.end().await;
+        }
+    });
+    Ok(of_media(LINES, body))
+}
+
+async fn told(
+    host: &Host,
+    collection: &Arc<Collection<EmbeddedStore>>,
+    peer: &Peer,
+    config: &SyncConfig,
+    running: &Running,
+    sink: &Sink,
+) -> Result<(), Gone> {
+    sink.line(&SyncLine::Session(running.number)).await?;
+    let work = with_peer(host, peer, running, async |node, link| {
+        let (stop, watch) = (running.stopped.clone(), Told { sink, last: Mutex::new(None) });
+        Ok(node.synchronise(link, collection, config, stop, &watch).await?)
+    });
+    tokio::pin!(work);
+    let done = tokio::select! {
+        done = &mut work => done,
+        () = sink.closed() => {
+            running.stop();
+            let _ = work.await;
+            return Err(Gone);
+        }
+    };
+    let done = match done {
+        Ok(done) => done,
+        Err(error) => return sink.line(&SyncLine::Problem(Problem::from(&error))).await,
+    };
+    if let Outcome::Compared { differences, .. } = &done.last().outcome {
+        for difference in differences {
+            sink.line(&SyncLine::Difference(DifferenceText::from(difference))).await?;
+        }
+    }
+    let report = report(&done, collection.root().ok());
+    sink.line(&SyncLine::Report(Box::new(report))).await
+}
+
+/// Tells what has moved to whoever asked for the session.
+struct Told<'a> {
+    sink: &'a Sink,
+    last: Mutex<Option<Instant>>,
+}
+
+impl Watch for Told<'_> {
+    fn progress(&self, session: &Session) {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < BETWEEN) {
+            return;
+        }
+        *last = Some(Instant::now());
+        let (bytes_sent, bytes_received) = session.stats().bytes();
+        self.sink.try_line(&SyncLine::Progress(Moved { bytes_sent, bytes_received }));
+    }
+}
