@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::World;
 use super::oracle::{Operation, Stream};
-use super::process::{Place, Ran, Running};
+use super::process::{Door, Place, Ran, Running};
 
 /// A scene that can be drawn, by name.
 pub(crate) type Scene = (&'static str, fn(&mut World));
@@ -253,6 +253,7 @@ impl World {
         }
         if listener_dies {
             self.oracle.cut(listener);
+            beside.shut();
             listening.kill();
             self.finish(beside, listener);
             if victim == Victim::Both {
@@ -267,9 +268,11 @@ impl World {
         assert_eq!(again.code(), Some(0), "{again:?}");
         // a session with a caller that is gone has a few seconds to end
         if self.rng.random_range(0..4) == 0 {
+            beside.shut();
             self.stop(listening, "INT");
         } else {
             self.oracle.cut(listener);
+            beside.shut();
             listening.kill();
         }
         self.finish(beside, listener);
@@ -346,6 +349,7 @@ impl World {
             self.start_sync(1 - node, &peer, "both")
         });
         std::thread::sleep(before);
+        beside.shut();
         listening.signal(signal);
         std::thread::sleep(delay);
         self.killed("closing", &mut listening);
@@ -375,6 +379,17 @@ impl World {
             let there = ran.stderr.contains("there is a node");
             assert!(ran.status.success() || there, "{ran:?}");
         }
+        let peer = self.ids[0].clone();
+        for _ in 0..3 {
+            let delay = self.delay("peer add", 8.0);
+            let running = place.start(&["peer", "add", &peer, "--grant", "c=read"]);
+            let ran = self.kill_after("peer add", running, delay);
+            if ran.code().is_some() {
+                break;
+            }
+        }
+        // it is in the book, or is not: the book is never broken
+        place.run(&["peer", "ls"]).ended(0);
         place.run(&["put", "c", "key", "value"]).ended(0);
         assert_eq!(place.run(&["get", "c", "key"]).ended(0).stdout, "value");
         place.assert_nothing_is_left();
@@ -388,32 +403,32 @@ impl World {
 }
 
 /// Puts one after the other, as long as they are taken.
-struct Beside(JoinHandle<(Vec<Operation>, usize)>, std::sync::mpsc::Sender<()>);
+struct Beside(JoinHandle<(Vec<Operation>, usize)>, Door);
 
 impl Beside {
     fn start(place: &Place, operations: Vec<Operation>) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let starter = place.starter();
+        let (starter, door) = place.starter_beside();
         let writer = move || {
-            for (at, operation) in operations.iter().enumerate() {
-                if stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Empty) {
-                    return (operations, at);
-                }
+            let taken = |operation: &Operation| {
                 let words = World::put_arguments(operation);
-                let ran = starter.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
-                if ran.code() != Some(0) {
-                    return (operations, at);
-                }
-            }
-            let all = operations.len();
-            (operations, all)
+                let words: Vec<_> = words.iter().map(String::as_str).collect();
+                starter.run(&words).code() == Some(0)
+            };
+            let acknowledged = operations.iter().take_while(|operation| taken(operation)).count();
+            (operations, acknowledged)
         };
-        Self(std::thread::spawn(writer), stop)
+        Self(std::thread::spawn(writer), door)
+    }
+
+    /// Whoever comes from now on reaches nobody. Before the process is killed: who found it dead
+    /// would open the store in its place.
+    fn shut(&self) {
+        self.1.shut();
     }
 
     /// The operations, and how many were acknowledged; of the next nobody knows.
     fn end(self) -> (Vec<Operation>, usize) {
-        drop(self.1);
+        self.shut();
         self.0.join().unwrap()
     }
 }
