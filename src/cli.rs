@@ -14,6 +14,7 @@
 
 mod arguments;
 mod collection;
+mod config;
 mod control;
 pub mod demo;
 mod diff;
@@ -39,6 +40,10 @@ mod put;
 mod recover;
 mod report;
 mod rm;
+mod serve;
+mod service;
+mod sessions;
+mod status;
 mod sync;
 mod verify;
 
@@ -97,6 +102,10 @@ enum Verb {
     Import(import::Import),
     Export(export::Export),
     Listen(listen::Listen),
+    Serve(serve::Serve),
+    Status(status::ShowStatus),
+    Sessions(sessions::Sessions),
+    Config(config::Settings),
     Peer(peers::Peers),
     Sync(sync::Sync),
     Diff(diff::Diff),
@@ -184,6 +193,10 @@ impl Verb {
             Self::Import(verb) => verb.run(context),
             Self::Export(verb) => verb.run(context),
             Self::Listen(verb) => verb.run(context),
+            Self::Serve(verb) => verb.run(context),
+            Self::Status(verb) => verb.run(context),
+            Self::Sessions(verb) => verb.run(context),
+            Self::Config(verb) => verb.run(context),
             Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),
             Self::Diff(verb) => verb.run(context),

@@ -32,6 +32,10 @@ pub struct Limits {
     pub max_session_bytes: u64,
     /// Most bytes of values that wait to be applied in one session.
     pub max_pending_bytes: usize,
+    /// Most bytes that one session may hold in memory, by its own account. From three quarters
+    /// on it learns of no more keys and ends as far as it is, so that a fresh one goes on; one
+    /// that the peer drives beyond all the same is ended.
+    pub max_session_memory_bytes: u64,
     /// Most leaves listed for one prefix before the comparison descends further.
     pub max_listed_leaves: usize,
     /// Largest bloom filter, in bytes.
@@ -67,6 +71,7 @@ impl Default for Limits {
             max_session_entries: 65_536,
             max_session_bytes: 64 << 20,
             max_pending_bytes: 32 << 20,
+            max_session_memory_bytes: 256 << 20,
             max_listed_leaves: 1_024,
             max_filter_bytes: 16 << 20,
             max_patch_operations: 1 << 20,

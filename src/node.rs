@@ -10,6 +10,7 @@
 //!
 //! use selfsame::net::{Endpoint, Identity, NetLimits, PeerAddress};
 //! use selfsame::node::access::Access;
+//! use selfsame::node::manager::SessionManager;
 //! use selfsame::node::{Node, Unwatched, server};
 //! use selfsame::replica::{Replica, ReplicaOptions};
 //! use selfsame::session::{Outcome, SyncConfig};
@@ -32,6 +33,7 @@
 //!         config: SyncConfig::default(),
 //!         patience: Duration::from_secs(10),
 //!         access: Access::default(),
+//!         sessions: SessionManager::default(),
 //!     };
 //!     Ok((Arc::new(node), collection))
 //! };
@@ -65,24 +67,30 @@ pub mod access;
 pub mod choice;
 pub mod client;
 pub mod config;
+pub mod daemon;
+pub mod forest;
 pub mod home;
+pub mod links;
+pub mod manager;
 pub mod pairing;
 pub mod peers;
 pub mod query;
+pub mod schedule;
 pub mod server;
+pub mod status;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::access::Access;
-use self::peers::Grant;
+use self::manager::{SessionKey, SessionManager};
 use crate::clock::Stamp;
 use crate::net::{Identity, PROTOCOL_VERSION};
 use crate::replica::Replica;
 use crate::session::message::{Greeting, WireSpec};
 use crate::session::{Session, Setup, SyncConfig};
 use crate::store::Store;
-use crate::types::NodeId;
+use crate::types::{CollectionName, NodeId};
 
 /// What a node needs to speak with others.
 pub struct Node<S: Store> {
@@ -96,6 +104,8 @@ pub struct Node<S: Store> {
     pub patience: Duration,
     /// Who may do what here.
     pub access: Access,
+    /// Its sessions with all peers.
+    pub sessions: SessionManager,
 }
 
 impl<S: Store> Clone for Node<S> {
@@ -107,6 +117,7 @@ impl<S: Store> Clone for Node<S> {
             config: self.config.clone(),
             patience: self.patience,
             access: self.access.clone(),
+            sessions: self.sessions.clone(),
         }
     }
 }
@@ -139,18 +150,23 @@ impl<S: Store> Node<S> {
     }
 
     /// What this node says of itself to a peer on a new connection: of its collections, those
-    /// that the peer may read.
+    /// that the peer may read. Says whether this end answers what is opened towards it.
     #[must_use]
-    pub fn greeting_for(&self, peer: &NodeId) -> Greeting {
-        let mut collections = self.replica.collections();
-        collections.retain(|one| self.access.grant(peer, &one.spec().name) >= Grant::Read);
+    pub fn greeting_for(&self, peer: &NodeId, serves: bool) -> Greeting {
+        let collections = self.offered(peer);
         Greeting {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
             max_value_bytes: self.replica.limits().max_value_bytes,
             clock: self.clock(),
+            serves,
             collections: collections.iter().map(|one| WireSpec::from(one.spec())).collect(),
         }
+    }
+
+    /// The place of a session among the others.
+    fn session_key(&self, peer: NodeId, collection: &CollectionName) -> SessionKey {
+        SessionKey { me: self.id(), peer, collection: collection.clone() }
     }
 
     /// What a session is given besides its snapshot.

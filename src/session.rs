@@ -68,6 +68,7 @@ mod filter;
 mod give;
 mod knowledge;
 mod machine;
+mod memory;
 pub mod merge;
 pub mod message;
 mod opening;

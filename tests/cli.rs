@@ -29,3 +29,5 @@ mod node;
 mod oracle;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/status.rs"]
+mod status;

@@ -59,6 +59,7 @@ impl Peer {
             config: SyncConfig::default(),
             patience,
             access: Access::default(),
+            sessions: Default::default(),
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let identity = Arc::clone(&node.identity);
@@ -113,7 +114,7 @@ impl Stage {
         let dialled = honest.node.connect(&honest.endpoint, &address, LIMIT);
         let accepted = async {
             let connection = other.endpoint.accept().await.unwrap();
-            Link::greet(connection, &other.node.greeting_for(&honest.node.id()), LIMIT)
+            Link::greet(connection, &other.node.greeting_for(&honest.node.id(), false), LIMIT)
                 .await
                 .unwrap()
         };

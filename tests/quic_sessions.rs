@@ -12,6 +12,7 @@ use selfsame::hash::HashAlgorithm;
 use selfsame::net::{Endpoint, Identity, NetLimits, PeerAddress};
 use selfsame::node::access::Access;
 use selfsame::node::client::{ClientError, Synchronised};
+use selfsame::node::manager::SessionManager;
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
@@ -43,6 +44,7 @@ impl Peer {
             config: SyncConfig::default(),
             patience: Duration::from_secs(10),
             access: Access::default(),
+            sessions: SessionManager::default(),
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let limits = NetLimits { idle_timeout: Duration::from_secs(3), ..NetLimits::default() };

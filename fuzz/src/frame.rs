@@ -105,6 +105,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         version_max: 1,
         max_value_bytes: 16 << 20,
         clock: Stamp::new(1_700_000_000_000, 0),
+        serves: true,
         collections: vec![WireSpec {
             name: "players".to_owned(),
             algorithm: HashAlgorithm::Blake3,

@@ -34,8 +34,8 @@ use super::error::Problem;
 use super::frames::FramesError;
 use super::types::{
     Check, CollectionInfo, CollectionList, Created, DigestComparison, DigestText, Imported,
-    NewCollection, NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Removed,
-    StatusText, SyncRequest, Written,
+    NewCollection, NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed,
+    SessionList, StatusText, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -321,6 +321,31 @@ impl Client {
         peer: &PeerRequest,
     ) -> Result<SyncStream, CallError> {
         self.session(&path(name, "/diff"), peer).await
+    }
+
+    /// The sessions that run and the last that have ended.
+    ///
+    /// # Errors
+    /// No process stays that could tell.
+    pub async fn sessions(&self) -> Result<SessionList, CallError> {
+        self.get("sessions").await
+    }
+
+    /// What happens to sessions from now on: lines, each a
+    /// [`SessionEvent`](crate::node::status::SessionEvent) or `{"event":"missed","events"}`.
+    ///
+    /// # Errors
+    /// No process stays that could tell.
+    pub async fn watch(&self) -> Result<Lines, CallError> {
+        Ok(Lines::new(self.ask(Method::GET, "sessions/watch", Body::empty()).await?.into_body()))
+    }
+
+    /// Lets the daemon read its settings and peer book again.
+    ///
+    /// # Errors
+    /// They cannot be used, and the old ones hold on; or no daemon runs.
+    pub async fn reload(&self) -> Result<Reloaded, CallError> {
+        self.send(Method::POST, "config/reload", Body::empty()).await
     }
 
     async fn session(&self, path: &str, request: &impl Serialize) -> Result<SyncStream, CallError> {

@@ -240,6 +240,7 @@ fn of_client(error: &ClientError) -> Exit {
         ClientError::Net(error) => of_net(error),
         ClientError::Link(LinkError::Net(error)) => of_net(error),
         ClientError::Link(LinkError::Version { .. })
+        | ClientError::NoPlace(_)
         | ClientError::UnknownCollection(_)
         | ClientError::PeerFailed => Exit::Refused,
         ClientError::Link(_) | ClientError::Silent(_) => Exit::Unreachable,

@@ -10,7 +10,7 @@
 //!
 //! let frame = Frame::Entry { key: Key::new("ada")?, value: b"level 3".to_vec().into() };
 //! let mut bytes = Vec::new();
-//! frame.write(&mut bytes)?;
+//! frame.clone().write(&mut bytes)?;
 //! let mut frames = Frames::new(1 << 20);
 //! frames.push(bytes[..5].to_vec().into());
 //! assert_eq!(frames.next_frame()?, None);

@@ -28,7 +28,9 @@ use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyN
 use crate::net::{AllowList, Endpoint, Identity, NetError};
 use crate::node::Node;
 use crate::node::config::Config;
+use crate::node::daemon::{ConfigFiles, Daemon};
 use crate::node::home::Home;
+use crate::node::manager::SessionManager;
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
@@ -46,20 +48,30 @@ pub struct ApiLimits {
     pub head_deadline: Duration,
     /// Longest pause between two parts of a body.
     pub body_pause: Duration,
+    /// How long running requests have to end once the server is to stop.
+    pub farewell: Duration,
 }
 
 impl Default for ApiLimits {
     fn default() -> Self {
         let pause = Duration::from_secs(10);
-        Self { max_connections: 64, head_deadline: pause, body_pause: pause }
+        Self {
+            max_connections: 64,
+            head_deadline: pause,
+            body_pause: pause,
+            farewell: Duration::from_secs(5),
+        }
     }
 }
 
 /// A node that this process has open, as the control API sees it.
 pub struct Host {
-    node: Node<EmbeddedStore>,
+    node: Arc<Node<EmbeddedStore>>,
     config: Config,
     limits: ApiLimits,
+    stays: bool,
+    daemon: Option<Supervised>,
+    closing: watch::Sender<bool>,
     running: Mutex<HashMap<u64, watch::Sender<bool>>>,
     sessions: AtomicU64,
     pub(super) large: Semaphore,
@@ -72,9 +84,12 @@ impl Host {
     #[must_use]
     pub fn new(home: &Home) -> Self {
         Self {
-            node: home.node(),
+            node: Arc::new(home.node()),
             config: home.config.clone(),
             limits: ApiLimits::default(),
+            stays: false,
+            daemon: None,
+            closing: watch::Sender::new(false),
             running: Mutex::default(),
             sessions: AtomicU64::new(1),
             large: Semaphore::new(LARGE_BODIES),
@@ -88,19 +103,31 @@ impl Host {
         Self { limits, ..self }
     }
 
+    /// Of a process that stays, and so can tell of its sessions.
+    #[must_use]
+    pub fn staying(self) -> Self {
+        Self { stays: true, ..self }
+    }
+
+    /// Of a daemon, with the files of its settings.
+    #[must_use]
+    pub fn of_daemon(self, daemon: Daemon<EmbeddedStore>, files: ConfigFiles) -> Self {
+        Self { daemon: Some(Supervised { daemon, files }), ..self.staying() }
+    }
+
     /// What requests may take.
     #[must_use]
     pub const fn limits(&self) -> &ApiLimits {
         &self.limits
     }
 
-    /// The node.
+    /// The node, with the settings that hold now.
     #[must_use]
-    pub const fn node(&self) -> &Node<EmbeddedStore> {
-        &self.node
+    pub fn node(&self) -> Arc<Node<EmbeddedStore>> {
+        self.daemon.as_ref().map_or_else(|| Arc::clone(&self.node), |of| of.daemon.node())
     }
 
-    /// Its settings.
+    /// The settings with which it was opened.
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
@@ -145,9 +172,32 @@ impl Host {
     /// Counts a session as running until the value is gone.
     pub(super) fn begin(self: &Arc<Self>) -> Running {
         let number = self.sessions.fetch_add(1, Ordering::Relaxed);
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(*self.closing.borrow());
         self.running().insert(number, stop);
         Running { host: Arc::clone(self), number, stopped }
+    }
+
+    /// Ends what runs until somebody goes away: sessions that were asked for, and watching.
+    pub(super) fn close(&self) {
+        self.closing.send_replace(true);
+        for stop in self.running().values() {
+            let _ = stop.send(true);
+        }
+    }
+
+    /// Becomes true when the process is about to end.
+    pub(super) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    /// The daemon, if this process is one.
+    pub(super) fn daemon(&self) -> Result<&Supervised, ApiError> {
+        self.daemon.as_ref().ok_or(ApiError::NoDaemon)
+    }
+
+    /// The sessions of the node, if it is there for others too.
+    pub(super) fn sessions(&self) -> Result<&SessionManager, ApiError> {
+        if self.stays { Ok(&self.node.sessions) } else { Err(ApiError::NoDaemon) }
     }
 
     /// Asks a session to end.
@@ -162,6 +212,12 @@ impl Host {
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<u64, watch::Sender<bool>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A daemon, and the files of its settings.
+pub(super) struct Supervised {
+    pub(super) daemon: Daemon<EmbeddedStore>,
+    pub(super) files: ConfigFiles,
 }
 
 /// A socket to call from, that nobody may call.

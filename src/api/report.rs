@@ -28,6 +28,8 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
         values_received: Default::default(),
         phases: Vec::new(),
         plan: Vec::new(),
+        repaired: done.repaired,
+        same_dot: 0,
         refused: refused(outcome).iter().map(refused_text).collect(),
         certificate: certificate(outcome),
         root: root.map(|root| root.to_string()),
@@ -39,6 +41,7 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
     for one in &done.reports {
         add_tally(&mut report.here, &one.stats.here);
         add_tally(&mut report.there, &one.stats.there);
+        report.same_dot += one.stats.same_dot;
         report.values_sent += one.stats.sent;
         report.values_received += one.stats.received;
         for (phase, stats) in &one.stats.phases {
@@ -146,7 +149,8 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::PolicyMismatch
         | AbortCode::Version
         | AbortCode::ReadOnly
-        | AbortCode::Busy => Exit::Refused,
+        | AbortCode::Busy { .. }
+        | AbortCode::Duplicate => Exit::Refused,
         AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
         AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {

@@ -20,12 +20,13 @@ use super::types::{
     SyncRequest,
 };
 use crate::net::{CloseCode, Link, PeerAddress};
+use crate::node::client::{ClientError, Synchronised};
 use crate::node::{Node, Watch};
 use crate::replica::Collection;
-use crate::session::{Mode, Outcome, Session, Strategy, SyncConfig};
+use crate::session::{AbortCode, Failure, Mode, Outcome, Session, Strategy, SyncConfig};
 use crate::store::EmbeddedStore;
 
-/// Progress is told no more often than people can read it.
+/// Progress is told no more often than people can read it, and a place is asked for as often.
 const BETWEEN: Duration = Duration::from_millis(100);
 
 pub(super) async fn sync(
@@ -34,7 +35,7 @@ pub(super) async fn sync(
     body: Body,
 ) -> Result<Response, ApiError> {
     let asked: SyncRequest = json(body, host.limits().body_pause).await?;
-    let mut config = host.config().sync();
+    let mut config = host.node().config.clone();
     config.mode = match asked.direction {
         Direction::Both => Mode::Both,
         Direction::Pull => Mode::Pull,
@@ -55,7 +56,7 @@ pub(super) async fn diff(
     body: Body,
 ) -> Result<Response, ApiError> {
     let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
-    let mut config = host.config().sync();
+    let mut config = host.node().config.clone();
     config.mode = Mode::Compare;
     run(host, collection, &peer, config)
 }
@@ -156,8 +157,8 @@ async fn told(
 ) -> Result<(), Gone> {
     sink.line(&SyncLine::Session(running.number)).await?;
     let work = with_peer(host, peer, running, async |node, link| {
-        let (stop, watch) = (running.stopped.clone(), Told { sink, last: Mutex::new(None) });
-        Ok(node.synchronise(link, collection, config, stop, &watch).await?)
+        let watch = Told { sink, last: Mutex::new(None) };
+        one_after_another(node, link, collection, config, running, &watch).await
     });
     tokio::pin!(work);
     let done = tokio::select! {
@@ -179,6 +180,38 @@ async fn told(
     }
     let report = report(&done, collection.root().ok());
     sink.line(&SyncLine::Report(Box::new(report))).await
+}
+
+/// Synchronises, once a session with the same peer over the same collection has ended that runs
+/// already: that of a daemon, here or there.
+async fn one_after_another(
+    node: &Node<EmbeddedStore>,
+    link: &Link,
+    collection: &Arc<Collection<EmbeddedStore>>,
+    config: &SyncConfig,
+    running: &Running,
+    watch: &Told<'_>,
+) -> Result<Synchronised, ApiError> {
+    let until = Instant::now() + node.patience;
+    let mut stopped = running.stopped.clone();
+    loop {
+        let stop = running.stopped.clone();
+        let done = node.synchronise(link, collection, config, stop, watch).await;
+        let taken = match &done {
+            Err(ClientError::NoPlace(_)) => true,
+            Ok(done) => {
+                matches!(done.last().outcome, Outcome::Failed(Failure::Peer(AbortCode::Duplicate)))
+            }
+            Err(_) => false,
+        };
+        if !taken || Instant::now() > until {
+            return Ok(done?);
+        }
+        tokio::select! {
+            () = tokio::time::sleep(BETWEEN) => {}
+            _ = stopped.wait_for(|stop| *stop) => return Err(ApiError::Stopped),
+        }
+    }
 }
 
 /// Tells what has moved to whoever asked for the session.

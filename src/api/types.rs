@@ -27,6 +27,7 @@ use crate::dots::Dot;
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, ValueHash};
 use crate::merkle::Digest;
+use crate::node::status::{RunningSession, SessionEnd, Status};
 use crate::replica::{CheckReport, Entry, Recovered, Version};
 use crate::types::{CollectionName, CollectionSpec, Key, Policy, TypeError};
 
@@ -48,7 +49,7 @@ pub struct NodeInfo {
 }
 
 /// How a node is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StatusText {
     /// What answers.
     #[serde(flatten)]
@@ -56,6 +57,26 @@ pub struct StatusText {
     /// Its collections.
     #[serde(flatten)]
     pub collections: CollectionList,
+    /// What its daemon knows; none if no daemon runs.
+    pub daemon: Option<Status>,
+}
+
+/// Sessions of a node.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SessionList {
+    /// Those that run.
+    pub running: Vec<RunningSession>,
+    /// The last that have ended, the latest last.
+    pub recent: Vec<SessionEnd>,
+}
+
+/// What came of reading the settings again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Peers in the book now.
+    pub peers: u64,
+    /// Settings that only a start anew takes over.
+    pub needs_restart: Vec<String>,
 }
 
 /// All collections of a node.

@@ -98,9 +98,9 @@ impl Offered {
     /// Answers them until `stop` becomes true. Without a socket, as where the file system has
     /// none, they cannot work beside this process, and all else goes on.
     #[cfg(unix)]
-    pub(super) async fn to_others(home: &Home, stop: watch::Receiver<bool>) -> Self {
-        match ControlSocket::bind(&home.folder).await {
-            Ok(socket) => Self(Some(tokio::spawn(socket.serve(Host::new(home).into(), stop)))),
+    pub(super) async fn to_others(folder: &Path, host: Host, stop: watch::Receiver<bool>) -> Self {
+        match ControlSocket::bind(folder).await {
+            Ok(socket) => Self(Some(tokio::spawn(socket.serve(host.into(), stop)))),
             Err(error) => {
                 note(format_args!("other commands cannot work beside this one: {error}"));
                 Self(None)
@@ -110,7 +110,7 @@ impl Offered {
 
     /// There are no such sockets here.
     #[cfg(not(unix))]
-    pub(super) async fn to_others(_: &Home, _: watch::Receiver<bool>) -> Self {
+    pub(super) async fn to_others(_: &Path, _: Host, _: watch::Receiver<bool>) -> Self {
         Self(None)
     }
 

@@ -11,6 +11,7 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::{counted, note, print, print_json, size};
 use super::{Context, Exit};
+use crate::api::Host;
 use crate::api::report::words;
 use crate::net::{Endpoint, IdentityError, parse_node_id};
 use crate::node::access::Access;
@@ -45,13 +46,13 @@ pub(super) struct Listen {
 }
 
 /// How many nodes may connect.
-fn admitted(access: &Access) -> u64 {
+pub(super) fn admitted(access: &Access) -> u64 {
     let mut ids = access.allowed();
     ids.extend(access.book().peers.iter().map(|peer| peer.id));
     ids.len() as u64
 }
 
-fn node_id(text: &str) -> Result<NodeId, IdentityError> {
+pub(super) fn node_id(text: &str) -> Result<NodeId, IdentityError> {
     parse_node_id(text)
 }
 
@@ -69,7 +70,10 @@ impl Listen {
                 let identity = Arc::clone(&home.identity);
                 let admission = Arc::new(home.access.clone());
                 let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
-                let control = Offered::to_others(home, interrupt.receiver()).await;
+                let control = {
+                    let host = Host::new(home).staying();
+                    Offered::to_others(&home.folder, host, interrupt.receiver()).await
+                };
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
                 let json = self.json;
                 let listener = Arc::new(move |event: Event| tell(&event, json));
@@ -116,7 +120,7 @@ fn tell(event: &Event, json: bool) {
 
 fn described(event: &Event) -> (Value, Option<String>) {
     match event {
-        Event::Connected { peer, clock_ahead_ms } => {
+        Event::Connected { peer, clock_ahead_ms, .. } => {
             let json = json!({
                 "event": "connected", "peer": peer.to_string(), "clock_ahead_ms": clock_ahead_ms,
             });
@@ -183,7 +187,8 @@ fn described(event: &Event) -> (Value, Option<String>) {
             };
             (json!({"event": "peer_book", "error": said}), Some(text))
         }
-        Event::Disconnected { peer } => {
+        Event::Same { peer, .. } => (json!({"event": "same", "peer": peer.to_string()}), None),
+        Event::Disconnected { peer, .. } => {
             (json!({"event": "disconnected", "peer": peer.to_string()}), None)
         }
     }

@@ -49,7 +49,6 @@ pub(super) fn followed(
                 Some(SyncLine::Progress(moved)) => spinner.show(moved),
                 Some(SyncLine::Difference(difference)) => differences.push(difference),
                 Some(SyncLine::Report(report)) => return Ok((differences, *report)),
-                Some(SyncLine::Problem(problem)) => return Err(CallError::from(problem).into()),
                 Some(_) => {}
                 None => return Err(CallError::Lost("before the report".into()).into()),
             }

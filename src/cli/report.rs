@@ -21,6 +21,17 @@ pub(super) fn text(report: &Report) -> String {
             }
         }
     }
+    if report.repaired > 0 {
+        let values = counted(report.repaired, "value", "values");
+        text.push_str(&format!("\n  {values} whose bytes were lost here came again"));
+    }
+    if report.same_dot > 0 {
+        let writes = counted(report.same_dot, "write", "writes");
+        text.push_str(&format!(
+            "\n  {writes} here had the number of another one there, as a copied or resumed machine \
+             leaves them: of each two the same one stayed at both ends, the other is kept as evidence"
+        ));
+    }
     for item in report.refused.iter().take(20) {
         let by = if item.by_us { "this node" } else { "the peer" };
         text.push_str(&format!("\n  refused by {by}: {} ({})", item.dot, item.reason));

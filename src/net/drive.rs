@@ -17,13 +17,15 @@ use super::frame::FrameReader;
 use super::link::{Link, LinkError};
 use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
-use crate::hash::SessionId;
+use crate::hash::{SessionId, StateHash};
 use crate::replica::{Collection, Snapshot, ViewError};
-use crate::session::{AbortCode, Lane, Outcome, Session, SyncStats};
+use crate::session::{AbortCode, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
 /// How long the last frames may take to reach the peer.
 const FAREWELL: Duration = Duration::from_secs(5);
+/// While nothing comes, it is asked this often whether the session may go on.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the peer's last words may take when a stream breaks.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -36,8 +38,23 @@ pub struct SessionReport {
     pub stats: SyncStats,
     /// Totals of the tree that both held in the end, as far as this end knows.
     pub totals: Totals,
+    /// The state that both held in the end, if they came to hold the same.
+    pub state: Option<StateHash>,
     /// How long it took.
     pub elapsed: Duration,
+}
+
+impl SessionReport {
+    /// Why, if the peer had no place for this session just then.
+    #[must_use]
+    pub const fn turned_away(&self) -> Option<AbortCode> {
+        match &self.outcome {
+            Outcome::Failed(Failure::Peer(
+                code @ (AbortCode::Busy { .. } | AbortCode::Duplicate),
+            )) => Some(*code),
+            _ => None,
+        }
+    }
 }
 
 /// What a session needs of the world around it.
@@ -102,6 +119,7 @@ pub async fn drive<S: Store>(
         outcome,
         stats: session.stats().clone(),
         totals: session.merged_totals(),
+        state: session.agreed_state(),
         elapsed: started.elapsed(),
     }
 }
@@ -156,7 +174,8 @@ impl<'a> Driver<'a> {
     /// Waits for whatever comes first.
     async fn wait(&mut self) -> Event {
         let (since, whole) = (Instant::now(), self.lost.is_none());
-        let deadline = self.lost.map_or(since + self.pace.left(), |lost| lost + GRACE);
+        let left = self.pace.left().min(LOOK);
+        let deadline = self.lost.map_or(since + left, |lost| lost + GRACE);
         let event = tokio::select! {
             sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control), if whole => {
                 Event::Sent(sent)

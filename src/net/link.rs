@@ -5,7 +5,7 @@
 //! session's id, so that they never block control.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,7 +19,7 @@ use super::error::NetError;
 use super::frame::{FrameError, FrameReader, FrameWriter};
 use super::stream::{RecvStream, SendStream};
 use crate::hash::SessionId;
-use crate::session::message::Greeting;
+use crate::session::message::{Greeting, WireSpec};
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::types::NodeId;
 
@@ -108,8 +108,17 @@ impl Desk {
 pub struct Link {
     connection: Connection,
     theirs: Greeting,
+    /// What each end knows that the other offers, as told last.
+    told: Mutex<Told>,
     desk: Arc<Desk>,
     usher: AbortHandle,
+}
+
+/// The collections that the ends of a connection have told each other they offer.
+#[derive(Clone, Debug)]
+struct Told {
+    ours: Arc<Vec<WireSpec>>,
+    theirs: Arc<Vec<WireSpec>>,
 }
 
 impl Drop for Link {
@@ -138,7 +147,11 @@ impl Link {
         }
         let desk = Arc::new(Desk::default());
         let usher = tokio::spawn(usher(connection.clone(), Arc::clone(&desk))).abort_handle();
-        Ok(Self { connection, theirs, desk, usher })
+        let told = Mutex::new(Told {
+            ours: Arc::new(ours.collections.clone()),
+            theirs: Arc::new(theirs.collections.clone()),
+        });
+        Ok(Self { connection, theirs, told, desk, usher })
     }
 
     /// The peer's id, as the handshake proved it.
@@ -151,6 +164,32 @@ impl Link {
     #[must_use]
     pub const fn peer_greeting(&self) -> &Greeting {
         &self.theirs
+    }
+
+    /// The collections that the peer offers, by what it said last.
+    #[must_use]
+    pub fn peer_offers(&self) -> Arc<Vec<WireSpec>> {
+        Arc::clone(&self.told().theirs)
+    }
+
+    /// Takes note of what the peer says that it offers now.
+    pub fn peer_offers_now(&self, offers: Vec<WireSpec>) {
+        self.told().theirs = Arc::new(offers);
+    }
+
+    /// The collections that the peer was last told this end offers.
+    #[must_use]
+    pub fn told_offers(&self) -> Arc<Vec<WireSpec>> {
+        Arc::clone(&self.told().ours)
+    }
+
+    /// Takes note of what the peer is told that this end offers.
+    pub fn tell_offers(&self, offers: Vec<WireSpec>) {
+        self.told().ours = Arc::new(offers);
+    }
+
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection below.

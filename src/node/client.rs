@@ -43,12 +43,18 @@ use crate::net::{
 };
 use crate::replica::{Collection, LostValue, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
-use crate::session::{Mode, Outcome, Session, SyncConfig};
+use crate::session::{AbortCode, Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
+/// How often it is tried again when there was no room for a session.
+const BUSY_TRIES: usize = 5;
+/// The wait before the first time; each further one is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(250);
+/// Longest wait for a peer that is busy, whatever it asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// Lost values asked for after one synchronisation.
 const MAX_LOST: usize = 65_536;
 
@@ -105,6 +111,9 @@ pub enum ClientError {
         /// The collection.
         collection: CollectionName,
     },
+    /// There is no room for a session here, or one of the same pair runs.
+    #[error("no session can be opened just now: {0}")]
+    NoPlace(AbortCode),
     /// The peer could not answer.
     #[error("the peer could not read its store: look at its log")]
     PeerFailed,
@@ -150,8 +159,18 @@ impl<S: Store> Node<S> {
         peer: &PeerAddress,
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
+        self.connect_as(endpoint, peer, options.into(), false).await
+    }
+
+    async fn connect_as(
+        &self,
+        endpoint: &Endpoint,
+        peer: &PeerAddress,
+        options: DialOptions,
+        serves: bool,
+    ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
-        Ok(Link::greet(connection, &self.greeting_for(&peer.id()), self.patience).await?)
+        Ok(Link::greet(connection, &self.greeting_for(&peer.id(), serves), self.patience).await?)
     }
 
     /// Dials the addresses of one peer in order until one answers, and greets it. Each gets its
@@ -165,14 +184,23 @@ impl<S: Store> Node<S> {
         addresses: &[PeerAddress],
         options: impl Into<DialOptions>,
     ) -> Result<Link, ClientError> {
-        let options = options.into();
+        self.connect_first_as(endpoint, addresses, options.into(), false).await
+    }
+
+    pub(in crate::node) async fn connect_first_as(
+        &self,
+        endpoint: &Endpoint,
+        addresses: &[PeerAddress],
+        options: DialOptions,
+        serves: bool,
+    ) -> Result<Link, ClientError> {
         let until = Instant::now() + options.deadline;
         let mut failure = ClientError::NoAddress("the peer".into());
         for (tried, address) in addresses.iter().enumerate() {
             let others = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
             let deadline = until.saturating_duration_since(Instant::now()) / others;
             let options = DialOptions { deadline, ..options.clone() };
-            match self.connect(endpoint, address, options).await {
+            match self.connect_as(endpoint, address, options, serves).await {
                 Ok(link) => return Ok(link),
                 // an answer says more than the silence of another address
                 Err(ClientError::Net(NetError::Unreachable { .. } | NetError::Resolve { .. }))
@@ -184,12 +212,49 @@ impl<S: Store> Node<S> {
     }
 
     /// Synchronises a collection with the peer of a link: as many sessions as its differences
-    /// take.
+    /// take. While the peer is busy it waits as long as the peer asks for, and while another
+    /// session of the pair runs it waits for that one: a few times.
     ///
     /// # Errors
     /// The collection does not exist here, or the link is lost before a session began. How
     /// sessions end is in their reports.
     pub async fn synchronise(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        config: &SyncConfig,
+        mut stop: watch::Receiver<bool>,
+        watch: &dyn Watch,
+    ) -> Result<Synchronised, ClientError> {
+        let mut wait = FIRST_WAIT;
+        for _ in 0..BUSY_TRIES {
+            let done = self.synchronise_now(link, collection, config, stop.clone(), watch).await;
+            let code = match &done {
+                Ok(done) => done.last().turned_away(),
+                Err(ClientError::NoPlace(code)) => Some(*code),
+                Err(_) => None,
+            };
+            let least = match code {
+                None => return done,
+                Some(AbortCode::Busy { retry_after_ms }) => {
+                    Duration::from_millis(retry_after_ms.into())
+                }
+                Some(_) => Duration::ZERO,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(wait.max(least).min(LONGEST_WAIT)) => {}
+                _ = stop.wait_for(|stop| *stop) => return done,
+            }
+            wait *= 2;
+        }
+        self.synchronise_now(link, collection, config, stop, watch).await
+    }
+
+    /// The same, without waiting for a peer that is busy.
+    ///
+    /// # Errors
+    /// As [`Node::synchronise`].
+    pub async fn synchronise_now(
         &self,
         link: &Link,
         collection: &Arc<Collection<S>>,
@@ -245,12 +310,24 @@ impl<S: Store> Node<S> {
     ) -> Result<SessionReport, ClientError> {
         let (peer, name) = (link.peer(), &collection.spec().name);
         self.check_grant(&peer, name, config.mode)?;
-        let view = collection.snapshot()?;
-        let setup = self.setup(peer, link.channel_secret()?, config.clone());
-        let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
-        // a peer may have let this node open as many streams as it ever will
-        let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
-        let (send, receive) = opened.map_err(|_| ClientError::Silent(self.patience))??;
+        let place = self.sessions.admit(self.session_key(peer, name), true);
+        let place = place.map_err(ClientError::NoPlace)?;
+        let begun = async {
+            let view = collection.snapshot()?;
+            let setup = self.setup(peer, link.channel_secret()?, config.clone());
+            let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
+            // a peer may have let this node open as many streams as it ever will
+            let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
+            let streams = opened.map_err(|_| ClientError::Silent(self.patience))??;
+            Ok::<_, ClientError>((view, session, streams))
+        };
+        let (view, session, (send, receive)) = match begun.await {
+            Ok(begun) => begun,
+            Err(error) => {
+                place.failed(&error.to_string());
+                return Err(error);
+            }
+        };
         let world = World {
             link,
             collection,
@@ -259,10 +336,18 @@ impl<S: Store> Node<S> {
             sign: &|message| self.identity.sign(message),
             patience: self.patience,
             stop,
-            permit: &|| self.access.opens(&peer, name, config.mode),
-            progress: &|session| watch.progress(session),
+            permit: &|| {
+                self.access.opens(&peer, name, config.mode)?;
+                place.permit()
+            },
+            progress: &|session| {
+                place.progress(session);
+                watch.progress(session);
+            },
         };
-        Ok(drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await)
+        let report = drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await;
+        place.ended(&report);
+        Ok(report)
     }
 
     /// Asks the peer for the values whose bytes were found lost here, and installs what it has
@@ -341,11 +426,12 @@ impl<S: Store> Node<S> {
             }
             Answer::Unknown => Err(ClientError::UnknownCollection(collection.clone())),
             Answer::Failed => Err(ClientError::PeerFailed),
-            Answer::Values => Err(ClientError::NoAnswer),
+            _ => Err(ClientError::NoAnswer),
         }
     }
 
-    async fn ask(
+    /// Says a question; what is given back reads the answer.
+    pub(in crate::node) async fn ask(
         &self,
         link: &Link,
         query: &Query,
@@ -369,7 +455,7 @@ impl<S: Store> Node<S> {
         frame.map_err(|_| ClientError::Silent(self.patience))??.ok_or(ClientError::NoAnswer)
     }
 
-    async fn next<T: DeserializeOwned>(
+    pub(in crate::node) async fn next<T: DeserializeOwned>(
         &self,
         answers: &mut FrameReader<RecvStream>,
     ) -> Result<T, ClientError> {

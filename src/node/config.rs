@@ -24,6 +24,8 @@ use std::time::Duration;
 use serde::de::{Error as _, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::manager::SessionLimits;
+use super::schedule::ScheduleSettings;
 use crate::limits::Limits;
 use crate::net::{NetLimits, parse_node_id};
 use crate::session::SyncConfig;
@@ -35,6 +37,10 @@ pub const DEFAULT_PORT: u16 = 7447;
 /// Longest config file that is read.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 const LONGEST_MS: u64 = 3_600_000;
+/// Longest time that a session may be allowed: a day.
+const LONGEST_SESSION_MS: u64 = 86_400_000;
+/// Least memory that sessions may be allowed: what one value and its messages need.
+const SMALLEST_MEMORY: u64 = 4 << 20;
 
 /// Settings that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +100,10 @@ struct LimitSettings {
     max_session_bytes: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, { 1 << 30 }>")]
     min_bytes_per_s: u64,
+    #[serde(deserialize_with = "within::<_, u64, SMALLEST_MEMORY, MAX_WHOLE>")]
+    max_session_memory_bytes: u64,
+    #[serde(deserialize_with = "within::<_, u64, SMALLEST_MEMORY, MAX_WHOLE>")]
+    max_memory_bytes: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     max_removals: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, 100>")]
@@ -109,6 +119,10 @@ struct LimitSettings {
 #[derive(Clone, PartialEq, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct SyncSettings {
+    #[serde(deserialize_with = "within::<_, u64, 1, 86_400>")]
+    interval_s: u64,
+    #[serde(deserialize_with = "within::<_, usize, 1, 4_096>")]
+    max_concurrent_sessions: usize,
     #[serde(deserialize_with = "within::<_, usize, 1, 65_536>")]
     max_batch_size: usize,
     #[serde(deserialize_with = "within::<_, usize, 1, 100_000_000>")]
@@ -130,6 +144,12 @@ struct Deadlines {
     answer_ms: u64,
     #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_MS>")]
     idle_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_SESSION_MS>")]
+    phase_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, LONGEST_SESSION_MS>")]
+    session_ms: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, 3_600>")]
+    shutdown_s: u64,
 }
 
 /// Largest whole number that TOML can write.
@@ -159,6 +179,8 @@ impl Default for LimitSettings {
             max_session_entries: limits.max_session_entries,
             max_session_bytes: limits.max_session_bytes,
             min_bytes_per_s: limits.min_bytes_per_s,
+            max_session_memory_bytes: limits.max_session_memory_bytes,
+            max_memory_bytes: SessionLimits::default().max_memory_bytes,
             max_removals: limits.max_removals,
             max_removals_percent: limits.max_removals_percent,
             history_age_ms: limits.history_age_ms,
@@ -172,6 +194,8 @@ impl Default for SyncSettings {
     fn default() -> Self {
         let sync = SyncConfig::default();
         Self {
+            interval_s: ScheduleSettings::default().interval_ms / 1_000,
+            max_concurrent_sessions: SessionLimits::default().max_concurrent,
             max_batch_size: sync.max_batch_size,
             bloom_filter_items: sync.bloom_filter_items,
             bloom_filter_fpr: sync.bloom_filter_fpr,
@@ -184,7 +208,15 @@ impl Default for SyncSettings {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { dial_ms: 10_000, answer_ms: 30_000, idle_ms: 60_000 }
+        let sessions = SessionLimits::default();
+        Self {
+            dial_ms: 10_000,
+            answer_ms: 30_000,
+            idle_ms: 60_000,
+            phase_ms: sessions.phase.as_millis() as u64,
+            session_ms: sessions.session.as_millis() as u64,
+            shutdown_s: 10,
+        }
     }
 }
 
@@ -239,6 +271,8 @@ impl Config {
             max_session_entries,
             max_session_bytes,
             min_bytes_per_s,
+            max_session_memory_bytes,
+            max_memory_bytes: _,
             max_removals,
             max_removals_percent,
             history_age_ms,
@@ -253,6 +287,9 @@ impl Config {
             max_session_entries,
             max_session_bytes,
             min_bytes_per_s,
+            // one value, here and on its way, must fit
+            max_session_memory_bytes: max_session_memory_bytes
+                .max(max_value_bytes.saturating_mul(4)),
             max_removals,
             max_removals_percent,
             history_age_ms,
@@ -266,6 +303,8 @@ impl Config {
     #[must_use]
     pub fn sync(&self) -> SyncConfig {
         let SyncSettings {
+            interval_s: _,
+            max_concurrent_sessions: _,
             max_batch_size,
             bloom_filter_items,
             bloom_filter_fpr,
@@ -282,6 +321,47 @@ impl Config {
             allow_removals,
             ..SyncConfig::default()
         }
+    }
+
+    /// When a daemon turns to which peer.
+    #[must_use]
+    pub fn schedule(&self) -> ScheduleSettings {
+        ScheduleSettings {
+            interval_ms: self.sync.interval_s * 1_000,
+            // peers find room, too
+            max_sessions: self.sync.max_concurrent_sessions.div_ceil(2),
+            ..ScheduleSettings::default()
+        }
+    }
+
+    /// What all sessions together may take, and how long each.
+    #[must_use]
+    pub const fn sessions(&self) -> SessionLimits {
+        SessionLimits {
+            max_concurrent: self.sync.max_concurrent_sessions,
+            max_memory_bytes: self.limits.max_memory_bytes,
+            session: Duration::from_millis(self.deadlines.session_ms),
+            phase: Duration::from_millis(self.deadlines.phase_ms),
+        }
+    }
+
+    /// How long running sessions have to end when the node is to stop.
+    #[must_use]
+    pub const fn shutdown(&self) -> Duration {
+        Duration::from_secs(self.deadlines.shutdown_s)
+    }
+
+    /// The settings that a running node cannot take over from another config, where they differ:
+    /// it must be started anew for them.
+    #[must_use]
+    pub fn needs_restart(&self, other: &Self) -> Vec<&'static str> {
+        let all = [
+            ("listen", self.listen == other.listen),
+            ("durability", self.durability == other.durability),
+            ("[limits]", self.limits() == other.limits()),
+            ("idle_ms", self.deadlines.idle_ms == other.deadlines.idle_ms),
+        ];
+        all.into_iter().filter(|(_, same)| !same).map(|(name, _)| name).collect()
     }
 
     /// What connections may cost.
@@ -387,6 +467,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_running_node_cannot_take_over_is_named() {
+        let config = Config::default();
+        assert!(config.needs_restart(&config).is_empty());
+        let text = "listen = \"[::]:1\"\n[limits]\nmax_siblings = 3\n[sync]\ninterval_s = 5\n";
+        let other = Config::parse(text, Path::new("c")).unwrap();
+        assert_eq!(config.needs_restart(&other), ["listen", "[limits]"]);
+        assert_eq!(other.schedule().interval_ms, 5_000);
+    }
+
+    #[test]
     fn what_a_session_may_cost_is_as_written() {
         let text = "[limits]\nmax_writers = 1000000\nmax_session_bytes = 5\nmin_bytes_per_s = 0";
         let limits = Config::parse(text, Path::new("c")).unwrap().limits();
@@ -410,6 +500,8 @@ mod tests {
         let range = error("[limits]\nmax_session_bytes = 0\n");
         assert_eq!(range, "c, line 2: 0 is not from 1 to 1099511627776");
         assert!(error("listen = ").starts_with("c, line 1: "));
+        assert!(error("[sync]\ninterval_s = 0").contains("line 2: 0 is not from 1 to 86400"));
+        assert!(error("[sync]\ninterval_s = \"1m\"").contains("line 2: invalid type"));
         assert!(error("[limits]\nmax_siblings = -1").contains("-1 is not from 1 to 65535"));
     }
 }

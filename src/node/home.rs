@@ -33,6 +33,7 @@ use rand::TryRng as _;
 use super::Node;
 use super::access::Access;
 use super::config::{Config, ConfigError};
+use super::manager::SessionManager;
 use super::peers::{self, INVITES, LOCK, PEERS, PeerFiles, PeersError};
 use crate::net::{Identity, IdentityError};
 use crate::replica::{Replica, ReplicaError, ReplicaOptions};
@@ -129,6 +130,8 @@ pub struct Home {
     pub access: Access,
     /// Its collections.
     pub replica: Arc<Replica<EmbeddedStore>>,
+    /// Its sessions with all peers, whatever part of the process runs them.
+    pub sessions: SessionManager,
     // goes before the store does, so that it never names a process that comes later
     notice: Notice,
     store: EmbeddedStore,
@@ -199,7 +202,9 @@ impl Home {
             ..ReplicaOptions::default()
         };
         let replica = Arc::new(Replica::open(store.clone(), options, Box::new(random))?);
-        Ok(Self { folder: folder.into(), identity, config, access, replica, notice, store })
+        let sessions = SessionManager::new(config.sessions());
+        let folder = folder.into();
+        Ok(Self { folder, identity, config, access, replica, sessions, notice, store })
     }
 
     /// The node, to speak with others.
@@ -211,6 +216,7 @@ impl Home {
             config: self.config.sync(),
             patience: self.config.patience(),
             access: self.access.clone(),
+            sessions: self.sessions.clone(),
         }
     }
 

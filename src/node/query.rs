@@ -21,9 +21,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::forest::WireState;
 use crate::clock::Stamp;
 use crate::entry::Totals;
-use crate::hash::{HASH_LEN, KeyHash, Root, TreeHash, ValueHash};
+use crate::hash::{ForestRoot, HASH_LEN, KeyHash, Root, TreeHash, ValueHash};
 use crate::merkle::{BUCKETS, Digest, Envelope};
 use crate::session::message::{Bytes, WireSpec};
 use crate::types::CollectionSpec;
@@ -44,6 +45,13 @@ pub enum Query {
         /// Which.
         wanted: Vec<(KeyHash, ValueHash)>,
     },
+    /// Whether all collections that both offer are the same.
+    Forest {
+        /// Forest root over their state hashes at the asker.
+        root: ForestRoot,
+        /// What the asker offers, if that is not what it said last on this connection.
+        offers: Option<Vec<WireSpec>>,
+    },
 }
 
 /// An answer.
@@ -58,6 +66,15 @@ pub enum Answer {
     /// The values asked for follow, in their order: of each a [`ValueHeader`], then its bytes in
     /// frames of at most [`VALUE_CHUNK`].
     Values,
+    /// All shared collections are the same.
+    Same,
+    /// They are not: what this end offers, with its states. May take several frames.
+    States {
+        /// Some of them.
+        states: Vec<WireState>,
+        /// Whether another frame follows.
+        more: bool,
+    },
 }
 
 /// Values in one question.

@@ -25,19 +25,19 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
 use tokio::time::timeout;
 
+use super::Node;
 use super::client::ClientError;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
 use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
-use super::{Node, Unwatched, Watch};
-use crate::hash::{KeyHash, ValueHash};
+use crate::hash::{KeyHash, StateHash, ValueHash};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive,
@@ -48,8 +48,6 @@ use crate::session::{AbortCode, Session};
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
 
-/// Sessions served at once; more are told that the node is busy.
-const MAX_SESSIONS: usize = 64;
 /// How long running sessions have to end once the server is to stop.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -62,6 +60,8 @@ pub enum Event {
     Connected {
         /// Who.
         peer: NodeId,
+        /// The connection.
+        link: Arc<Link>,
         /// How far the peer's clock is ahead of this node's, in milliseconds.
         clock_ahead_ms: i64,
     },
@@ -80,6 +80,13 @@ pub enum Event {
         collection: CollectionName,
         /// How.
         report: Box<SessionReport>,
+    },
+    /// A peer asked whether all shared collections are the same, and they are.
+    Same {
+        /// Who asked.
+        peer: NodeId,
+        /// The collections, with the state that both have.
+        collections: Vec<(CollectionName, StateHash)>,
     },
     /// A session was turned away.
     Refused {
@@ -114,23 +121,65 @@ pub enum Event {
     Disconnected {
         /// Who.
         peer: NodeId,
+        /// The connection.
+        link: Arc<Link>,
     },
 }
 
 /// Hears of events.
 pub type Listener = Arc<dyn Fn(Event) + Send + Sync>;
 
+/// A node whose settings may be replaced while it is in use. Clones share it.
+pub struct Current<S: Store>(Arc<RwLock<Arc<Node<S>>>>);
+
+impl<S: Store> Clone for Current<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: Store> From<Arc<Node<S>>> for Current<S> {
+    fn from(node: Arc<Node<S>>) -> Self {
+        Self(Arc::new(RwLock::new(node)))
+    }
+}
+
+impl<S: Store> Current<S> {
+    /// The node as it is now.
+    #[must_use]
+    pub fn node(&self) -> Arc<Node<S>> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts it in the place of the one before: what begins from now on goes by it.
+    pub fn replace(&self, node: Node<S>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(node);
+    }
+}
+
 /// Serves sessions and questions until `stop` becomes true; then running sessions are ended, and
 /// what they had applied stays.
 pub async fn serve<S: Store>(
     node: Arc<Node<S>>,
     endpoint: Endpoint,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
     listener: Listener,
 ) {
-    let places = Arc::new(Semaphore::new(MAX_SESSIONS));
+    accept_all(node.into(), &endpoint, stop, listener, FAREWELL).await;
+    endpoint.close(CloseCode::ShuttingDown, "the node is shutting down").await;
+}
+
+/// Serves who connects until `stop` becomes true; running sessions then have so long to end.
+pub(in crate::node) async fn accept_all<S: Store>(
+    current: Current<S>,
+    endpoint: &Endpoint,
+    mut stop: watch::Receiver<bool>,
+    listener: Listener,
+    farewell: Duration,
+) {
     let mut connections = JoinSet::new();
-    let stopping = stop.clone();
+    let server = Server { current, listener: Arc::clone(&listener), stop: stop.clone() };
+    let node = server.current.node();
     let door = Arc::new(Door::default());
     let told = Arc::clone(&listener);
     let follow = node.access.follow(|read| told(Event::PeerBook { error: read.err() }));
@@ -139,15 +188,7 @@ pub async fn serve<S: Store>(
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
             accepted = endpoint.accept() => match accepted {
-                Ok(connection) => {
-                    let server = Server {
-                        node: Arc::clone(&node),
-                        places: Arc::clone(&places),
-                        listener: Arc::clone(&listener),
-                        stop: stopping.clone(),
-                    };
-                    connections.spawn(server.connection(connection));
-                }
+                Ok(connection) => drop(connections.spawn(server.clone().connection(connection))),
                 Err(_) => break,
             },
             Ok(connection) = endpoint.accept_pairing() => {
@@ -158,8 +199,7 @@ pub async fn serve<S: Store>(
             Some(_) = connections.join_next() => {}
         }
     }
-    let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
-    endpoint.close(CloseCode::ShuttingDown, "the node is shutting down").await;
+    let _ = timeout(farewell, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// Meets a node that came to pair.
@@ -176,18 +216,17 @@ async fn pair<S: Store>(
     });
 }
 
-struct Server<S: Store> {
-    node: Arc<Node<S>>,
-    places: Arc<Semaphore>,
-    listener: Listener,
-    stop: watch::Receiver<bool>,
+/// Answers what peers open.
+pub(in crate::node) struct Server<S: Store> {
+    pub(in crate::node) current: Current<S>,
+    pub(in crate::node) listener: Listener,
+    pub(in crate::node) stop: watch::Receiver<bool>,
 }
 
 impl<S: Store> Clone for Server<S> {
     fn clone(&self) -> Self {
         Self {
-            node: Arc::clone(&self.node),
-            places: Arc::clone(&self.places),
+            current: self.current.clone(),
             listener: Arc::clone(&self.listener),
             stop: self.stop.clone(),
         }
@@ -196,17 +235,23 @@ impl<S: Store> Clone for Server<S> {
 
 impl<S: Store> Server<S> {
     async fn connection(self, connection: Connection) {
-        let mut stop = self.stop.clone();
-        let peer = connection.peer();
-        let greeting = self.node.greeting_for(&peer);
-        let link = match Link::greet(connection, &greeting, self.node.patience).await {
-            Ok(link) => Arc::new(link),
-            Err(error) => return (self.listener)(Event::NotGreeted { peer, error }),
-        };
+        let (peer, node) = (connection.peer(), self.current.node());
+        let greeting = node.greeting_for(&peer, true);
+        match Link::greet(connection, &greeting, node.patience).await {
+            Ok(link) => self.link(Arc::new(link)).await,
+            Err(error) => (self.listener)(Event::NotGreeted { peer, error }),
+        }
+    }
+
+    /// Answers what the peer opens on a link, until it ends, the node stops or the peer is no
+    /// longer admitted.
+    pub(in crate::node) async fn link(self, link: Arc<Link>) {
+        let (mut stop, peer) = (self.stop.clone(), link.peer());
+        let access = self.current.node().access.clone();
         let theirs = link.peer_greeting().clock.millis();
-        let clock_ahead_ms =
-            theirs.cast_signed().wrapping_sub(greeting.clock.millis().cast_signed());
-        (self.listener)(Event::Connected { peer, clock_ahead_ms });
+        let clock_ahead_ms = theirs.cast_signed().wrapping_sub(Node::<S>::now_ms().cast_signed());
+        let connected = Arc::clone(&link);
+        (self.listener)(Event::Connected { peer, link: connected, clock_ahead_ms });
         let mut streams = JoinSet::new();
         loop {
             tokio::select! {
@@ -219,24 +264,27 @@ impl<S: Store> Server<S> {
                 },
                 Some(_) = streams.join_next() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
-                () = self.node.access.revoked(&peer) => {
+                () = access.revoked(&peer) => {
                     link.connection().close(CloseCode::NotAdmitted, "");
                     break;
                 }
             }
         }
         while streams.join_next().await.is_some() {}
-        (self.listener)(Event::Disconnected { peer });
+        if *stop.borrow() {
+            link.connection().close(CloseCode::ShuttingDown, "");
+        }
+        (self.listener)(Event::Disconnected { peer, link });
     }
 
     async fn stream(self, link: &Link, send: SendStream, mut receive: RecvStream) {
-        let patience = self.node.patience;
+        let patience = self.current.node().patience;
         let Ok(Ok(kind)) = timeout(patience, Link::kind_of(&mut receive)).await else { return };
         let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
         let Ok(Ok(Some(frame))) = timeout(patience, reader.next_frame()).await else { return };
         match kind {
             StreamKind::Session => self.session(link, send, reader, &frame).await,
-            StreamKind::Query => self.query(&link.peer(), send, &frame).await,
+            StreamKind::Query => self.query(link, send, &frame).await,
             StreamKind::Greeting => {}
         }
     }
@@ -248,11 +296,7 @@ impl<S: Store> Server<S> {
         reader: FrameReader<RecvStream>,
         frame: &[u8],
     ) {
-        let peer = link.peer();
-        let _place = match self.places.try_acquire() {
-            Ok(place) => place,
-            Err(_) => return self.refuse(peer, send, AbortCode::Busy).await,
-        };
+        let (peer, node) = (link.peer(), self.current.node());
         let hello = match Session::read_hello(frame) {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
@@ -260,64 +304,79 @@ impl<S: Store> Server<S> {
         let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
-        let access = self.node.access.clone();
-        let permit = move || access.serves(&peer, &name, hello.mode);
-        if let Err(code) = permit() {
-            return self.refuse(peer, send, code).await;
-        }
+        let granted = node.access.serves(&peer, &name, hello.mode);
+        let place =
+            granted.and_then(|()| node.sessions.admit(node.session_key(peer, &name), false));
+        let place = match place {
+            Ok(place) => place,
+            Err(code) => return self.refuse(peer, send, code).await,
+        };
         let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
+            place.failed("the collection could not be read");
             return self.refuse(peer, send, AbortCode::Internal).await;
         };
-        let setup = self.node.setup(peer, channel, self.node.config.clone());
+        let setup = node.setup(peer, channel, node.config.clone());
         let session = block_in_place(|| Session::respond(&hello, setup, &view));
-        let identity = Arc::clone(&self.node.identity);
         let world = World {
             link,
             collection: &collection,
             view: &view,
             now_ms: &Node::<S>::now_ms,
-            sign: &move |message| identity.sign(message),
-            patience: self.node.patience,
+            sign: &|message| node.identity.sign(message),
+            patience: node.patience,
             stop: self.stop.clone(),
-            permit: &permit,
-            progress: &|session| Unwatched.progress(session),
+            permit: &|| {
+                node.access.serves(&peer, &name, hello.mode)?;
+                place.permit()
+            },
+            progress: &|session| place.progress(session),
         };
         let report = Box::new(drive(session, send, reader, world).await);
+        place.ended(&report);
         let collection = collection.spec().name.clone();
         (self.listener)(Event::Session { peer, collection, report });
     }
 
     async fn refuse(&self, peer: NodeId, send: SendStream, code: AbortCode) {
         (self.listener)(Event::Refused { peer, code });
-        say(send, &Session::refusal(code)).await;
+        say(send, &[Session::refusal(code)]).await;
     }
 
-    async fn query(&self, peer: &NodeId, send: SendStream, frame: &[u8]) {
-        let answer = match wire::decode::<Query>(frame) {
-            Ok(Query::Digest { collection }) => self.digest(peer, collection),
+    async fn query(&self, link: &Link, send: SendStream, frame: &[u8]) {
+        let answers = match wire::decode::<Query>(frame) {
+            Ok(Query::Digest { collection }) => vec![self.digest(&link.peer(), collection)],
+            Ok(Query::Forest { root, offers }) => {
+                let node = self.current.node();
+                let (answers, same) = block_in_place(|| node.answer_forest(link, root, offers));
+                if let Some(collections) = same {
+                    (self.listener)(Event::Same { peer: link.peer(), collections });
+                }
+                answers
+            }
             Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
-                match self.seen_by(peer, collection) {
+                match self.seen_by(&link.peer(), collection) {
                     Some((_, collection)) => {
                         // a peer that goes away, or a store that fails, ends the stream
                         let _ = give_values(&collection, &wanted, send).await;
                         return;
                     }
-                    None => Answer::Unknown,
+                    None => vec![Answer::Unknown],
                 }
             }
             Ok(Query::Values { .. }) | Err(_) => return,
         };
-        if let Ok(frame) = wire::encode(&answer) {
-            say(send, &frame).await;
+        let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
+        if let Ok(frames) = frames {
+            say(send, &frames).await;
         }
     }
 
     /// A collection, if it exists and the peer may see it: with the same work if either is not
     /// so.
     fn seen_by(&self, peer: &NodeId, name: String) -> Option<(CollectionName, Arc<Collection<S>>)> {
-        let name = CollectionName::new(name).ok()?;
-        let granted = self.node.access.grant(peer, &name) >= Grant::Read;
-        let collection = self.node.replica.collection(&name).ok();
+        let (name, node) = (CollectionName::new(name).ok()?, self.current.node());
+        let granted = node.access.grant(peer, &name) >= Grant::Read;
+        let collection = node.replica.collection(&name).ok();
         collection.filter(|_| granted).map(|collection| (name, collection))
     }
 
@@ -353,12 +412,14 @@ async fn give_values<S: Store>(
     Ok(())
 }
 
-/// One frame, and the end of the stream.
-async fn say(send: SendStream, frame: &[u8]) {
-    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    if writer.write_frame(frame).await.is_ok()
-        && let Ok(mut stream) = writer.finish().await
-    {
-        let _ = timeout(FAREWELL, stream.delivered()).await;
-    }
+/// Frames, and the end of the stream; a peer that does not read them is waited for no longer.
+async fn say(send: SendStream, frames: &[Vec<u8>]) {
+    let said = async {
+        let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+        for frame in frames {
+            writer.write_frame(frame).await.ok()?;
+        }
+        writer.finish().await.ok()?.delivered().await.ok()
+    };
+    let _ = timeout(FAREWELL, said).await;
 }

@@ -1,6 +1,7 @@
 //! One collection: its live state behind one lock, and what can be asked of it.
 
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{HybridClock, Stamp};
@@ -113,6 +114,8 @@ pub struct Collection<S: Store> {
     pub(super) store: Arc<S>,
     pub(super) node: Arc<Node>,
     pub(super) state: Mutex<State>,
+    /// Counts what changed content or context since the replica was opened.
+    pub(super) changes: AtomicU64,
     pub(super) losses: Arc<Losses<S>>,
     pub(super) group: Group,
 }
@@ -163,6 +166,16 @@ impl<S: Store> Collection<S> {
     /// Hash of a key here.
     pub fn key_hash(&self, key: &Key) -> KeyHash {
         self.spec.algorithm.key_hash(key)
+    }
+
+    /// Counts the changes of content or context since the replica was opened, whoever made them:
+    /// whoever waits for one asks now and then, which takes no lock.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn count_change(&self) {
+        self.changes.fetch_add(1, Ordering::Release);
     }
 
     /// What is damaged, if the collection cannot be used before it is recovered.

@@ -143,6 +143,7 @@ impl<S: Store> Collection<S> {
                 live.writer = writer;
                 live.number = number;
                 live.context_hash = None;
+                self.count_change();
                 Ok(())
             }
             Err(error) => {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::clock::Stamp;
@@ -197,6 +198,7 @@ impl<S: Store> Collection<S> {
     ) -> Result<Self, StoreError> {
         let state = load_state(&**store, node, id, &spec)?;
         let (store, node) = (Arc::clone(store), Arc::clone(node));
+        let changes = AtomicU64::new(0);
         let losses = Arc::new(Losses::new(Arc::clone(&store), id));
         Ok(Self {
             id,
@@ -204,6 +206,7 @@ impl<S: Store> Collection<S> {
             store,
             node,
             state: Mutex::new(state),
+            changes,
             losses,
             group: Group::default(),
         })

@@ -193,6 +193,7 @@ impl<S: Store> Collection<S> {
         let loaded = load_state(&*self.store, &self.node, self.id, &self.spec);
         if let Ok(loaded) = loaded {
             *state = loaded;
+            self.count_change();
         }
         recovered
     }

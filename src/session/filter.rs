@@ -34,6 +34,7 @@ impl Session {
         let mut filter = self.empty_filter(&self.filter_seed(false), sized, fpr);
         dots.iter().for_each(|&dot| filter.insert(dot));
         let filter = filter.to_wire();
+        self.effort.filter_bytes += filter.bits.len();
         let message = TurnMessage::Filter { filter, items, second: false };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         self.methods.push((Method::Bloom, self.progress));
@@ -125,6 +126,7 @@ impl Session {
         let mut answer = self.empty_filter(&self.filter_seed(true), own, fpr);
         passed.iter().for_each(|&dot| answer.insert(dot));
         let filter = answer.to_wire();
+        self.effort.filter_bytes += filter.bits.len();
         let message = TurnMessage::Filter { filter, items: own, second: true };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())

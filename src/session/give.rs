@@ -59,6 +59,13 @@ impl Outgoing {
         Ok(())
     }
 
+    /// Bytes of signatures and of the value being sent, number of items, number of requests.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        let sending = self.sending.as_ref().map_or(0, |(bytes, _)| bytes.len());
+        let items = self.asked.len() + self.waiting.len();
+        (self.signature_bytes + sending, items, self.times.len())
+    }
+
     fn next(&mut self) -> Option<Asked> {
         let asked = self.asked.pop_front()?;
         self.signature_bytes -= asked.signature_bytes();

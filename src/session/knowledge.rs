@@ -133,18 +133,27 @@ pub(super) struct Knowledge {
     keys: BTreeMap<KeyHash, KeyKnowledge>,
     /// Where dots stand that the peer told of and the snapshot does not hold.
     learned: BTreeMap<Dot, KeyHash>,
+    /// Pages of the snapshot that were sealed at first.
+    sealed: usize,
     twins: Twins,
 }
 
 impl Knowledge {
     pub(super) fn new(kind: Overlay, view: &dyn CollectionView) -> Self {
-        Self {
-            kind,
-            tree: view.tree().clone(),
-            keys: BTreeMap::new(),
-            learned: BTreeMap::new(),
-            twins: Twins::default(),
-        }
+        let tree = view.tree().clone();
+        let sealed = tree.sealed_pages();
+        let (keys, learned) = (BTreeMap::new(), BTreeMap::new());
+        Self { kind, tree, keys, learned, sealed, twins: Twins::default() }
+    }
+
+    /// Keys and dots of which something is known.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.keys.len(), self.learned.len())
+    }
+
+    /// Pages that were unsealed here.
+    pub(super) fn unsealed_pages(&self) -> usize {
+        self.sealed.saturating_sub(self.tree.sealed_pages())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -132,6 +132,10 @@ pub(super) struct Effort {
     pub(super) queued_bytes: usize,
     /// Bytes of what was learned of keys.
     pub(super) learned_bytes: usize,
+    /// Bytes of filters that wait to be said in this side's next turn.
+    pub(super) filter_bytes: usize,
+    /// Bytes of both contexts and of what stands above them.
+    pub(super) context_bytes: usize,
     /// Whether the peer's first and second filter have come.
     pub(super) filters: [bool; 2],
 }
@@ -414,6 +418,7 @@ impl Session {
                 self.bulk_message(bulk, view)?;
             }
         }
+        self.check_memory()?;
         self.settle(view)
     }
 

@@ -139,6 +139,9 @@ pub struct Greeting {
     pub max_value_bytes: u64,
     /// The node's clock: compared, so that drift is noticed before it refuses writes.
     pub clock: Stamp,
+    /// Whether sessions and questions may be opened towards this end, too: a command that only
+    /// dials does not answer them.
+    pub serves: bool,
     /// The collections offered.
     pub collections: Vec<WireSpec>,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::config::Strategy;
 use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
+use super::memory::{causality_bytes, dots_bytes};
 use super::message::{Message, Opening, OpeningPart, TurnMessage, WireCausality, WireDots};
 use super::outcome::{AbortCode, Failure};
 use super::turn::{DOTS_AT_ONCE, protocol};
@@ -209,6 +210,14 @@ impl Session {
         }
         self.stats.snapshot_bytes.1 = opening.totals.bytes;
         self.theirs.tree = Some(opening.tree);
+        self.effort.context_bytes = causality_bytes(&causality)
+            + causality_bytes(&self.ours.causality)
+            + self.theirs.base.as_ref().map_or(0, causality_bytes)
+            + above.as_ref().map_or(0, dots_bytes);
+        if self.is_crowded() {
+            // no session would have room to learn anything
+            return Err(Failure::Ours(AbortCode::Limit));
+        }
         let dead = causality.exceptions().clone();
         self.theirs.root = Some(envelope.root());
         self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));

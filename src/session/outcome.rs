@@ -197,9 +197,12 @@ pub enum AbortCode {
     /// Somebody stopped it.
     #[error("stopped")]
     Cancelled,
-    /// Already as many sessions as the node serves.
-    #[error("the node is busy: try again later")]
-    Busy,
+    /// Already as many sessions as the node serves, or as much memory in use as it may have.
+    #[error("the node is busy: try again in {retry_after_ms} ms")]
+    Busy {
+        /// How long to wait before the next try, in milliseconds.
+        retry_after_ms: u32,
+    },
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
@@ -215,4 +218,8 @@ pub enum AbortCode {
     /// The node that opened the session may only read.
     #[error("the peer lets this node only read the collection: use --direction pull")]
     ReadOnly,
+    /// A session of the same two nodes over the collection runs already, or both opened one at
+    /// once and the one of the lesser node id goes on.
+    #[error("another session of the two nodes over the collection runs: nothing needs to be done")]
+    Duplicate,
 }

@@ -68,6 +68,8 @@ pub(super) struct Incoming {
     pending: BTreeMap<KeyHash, PendingKey>,
     awaited: BTreeMap<Dot, Awaited>,
     wanted: VecDeque<Want>,
+    /// Bytes of signatures that wait with what is wanted.
+    signature_bytes: usize,
     outstanding_bytes: u64,
     /// Sizes of all values that this session took on.
     accepted_bytes: u64,
@@ -95,6 +97,19 @@ impl Incoming {
         self.accepted_bytes
     }
 
+    /// Bytes of values and signatures, number of items, number of values that came along.
+    pub(super) fn sizes(&self) -> (usize, usize, usize) {
+        let values = self.outstanding_bytes as usize + self.ready_bytes + self.signature_bytes;
+        let assembled = self.assembling.as_ref().map_or(0, |(_, _, _, bytes)| bytes.len());
+        let items = self.pending.len()
+            + self.awaited.len()
+            + self.wanted.len()
+            + self.ready.len()
+            + self.in_flight.len()
+            + self.vanishing.len();
+        (values + assembled, items, self.inline.len())
+    }
+
     /// Number of keys that would vanish.
     pub(super) fn vanishing(&self) -> u64 {
         self.vanishing.len() as u64
@@ -120,6 +135,7 @@ impl Incoming {
         self.awaited.retain(|_, awaited| awaited.key != *key);
         let awaited = &self.awaited;
         self.wanted.retain(|want| awaited.contains_key(&want.dot));
+        self.signature_bytes = self.wanted.iter().map(signature_bytes).sum();
         self.ready.retain(|update| update.key_hash != *key);
     }
 
@@ -185,6 +201,10 @@ impl Incoming {
             self.finish_key(key);
         }
     }
+}
+
+fn signature_bytes(want: &Want) -> usize {
+    want.signature.as_ref().map_or(0, Signature::wire_len)
 }
 
 impl Session {
@@ -319,6 +339,7 @@ impl Session {
         let bases = bases.iter().map(|base| base.value_hash).collect();
         let awaited = Awaited { bases, ..Awaited::new(key, sibling) };
         self.incoming.awaited.insert(sibling.dot, awaited);
+        self.incoming.signature_bytes += signature_bytes(&want);
         self.incoming.wanted.push_back(want);
         Ok(())
     }
@@ -340,16 +361,20 @@ impl Session {
 
     /// The next request, unless as much is outstanding as may be in memory.
     pub(super) fn next_request(&mut self) -> Option<FreeMessage> {
+        let limits = &self.setup.limits;
+        let window = (limits.max_pending_bytes as u64).min(limits.max_session_memory_bytes / 4);
         let incoming = &mut self.incoming;
         let mut wants = Vec::new();
         let mut bytes = 0;
         while wants.len() < self.setup.config.max_batch_size.max(1) && bytes < GATHERED {
             let Some(want) = incoming.wanted.front() else { break };
-            if !incoming.reserve(want.dot, self.setup.limits.max_pending_bytes as u64) {
+            if !incoming.reserve(want.dot, window) {
                 break;
             }
             let Some(want) = incoming.wanted.pop_front() else { break };
-            bytes += 16 + want.signature.as_ref().map_or(0, Signature::wire_len);
+            let signature = signature_bytes(&want);
+            incoming.signature_bytes -= signature;
+            bytes += 16 + signature;
             wants.push(want);
         }
         (!wants.is_empty()).then_some(FreeMessage::Request(wants))

@@ -60,6 +60,7 @@ impl Session {
     /// Tells the peer the state of a key, once.
     pub(super) fn tell(&mut self, key: KeyHash, found_by: Phase) {
         let room = self.knowledge.len() < self.setup.limits.max_session_entries
+            && !self.is_crowded()
             || self.knowledge.get(&key).is_some();
         if !room {
             self.partial = true;
@@ -95,7 +96,7 @@ impl Session {
     /// to another session, and this one does not join.
     pub(super) fn queue(&mut self, item: TurnItem, bytes: usize) {
         let total = self.effort.queued_bytes.saturating_add(bytes);
-        if total > self.setup.limits.max_pending_bytes {
+        if total > self.setup.limits.max_pending_bytes || self.is_crowded() {
             self.partial = true;
             return;
         }
@@ -248,7 +249,7 @@ impl Session {
         if let Some(message) = self.gather(view)? {
             return Ok(Some(Message::Turn(message)));
         }
-        self.effort.queued_bytes = 0;
+        (self.effort.queued_bytes, self.effort.filter_bytes) = (0, 0);
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
         Ok(Some(Message::TurnEnd(TurnEnd {
@@ -457,6 +458,7 @@ impl Session {
         let limits = &self.setup.limits;
         let room = self.incoming.accepted_bytes() <= limits.max_session_bytes.saturating_mul(2)
             && self.knowledge.len() < 2 * limits.max_session_entries
+            && !self.is_crowded()
             || self.knowledge.get(key).is_some();
         self.partial |= !room;
         room
@@ -466,7 +468,7 @@ impl Session {
         let bytes = key.as_bytes().len() + LEARNED_SIBLING_BYTES * record.siblings().len();
         let total = self.effort.learned_bytes.saturating_add(bytes);
         let most = self.setup.limits.max_session_entries.saturating_mul(BYTES_PER_KEY);
-        let room = total <= most;
+        let room = total <= most && !self.is_crowded();
         if room {
             self.effort.learned_bytes = total;
         }

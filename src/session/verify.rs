@@ -10,7 +10,7 @@ use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally
 use super::turn::protocol;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Totals};
-use crate::hash::KeyHash;
+use crate::hash::{KeyHash, StateHash};
 use crate::merkle::{CertificateMessage, Envelope, Signature};
 use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
 
@@ -49,6 +49,11 @@ impl Verification {
         self.refusals_sent > 0 || self.refusals_received > 0
     }
 
+    /// Number of items refused.
+    pub(super) fn refusals(&self) -> usize {
+        self.refused.len()
+    }
+
     /// Whether turns may still be taken.
     pub(super) const fn is_open(&self) -> bool {
         matches!(self.joining, Joining::NotYet)
@@ -56,6 +61,20 @@ impl Verification {
 }
 
 impl Session {
+    /// The state that both ends hold, once the session is complete.
+    #[must_use]
+    pub fn agreed_state(&self) -> Option<StateHash> {
+        match &self.outcome {
+            Some(Outcome::Complete { certificate: None }) => Some(self.ours.state),
+            Some(Outcome::Complete { certificate: Some(certificate) }) => {
+                let message = certificate.message();
+                let algorithm = self.ours.spec.algorithm;
+                Some(algorithm.state(message.root(), message.context()))
+            }
+            _ => None,
+        }
+    }
+
     /// Holds what the peer has of a key against this side's limits (rule D8).
     pub(super) fn judge(
         &mut self,

@@ -5,7 +5,7 @@
 //! use selfsame::session::message::{FreeMessage, Message};
 //! use selfsame::session::wire::{decode, encode};
 //!
-//! let message = Message::Free(FreeMessage::Abort(AbortCode::Busy));
+//! let message = Message::Free(FreeMessage::Abort(AbortCode::Busy { retry_after_ms: 500 }));
 //! let mut frame = encode(&message)?;
 //! assert_eq!(decode::<Message>(&frame)?, message);
 //! frame.push(0);

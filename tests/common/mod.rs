@@ -182,6 +182,8 @@ pub struct Run {
     pub stats: [SyncStats; 2],
     /// Frames delivered in all.
     pub frames: usize,
+    /// Most bytes that an end held in memory at once, by its own account.
+    pub memory_bytes: u64,
 }
 
 /// What happens around a session.
@@ -225,6 +227,7 @@ pub fn run_around(
         },
     ];
     let mut frames = 0;
+    let mut memory_bytes = 0;
     let mut idle = 0;
     for step in 0.. {
         assert!(step < 2_000_000, "the session does not end");
@@ -258,6 +261,8 @@ pub fn run_around(
             }
             _ => work(&mut ends[at], nodes[at], lane == 0),
         };
+        let held = ends[at].session.as_ref().map_or(0, Session::memory_bytes);
+        memory_bytes = memory_bytes.max(held);
         idle = if moved { 0 } else { idle + 1 };
         let cut = around.cut_after.is_some_and(|after| frames >= after);
         if cut || idle > 200 {
@@ -274,7 +279,7 @@ pub fn run_around(
     let stats = [0, 1].map(|at| {
         ends[at].session.as_ref().map(|session| session.stats().clone()).unwrap_or_default()
     });
-    Run { outcomes, stats, frames }
+    Run { outcomes, stats, frames, memory_bytes }
 }
 
 fn transmit(

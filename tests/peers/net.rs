@@ -46,6 +46,7 @@ impl Peer {
             config: SyncConfig { max_batch_size: 10, ..SyncConfig::default() },
             patience: Duration::from_secs(10),
             access: Access::open(folder.path(), []).unwrap(),
+            sessions: Default::default(),
         });
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let limits = NetLimits { idle_timeout: Duration::from_secs(5), ..NetLimits::default() };

@@ -143,7 +143,7 @@ async fn an_open_invitation_opens_nothing_else() {
     assert!(error.to_string().contains("refused this node"), "{error}");
     // and that of pairing knows no greeting, session or query
     let connection = b.endpoint.dial_pairing(&a.address(), LIMIT).await.unwrap();
-    let greeting = b.node.greeting_for(&a.id());
+    let greeting = b.node.greeting_for(&a.id(), false);
     let greeted = Link::greet(connection, &greeting, Duration::from_secs(3)).await;
     assert!(greeted.is_err());
     assert!(!knows(&a, b.id()));

@@ -100,7 +100,7 @@ impl SyncStream {
         self.session
     }
 
-    /// What happened next; the report is the last.
+    /// What happened next; the report is the last. A problem is an error here.
     ///
     /// # Errors
     /// The session could not be run, or the node went away.

@@ -32,8 +32,6 @@ use crate::node::home::{CONTROL, CONTROL_NEW};
 const MAX_TURNED_AWAY: usize = 16;
 /// How long who is turned away may take.
 const REFUSAL_DEADLINE: Duration = Duration::from_secs(2);
-/// How long running requests have to end once the server is to stop.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// Pause after an accept that failed, as when there are no file descriptors left.
 const RETRY: Duration = Duration::from_millis(100);
 /// Longer paths do not fit the address of a socket everywhere.
@@ -114,9 +112,9 @@ impl ControlSocket {
     /// Answers requests until `stop` becomes true; requests that run then have a few seconds to
     /// end.
     pub async fn serve(self, host: Arc<Host>, mut stop: watch::Receiver<bool>) {
-        let ApiLimits { max_connections, head_deadline, .. } = *host.limits();
+        let ApiLimits { max_connections, head_deadline, farewell, .. } = *host.limits();
         let places = Arc::new(Semaphore::new(max_connections));
-        let (router, server) = (router(host), server(head_deadline));
+        let (router, server) = (router(Arc::clone(&host)), server(head_deadline));
         let refusals = Arc::new(Semaphore::new(MAX_TURNED_AWAY));
         let mut connections = JoinSet::new();
         let stopping = stop.clone();
@@ -146,7 +144,8 @@ impl ControlSocket {
         }
         // nobody new finds it
         drop(self);
-        let _ = timeout(FAREWELL, async { while connections.join_next().await.is_some() {} }).await;
+        host.close();
+        let _ = timeout(farewell, async { while connections.join_next().await.is_some() {} }).await;
     }
 }
 

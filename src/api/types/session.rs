@@ -188,6 +188,10 @@ pub struct Report {
     pub phases: Vec<PhaseText>,
     /// What the planner decided.
     pub plan: Vec<PlanText>,
+    /// Values whose bytes were lost here and came from the peer.
+    pub repaired: u64,
+    /// Dots that stood for another put at the peer: of each pair the greater stayed.
+    pub same_dot: u64,
     /// Items that were refused.
     pub refused: Vec<RefusedText>,
     /// The convergence certificate, in hex.

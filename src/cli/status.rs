@@ -1,0 +1,182 @@
+//! `selfsame status`
+
+use clap::Args;
+
+use super::collection::listed;
+use super::error::CliError;
+use super::output::{self, count, counted, print, print_json, size, span};
+use super::{Context, Exit};
+use crate::api::types::StatusText;
+use crate::node::status::{PairStatus, PeerStatus, Status};
+
+/// Shows how this node is: its collections, and what its daemon knows of its peers
+///
+/// Of a node that runs (`selfsame serve`): each peer with its connection, clock and last error,
+/// and for each collection and peer since when both are known to be equal, how the last session
+/// ended and when the next one is due. Without a daemon: the collections.
+#[derive(Args)]
+#[command(after_help = "Examples:
+  selfsame status
+  selfsame status --json | jq '.daemon.pairs[] | select(.equal_since_ms == null)'")]
+pub(super) struct ShowStatus {
+    /// Prints JSON: {"id", "version", "process", "clock", "collections", "damaged_rows",
+    /// "daemon"}, the last null if none runs
+    #[arg(long)]
+    json: bool,
+}
+
+impl ShowStatus {
+    pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        context.with(|control| {
+            let status = control.wait(control.node.status())?;
+            if self.json {
+                print_json(&status)?;
+            } else {
+                print(described(&status))?;
+            }
+            Ok(Exit::Done)
+        })
+    }
+}
+
+fn described(status: &StatusText) -> String {
+    let node = &status.node;
+    let mut parts = vec![format!("node        {}\nversion     {}", node.id, node.version)];
+    match &status.daemon {
+        Some(daemon) => {
+            parts[0].push_str(&format!("\n{}", running(daemon)));
+            parts.extend(peers(daemon));
+            parts.extend(collections(daemon));
+            parts.extend(pairs(daemon));
+        }
+        None => {
+            parts[0].push_str(
+                "\nno daemon runs: `selfsame serve` keeps this node the same as its \
+                peers",
+            );
+            if !status.collections.collections.is_empty() {
+                parts.push(listed(&status.collections).to_string());
+            }
+        }
+    }
+    for row in &status.collections.damaged_rows {
+        let name = row.collection.as_deref().unwrap_or("(no name)");
+        parts.push(format!("damaged: {name}: {}", row.damage));
+    }
+    parts.join("\n\n")
+}
+
+fn running(daemon: &Status) -> String {
+    let sums = &daemon.sessions;
+    let mut text = format!(
+        "listening   {}\nprocess     {}, for {}\nsessions    {} complete, {} one-way, {} failed, \
+         {} interrupted; {} sent, {} received",
+        daemon.listen,
+        daemon.pid,
+        span(daemon.uptime_ms),
+        count(sums.complete),
+        count(sums.one_way),
+        count(sums.failed),
+        count(sums.interrupted),
+        size(sums.bytes_sent),
+        size(sums.bytes_received)
+    );
+    if !daemon.running.is_empty() {
+        let number = daemon.running.len() as u64;
+        text.push_str(&format!(
+            "\nrunning     {}: see `selfsame sessions`",
+            counted(number, "session", "sessions")
+        ));
+    }
+    text
+}
+
+/// How a time before now reads; a dash for none.
+fn since(daemon: &Status, then: Option<u64>) -> String {
+    then.map_or_else(|| "-".into(), |then| span(daemon.clock_ms.saturating_sub(then)))
+}
+
+fn until(daemon: &Status, then: Option<u64>) -> String {
+    match then {
+        None => "-".into(),
+        Some(then) if then <= daemon.clock_ms => "now".into(),
+        Some(then) => format!("in {}", span(then - daemon.clock_ms)),
+    }
+}
+
+fn named(daemon: &Status, id: &str) -> String {
+    let peer = daemon.peers.iter().find(|peer| peer.id == id);
+    let name = peer.and_then(|peer| peer.name.clone());
+    name.unwrap_or_else(|| id.chars().take(8).collect())
+}
+
+fn peers(daemon: &Status) -> Option<String> {
+    let header = ["PEER", "ADDRESS", "CONNECTED FOR", "CLOCK", "NEXT", "LAST ERROR"];
+    let mut table = output::table(&header, &[]);
+    for peer in &daemon.peers {
+        table.add_row([
+            named(daemon, &peer.id),
+            peer.address.clone().unwrap_or_else(|| "-".into()),
+            since(daemon, peer.connected_since_ms),
+            clock(peer),
+            until(daemon, peer.next_attempt_ms),
+            peer.last_error.clone().unwrap_or_default(),
+        ]);
+    }
+    (!daemon.peers.is_empty()).then(|| table.to_string())
+}
+
+fn clock(peer: &PeerStatus) -> String {
+    let Some(ahead) = peer.clock_ahead_ms else { return "-".into() };
+    let apart = ahead.unsigned_abs();
+    let text = match ahead {
+        _ if apart < 1_000 => "same".into(),
+        1.. => format!("{} ahead", span(apart)),
+        _ => format!("{} behind", span(apart)),
+    };
+    if peer.clock_is_off { format!("{text}: too far") } else { text }
+}
+
+fn collections(daemon: &Status) -> Option<String> {
+    let header = ["COLLECTION", "ENTRIES", "SIZE", "CONFLICTS", "CHANGED", "ROOT"];
+    let mut table = output::table(&header, &[1, 2, 3]);
+    for one in &daemon.collections {
+        let root = match &one.damage {
+            Some(damage) => format!("damaged: {damage}"),
+            None => one.root.chars().take(16).collect(),
+        };
+        let changed = one.last_change_ms.map(|_| since(daemon, one.last_change_ms));
+        table.add_row([
+            one.name.clone(),
+            count(one.entries),
+            size(one.bytes),
+            count(one.conflicts),
+            changed.map_or_else(|| "-".into(), |changed| format!("{changed} ago")),
+            root,
+        ]);
+    }
+    (!daemon.collections.is_empty()).then(|| table.to_string())
+}
+
+fn pairs(daemon: &Status) -> Option<String> {
+    let header = ["COLLECTION", "PEER", "EQUAL FOR", "LAST SESSION", "NEXT", "LAST FAILURE"];
+    let mut table = output::table(&header, &[]);
+    for pair in &daemon.pairs {
+        table.add_row([
+            pair.collection.clone(),
+            named(daemon, &pair.peer),
+            since(daemon, pair.equal_since_ms),
+            last_session(daemon, pair),
+            until(daemon, pair.next_session_ms),
+            pair.last_failure.clone().unwrap_or_default(),
+        ]);
+    }
+    (!daemon.pairs.is_empty()).then(|| table.to_string())
+}
+
+fn last_session(daemon: &Status, pair: &PairStatus) -> String {
+    match &pair.last_outcome {
+        Some(outcome) => format!("{outcome}, {} ago", since(daemon, pair.last_ended_ms)),
+        None => "-".into(),
+    }
+}

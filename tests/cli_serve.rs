@@ -1,0 +1,273 @@
+//! `selfsame serve` as a process: signals, logs, the service manager, and two that keep equal.
+#![cfg(all(feature = "node", unix))]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::UdpSocket;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const LIMIT: Duration = Duration::from_secs(20);
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        folder.run(&["init"]);
+        folder
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_selfsame"));
+        command.arg("--data").arg(self.path()).args(arguments);
+        command.env_remove("SELFSAME_LOG").env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a verb that must succeed; what it printed.
+    fn run(&self, arguments: &[&str]) -> String {
+        let output = self.output(arguments);
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn serve(&self, arguments: &[&str]) -> Serving {
+        let mut command = self.command(&["serve", "--addr", "127.0.0.1:0"]);
+        Serving::start(command.args(arguments))
+    }
+
+    fn config(&self, text: &str) {
+        std::fs::write(self.file("config.toml"), text).unwrap();
+    }
+}
+
+/// A running `selfsame serve`.
+struct Serving {
+    child: Child,
+    log: Arc<Mutex<String>>,
+    port: u16,
+}
+
+impl Serving {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut errors = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let written = Arc::clone(&log);
+        std::thread::spawn(move || {
+            let mut line = String::new();
+            while errors.read_line(&mut line).is_ok_and(|bytes| bytes > 0) {
+                written.lock().unwrap().push_str(&std::mem::take(&mut line));
+            }
+        });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("it says where it serves").unwrap();
+        let port = first.split([':', ',']).nth(1).unwrap().parse().unwrap();
+        Self { child, log, port }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+    }
+
+    fn logs(&self, words: &str) -> String {
+        let started = Instant::now();
+        loop {
+            let log = self.log.lock().unwrap().clone();
+            if let Some(line) = log.lines().find(|line| line.contains(words)) {
+                return line.to_owned();
+            }
+            assert!(started.elapsed() < LIMIT, "{words:?} is not logged:\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ends it with a signal; its exit code.
+    fn end(mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(started.elapsed() < LIMIT, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // one that a failed test left behind
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_broken_config_keeps_the_old_one_and_sigterm_ends_it_cleanly() {
+    let node = Folder::new();
+    let serving = node.serve(&[]);
+    node.config("[sync]\ninterval_s = \"often\"\n");
+    serving.signal("-HUP");
+    let line = serving.logs("not reloaded");
+    assert!(line.contains("config.toml, line 2: ") && line.contains("ERROR"), "{line}");
+    node.config("[sync]\ninterval_s = 5\n[limits]\nmax_siblings = 4\n");
+    std::fs::write(node.file("peers.toml"), "[[peer]]\nid = 7\n").unwrap();
+    serving.signal("-HUP");
+    serving.logs("peers.toml, line 2: ");
+    std::fs::write(node.file("peers.toml"), "").unwrap();
+    serving.signal("-HUP");
+    serving.logs("were read again");
+    let line = serving.logs("started anew");
+    assert!(line.contains("[limits]"), "{line}");
+    let before = Instant::now();
+    assert_eq!(serving.end("-TERM"), Some(0));
+    assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
+    // and the folder is free
+    node.run(&["collection", "ls"]);
+}
+
+#[test]
+fn what_keeps_it_from_serving_is_said_with_exit_code_2() {
+    let node = Folder::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = node.output(&["serve", "--addr", &address]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(&address) && text.contains("is in use"), "{text}");
+    node.config("listen = 7\n");
+    let output = node.output(&["serve"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("config.toml, line 1: "));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_said_with_exit_code_2() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let node = Folder::new();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let (store, folder) = (node.file("store"), node.path().to_owned());
+    set(&store, 0o500);
+    set(&folder, 0o500);
+    if std::fs::write(folder.join("probe"), "").is_ok() {
+        set(&folder, 0o700);
+        set(&store, 0o700);
+        println!("skipped: this user may write everywhere");
+        return;
+    }
+    let output = node.output(&["serve", "--addr", "127.0.0.1:0"]);
+    set(&folder, 0o700);
+    set(&store, 0o700);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("store"), "{output:?}");
+}
+
+#[test]
+fn the_service_manager_is_told_how_it_is() {
+    let node = Folder::new();
+    let path = node.file("notify");
+    // beside the data, where nothing else may lie
+    let outside = tempfile::tempdir().unwrap();
+    let path = outside.path().join(path.file_name().unwrap());
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(LIMIT)).unwrap();
+    let heard = || {
+        let mut words = [0; 64];
+        let length = manager.recv(&mut words).unwrap();
+        String::from_utf8_lossy(&words[..length]).into_owned()
+    };
+    let mut command = node.command(&["serve", "--addr", "127.0.0.1:0"]);
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "400000");
+    let serving = Serving::start(&mut command);
+    assert_eq!(heard(), "READY=1");
+    let started = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(heard(), "WATCHDOG=1");
+    }
+    assert!(started.elapsed() < Duration::from_secs(5));
+    serving.signal("-HUP");
+    let mut words = heard();
+    while words == "WATCHDOG=1" {
+        words = heard();
+    }
+    assert_eq!(words, "RELOADING=1");
+    assert_eq!(heard(), "READY=1");
+    serving.signal("-TERM");
+    let mut words = heard();
+    while words == "WATCHDOG=1" {
+        words = heard();
+    }
+    assert_eq!(words, "STOPPING=1");
+    let mut serving = serving;
+    assert_eq!(serving.wait(), Some(0));
+}
+
+#[test]
+fn two_that_know_each_other_keep_equal_without_being_asked() {
+    let (a, b) = (Folder::new(), Folder::new());
+    let (id_a, id_b) = (a.run(&["id"]), b.run(&["id"]));
+    for node in [&a, &b] {
+        node.run(&["collection", "create", "players"]);
+        node.config("[sync]\ninterval_s = 1\n");
+    }
+    a.run(&["put", "players", "ada", "level 3"]);
+    b.run(&["put", "players", "bob", "level 1"]);
+    b.run(&["peer", "add", &id_a]);
+    let at_b = b.serve(&[]);
+    a.run(&["peer", "add", &format!("{id_b}@127.0.0.1:{}", at_b.port)]);
+    let at_a = a.serve(&[]);
+    for serving in [&at_a, &at_b] {
+        let line = serving.logs("outcome=\"complete\"");
+        assert!(line.contains("collection=\"players\"") && line.contains("peer="), "{line}");
+        serving.logs("connected");
+    }
+    assert_eq!(at_a.end("-INT"), Some(0));
+    assert_eq!(at_b.end("-TERM"), Some(0));
+    for node in [&a, &b] {
+        assert_eq!(node.run(&["get", "players", "ada"]), "level 3");
+        assert_eq!(node.run(&["get", "players", "bob"]), "level 1");
+    }
+    let digest = |node: &Folder| node.run(&["digest", "players", "--json"]);
+    let root = |text: String| {
+        let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+        value["root"].to_string()
+    };
+    assert_eq!(root(digest(&a)), root(digest(&b)));
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let node = Folder::new();
+    let mut serving = node.serve(&[]);
+    serving.signal("-TERM");
+    serving.signal("-TERM");
+    // cleanly if that was quicker than the second signal
+    assert!(matches!(serving.wait(), Some(0 | 130)));
+    let mut rest = String::new();
+    let _ = serving.child.stdout.take().map(|mut out| out.read_to_string(&mut rest));
+}
