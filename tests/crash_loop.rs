@@ -40,6 +40,8 @@ struct World {
     oracle: Oracle,
     rng: SmallRng,
     aims: BTreeMap<&'static str, Aim>,
+    /// Puts that were acknowledged beside a listener.
+    beside: usize,
 }
 
 impl World {
@@ -56,7 +58,7 @@ impl World {
             place.run(&["id"]).ended(0).stdout.trim().to_owned()
         });
         let rng = SmallRng::seed_from_u64(seed);
-        Self { places, ids, oracle: Oracle::default(), rng, aims: BTreeMap::new() }
+        Self { places, ids, oracle: Oracle::default(), rng, aims: BTreeMap::new(), beside: 0 }
     }
 
     /// When to kill what takes about so long: at first as said, later as it was met alive or not.
@@ -195,4 +197,5 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
     for (what, Aim { typical_ms, hits, misses }) in &world.aims {
         println!("{what}: {hits} killed, {misses} too late, within {typical_ms:.0} ms");
     }
+    println!("{} puts acknowledged beside a listener", world.beside);
 }

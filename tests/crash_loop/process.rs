@@ -155,6 +155,7 @@ impl Drop for Running {
 }
 
 /// Where a binary runs.
+#[derive(Clone)]
 pub(crate) struct Starter {
     folder: PathBuf,
     data: PathBuf,
