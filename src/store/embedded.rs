@@ -31,6 +31,7 @@ use std::io::ErrorKind;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -50,6 +51,8 @@ const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
 /// Bytes that wait to be written together; who adds more writes them.
 const MAX_PENDING_BYTES: usize = 4 << 20;
+/// From here on a group is large.
+const LARGE_GROUP_BYTES: usize = 64 << 10;
 /// Key lengths are 16 bits, value lengths 32 bits wide.
 const MAX_KEY_BYTES: usize = u16::MAX as usize - 1;
 const MAX_ROW_BYTES: usize = 1 << 31;
@@ -87,6 +90,7 @@ pub struct EmbeddedSnapshot {
 struct Inner {
     shared: Arc<Shared>,
     timer: Option<JoinHandle<()>>,
+    writer: Option<JoinHandle<()>>,
     sync_interval_ms: u64,
     #[cfg(unix)]
     token: Option<token::TokenFile>,
@@ -105,7 +109,12 @@ struct Shared {
     committer: Committer,
     asked: Mutex<Asked>,
     changed: Condvar,
+    /// Where large groups are written; none once the store ends.
+    large: Mutex<Option<Sender<Waiting>>>,
 }
+
+/// Who waits for a large group to be written.
+type Waiting = SyncSender<Result<(), StoreError>>;
 
 #[derive(Default)]
 struct Asked {
@@ -128,6 +137,7 @@ impl EmbeddedStore {
         })?;
         let opened = open_database(&folder.join(folder::DATABASE), options.cache_bytes);
         let (database, rows) = opened.map_err(|error| of_opening(folder, &error))?;
+        let (large, groups) = channel::<Waiting>();
         let shared = Arc::new(Shared {
             folder: folder.to_path_buf(),
             database,
@@ -136,7 +146,19 @@ impl EmbeddedStore {
             committer: Committer::default(),
             asked: Mutex::default(),
             changed: Condvar::new(),
+            large: Mutex::new(Some(large)),
         });
+        let writer = std::thread::Builder::new().name("selfsame-write".into()).spawn({
+            let shared = Arc::clone(&shared);
+            move || {
+                for waiting in groups {
+                    let written = shared.write_group();
+                    // who asked may be gone
+                    let _ = waiting.send(written);
+                }
+            }
+        });
+        let writer = Some(writer.map_err(|error| StoreError::Io(error.to_string()))?);
         let interval = Duration::from_millis(options.sync_interval_ms);
         let timer = std::thread::Builder::new().name("selfsame-sync".into()).spawn({
             let shared = Arc::clone(&shared);
@@ -147,6 +169,7 @@ impl EmbeddedStore {
         let inner = Inner {
             shared,
             timer,
+            writer,
             sync_interval_ms,
             #[cfg(unix)]
             token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
@@ -198,8 +221,23 @@ fn open_database(path: &Path, cache_bytes: u64) -> Result<(Database, Keyspace), 
 }
 
 impl Shared {
-    /// Writes what waits to the database. A failure forbids all later writes.
+    /// Writes what waits to the database: a large group in a thread of its own. What the database
+    /// keeps in memory lies in the heap of the thread that gave it; were that any of the threads
+    /// on which sessions run, what it lets go of again would stay scattered over all of theirs.
     fn write_pending(&self) -> Result<(), StoreError> {
+        if self.pending.bytes() < LARGE_GROUP_BYTES {
+            return self.write_group();
+        }
+        let (waiting, written) = sync_channel(1);
+        let large = self.large.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match large.map(|large| large.send(waiting)) {
+            Some(Ok(())) => written.recv().unwrap_or_else(|_| self.write_group()),
+            _ => self.write_group(),
+        }
+    }
+
+    /// Writes what waits. A failure forbids all later writes.
+    fn write_group(&self) -> Result<(), StoreError> {
         let written = self.pending.flush(|rows| self.write(rows));
         written.inspect_err(|error| self.committer.fail(error))
     }
@@ -283,6 +321,10 @@ impl Drop for Inner {
         }
         // what was applied and is not settled yet may as well be kept
         let _ = self.shared.write_pending();
+        self.shared.large.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 

@@ -85,6 +85,11 @@ impl Pending {
         layers.bytes
     }
 
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.read().bytes
+    }
+
     /// Writes all rows that wait, with `write`. If that fails they stay visible, and nothing is
     /// written any more.
     pub(super) fn flush(
