@@ -1,5 +1,6 @@
 //! A collection of many entries on disk: how fast they come in, what opening costs in time and
-//! memory, and what puts, gets, listings and a recovery cost then. Each phase is a process of its
+//! memory, what puts, gets, digests (each after a put), listings and a recovery cost then, and what
+//! opening costs after the process was killed in the middle of 20,000 puts. Each phase is a process of its
 //! own, so that the memory said is its own. Prints one line a phase; one run, so look at ratios.
 //!
 //! `cargo bench --bench scale -- 100000` (entries, of 100 bytes each unless a second number
@@ -18,7 +19,8 @@ use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 const BATCH: u64 = 4_096;
 const BATCH_BYTES: u64 = 16 << 20;
 const SAMPLES: u64 = 5_000;
-const PHASES: [&str; 6] = ["import", "open", "get", "put", "list", "recover"];
+const PHASES: [&str; 9] =
+    ["import", "open", "get", "put", "digest", "killed", "reopen", "list", "recover"];
 
 fn open(folder: &Path) -> (EmbeddedStore, Arc<Collection<EmbeddedStore>>) {
     let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();
@@ -94,7 +96,7 @@ fn phase(name: &str, folder: &Path, entries: u64, bytes: u64) {
             import(folder, entries, bytes);
             format!("{:.0} entries/s", entries as f64 / begun.elapsed().as_secs_f64())
         }
-        "open" => {
+        "open" | "reopen" => {
             let (_, collection) = open(folder);
             format!("{} entries", collection.totals().unwrap().entries)
         }
@@ -110,6 +112,24 @@ fn phase(name: &str, folder: &Path, entries: u64, bytes: u64) {
                 let value = value(sample + entries, bytes);
                 collection.put(&key(anywhere(sample, entries)), value, 2_000_000).unwrap();
             })
+        }
+        "digest" => {
+            let (_, collection) = open(folder);
+            latencies(|sample| {
+                let value = value(sample + 2 * entries, bytes);
+                collection.put(&key(anywhere(sample, entries)), value, 2_000_000).unwrap();
+                collection.digest().unwrap();
+            })
+        }
+        "killed" => {
+            let (_, collection) = open(folder);
+            for sample in 0..4 * SAMPLES {
+                let value = value(sample + 3 * entries, bytes);
+                collection.put(&key(anywhere(sample, entries)), value, 2_000_000).unwrap();
+            }
+            println!("killed after {} puts", 4 * SAMPLES);
+            // no clean end: what is in the journal only is read by the next opening
+            std::process::abort();
         }
         "list" => {
             let (_, collection) = open(folder);
@@ -142,6 +162,6 @@ fn main() {
             .arg(folder.path())
             .status()
             .unwrap();
-        assert!(status.success(), "{phase} failed");
+        assert!(status.success() || phase == "killed", "{phase} failed");
     }
 }

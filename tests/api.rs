@@ -267,7 +267,7 @@ fn one_connection_too_many_is_told_so_and_the_others_are_served() {
         }
     };
     assert_eq!((busy.0, &busy.1["code"]), (503, &"busy".into()));
-    let mut one = held.pop().unwrap();
+    let mut one = held.swap_remove(0);
     one.write_all(b"host: x\r\nconnection: close\r\n\r\n").unwrap();
     assert_eq!(answer(&mut one).0, 200);
     drop(held);

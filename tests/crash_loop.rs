@@ -2,7 +2,8 @@
 //! whole or not at all, nothing is left lying about, and the next session makes both nodes equal.
 //!
 //! `SELFSAME_KILLS` says how many times, `SELFSAME_SEED` which ones: it decides all that a round
-//! does, and of its length when the process is killed, as far as the machine keeps time.
+//! does, and at which part of it the process is killed, as far as the machine keeps time.
+//! `SELFSAME_SCENE` is a part of the name of the only scenes to be drawn.
 #![cfg(all(feature = "node", unix))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -39,6 +40,8 @@ struct World {
     oracle: Oracle,
     rng: SmallRng,
     aims: BTreeMap<&'static str, Aim>,
+    /// Puts that were acknowledged beside a listener.
+    beside: usize,
 }
 
 impl World {
@@ -46,11 +49,16 @@ impl World {
         let places = [Place::new(), Place::new()];
         let ids = [&places[0], &places[1]].map(|place| {
             place.run(&["init"]).ended(0);
+            // the test deletes as much as it likes
+            place.configure(|line| match line.starts_with("allow_removals = ") {
+                true => "allow_removals = true".into(),
+                false => line.into(),
+            });
             place.run(&["collection", "create", "c"]).ended(0);
             place.run(&["id"]).ended(0).stdout.trim().to_owned()
         });
         let rng = SmallRng::seed_from_u64(seed);
-        Self { places, ids, oracle: Oracle::default(), rng, aims: BTreeMap::new() }
+        Self { places, ids, oracle: Oracle::default(), rng, aims: BTreeMap::new(), beside: 0 }
     }
 
     /// When to kill what takes about so long: at first as said, later as it was met alive or not.
@@ -93,8 +101,7 @@ impl World {
     }
 
     fn start_sync(&self, node: usize, peer: &str, direction: &str) -> Running {
-        // the test deletes as much as it likes
-        let rest = ["--direction", direction, "--allow-removals", "--json"];
+        let rest = ["--direction", direction, "--json"];
         self.places[node].start(&[&["sync", "c", "--peer", peer], &rest[..]].concat())
     }
 
@@ -115,14 +122,11 @@ impl World {
     /// The death of a process takes back nothing that was acknowledged, in any mode.
     fn draw_durability(&mut self) {
         for place in &self.places {
-            let path = place.data().join("config.toml");
             let mode = ["always", "always", "periodic", "never"][self.rng.random_range(0..4)];
-            let text = std::fs::read_to_string(&path).unwrap();
-            let line = |line: &str| match line.starts_with("durability = ") {
-                true => format!("durability = \"{mode}\"\n"),
-                false => format!("{line}\n"),
-            };
-            std::fs::write(&path, text.lines().map(line).collect::<String>()).unwrap();
+            place.configure(|line| match line.starts_with("durability = ") {
+                true => format!("durability = \"{mode}\""),
+                false => line.into(),
+            });
         }
     }
 
@@ -162,7 +166,8 @@ fn setting(name: &str) -> Option<u64> {
 fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
     let kills = setting("SELFSAME_KILLS").unwrap_or(20);
     let seed = setting("SELFSAME_SEED").unwrap_or_else(|| rand::rng().random_range(0..1 << 32));
-    println!("SELFSAME_SEED={seed} SELFSAME_KILLS={kills}");
+    let only = std::env::var("SELFSAME_SCENE").unwrap_or_default();
+    println!("SELFSAME_SEED={seed} SELFSAME_KILLS={kills} SELFSAME_SCENE={only:?}");
     let mut world = World::new(seed);
     world.read();
     world.meet();
@@ -170,9 +175,9 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
     let mut rounds = 0;
     while rounds < kills {
         let card = cards.pop().unwrap_or_else(|| {
-            cards = (0..SCENES.len()).collect();
+            cards = (0..SCENES.len()).filter(|card| SCENES[*card].0.contains(&only)).collect();
             cards.shuffle(&mut world.rng);
-            cards.pop().unwrap()
+            cards.pop().expect("SELFSAME_SCENE is a part of the name of a scene")
         });
         let (name, scene) = SCENES[card];
         let (begun, hits) = (Instant::now(), world.hits());
@@ -192,4 +197,5 @@ fn killed_at_any_moment_it_keeps_what_it_acknowledged() {
     for (what, Aim { typical_ms, hits, misses }) in &world.aims {
         println!("{what}: {hits} killed, {misses} too late, within {typical_ms:.0} ms");
     }
+    println!("{} puts acknowledged beside a listener", world.beside);
 }

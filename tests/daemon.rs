@@ -454,6 +454,25 @@ async fn peers_come_and_go_while_it_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_dial_each_other_keep_one_connection() {
+    let (mut a, mut b) = (Peer::new(), Peer::new());
+    a.knows(vec![b.entry(Grant::Write, true)]);
+    b.knows(vec![a.entry(Grant::Write, true)]);
+    let (of_a, of_b) = (a.collection("c"), b.collection("c"));
+    put(&of_a, "k", 1);
+    a.start();
+    b.start();
+    until("equal", || same(&[&of_a, &of_b])).await;
+    let open = |peer: &Peer| peer.endpoint.open_connections();
+    until("one is left", || open(&a) == 1 && open(&b) == 1).await;
+    put(&of_b, "k", 2);
+    let took = until("equal", || same(&[&of_a, &of_b])).await;
+    assert!(took < INTERVAL * 2, "{took:?}");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_stops_promptly_with_a_session_in_flight() {
     let (mut a, b) = pair();
     let collection = a.collection("c");

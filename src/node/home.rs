@@ -34,7 +34,7 @@ use super::Node;
 use super::access::Access;
 use super::config::{Config, ConfigError};
 use super::manager::SessionManager;
-use super::peers::{INVITES, LOCK, PEERS, PeersError};
+use super::peers::{self, INVITES, LOCK, PEERS, PeerFiles, PeersError};
 use crate::net::{Identity, IdentityError};
 use crate::replica::{Replica, ReplicaError, ReplicaOptions};
 use crate::store::{EmbeddedOptions, EmbeddedStore, StoreError};
@@ -263,7 +263,8 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
         let ours = [IDENTITY, CONFIG, STORE, IN_USE, CONTROL, CONTROL_NEW, PEERS, INVITES, LOCK];
-        if !is_passing(&name) && !ours.iter().any(|ours| name == *ours) {
+        let passes = is_passing(&name, &PASSING) || is_passing(&name, &[peers::PASSING]);
+        if !passes && !ours.iter().any(|ours| name == *ours) {
             return Err(HomeError::NotEmpty { folder: folder.into(), found: name.into() });
         }
     }
@@ -271,20 +272,36 @@ fn check_contents(folder: &Path) -> Result<(), HomeError> {
 }
 
 /// Whether it is the name of a file that a file of ours is written under before it gets its own.
-fn is_passing(name: &OsStr) -> bool {
-    PASSING.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
+fn is_passing(name: &OsStr, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes()))
 }
 
-/// Removes what a process left that was killed while it wrote a file.
+/// Removes what a process left that was killed: half a file, a socket. Whoever calls this has the
+/// store open, and offers no socket yet.
 fn sweep(folder: &Path) -> Result<(), HomeError> {
     let failed = |source| HomeError::File { path: folder.into(), source };
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        if is_passing(&entry.file_name()) {
+        if is_passing(&entry.file_name(), &PASSING) {
+            fs::remove_file(entry.path()).map_err(failed)?;
+        } else if entry.file_name() == CONTROL_NEW {
+            fs::remove_dir_all(entry.path()).map_err(failed)?;
+        } else if entry.file_name() == CONTROL && is_socket(&entry).map_err(failed)? {
+            // whoever answered there had the store
             fs::remove_file(entry.path()).map_err(failed)?;
         }
     }
-    Ok(())
+    Ok(PeerFiles::new(folder).sweep()?)
+}
+
+#[cfg(unix)]
+fn is_socket(entry: &fs::DirEntry) -> io::Result<bool> {
+    Ok(std::os::unix::fs::FileTypeExt::is_socket(&entry.file_type()?))
+}
+
+#[cfg(not(unix))]
+fn is_socket(_: &fs::DirEntry) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// Writes a file that is not there yet, whole or not at all.
@@ -350,14 +367,19 @@ mod tests {
     #[test]
     fn what_was_being_written_when_a_process_died_is_no_obstacle_and_goes() {
         let folder = tempfile::tempdir().unwrap();
-        let left = [".identity-x1Y2z3", ".config-x1Y2z3"].map(|name| folder.path().join(name));
+        let left = [".identity-x1Y2z3", ".config-x1Y2z3", ".peers-x1Y2z3"]
+            .map(|name| folder.path().join(name));
         let killed = || left.iter().for_each(|path| fs::write(path, "half").unwrap());
         killed();
         Home::init(folder.path()).unwrap();
         assert!(!left.iter().any(|path| path.exists()));
         killed();
+        #[cfg(unix)]
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join(CONTROL)).unwrap());
+        fs::create_dir(folder.path().join(CONTROL_NEW)).unwrap();
         Home::open(folder.path()).unwrap().close().unwrap();
         assert!(!left.iter().any(|path| path.exists()));
+        assert!(!folder.path().join(CONTROL).exists() && !folder.path().join(CONTROL_NEW).exists());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One is enough for both directions. Where two nodes dialled each other at once there are two
 //! for a while: both ends open on the one that the lesser node id dialled, and the dialler of
-//! the other closes it once it has been idle.
+//! the other closes it once it has been idle. One that comes much later takes the place of the
+//! one before: a node that was started anew dials because it has lost it.
 //!
 //! ```
 //! use selfsame::node::links::Links;
@@ -20,7 +21,9 @@ use crate::net::{CloseCode, Link};
 use crate::types::NodeId;
 
 /// How long a second connection may still be in use by what the peer began on it.
-const SPARED: Duration = Duration::from_secs(5);
+const SPARED: Duration = Duration::from_secs(2);
+/// Connections that begin within this time were dialled at once.
+const AT_ONCE: Duration = Duration::from_secs(5);
 
 /// A connection that is kept.
 #[derive(Clone, Debug)]
@@ -76,8 +79,9 @@ impl Links {
         let kept = self.lock();
         let links = kept.get(peer)?;
         let alive = links.iter().filter(|one| one.link.connection().close_reason().is_none());
-        // among those of one dialler the newest: a peer that was started anew dials anew
-        alive.max_by_key(|one| (self.is_of_lesser(one), one.since)).cloned()
+        let newest = alive.clone().map(|one| one.since).max()?;
+        let of_now = alive.filter(|one| newest.duration_since(one.since) < AT_ONCE);
+        of_now.max_by_key(|one| (self.is_of_lesser(one), one.since)).cloned()
     }
 
     /// All, the preferred of each peer only.

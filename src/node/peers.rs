@@ -32,7 +32,7 @@ mod parse;
 pub use book::{Grant, GrantRule, Grants, PeerBook, PeerEntry, PeerName};
 pub use edit::{Edited, PeerEdit};
 pub use files::PeerFiles;
-pub(in crate::node) use files::{INVITES, LOCK, Mark, PEERS, read, remove, replace};
+pub(in crate::node) use files::{INVITES, LOCK, Mark, PASSING, PEERS, read, remove, replace};
 pub(in crate::node) use parse::{Checked, GrantsText, Word, invalid};
 
 use std::io;

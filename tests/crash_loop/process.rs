@@ -155,15 +155,33 @@ impl Drop for Running {
 }
 
 /// Where a binary runs.
+#[derive(Clone)]
 pub(crate) struct Starter {
     folder: PathBuf,
+    data: PathBuf,
     runtime: PathBuf,
+}
+
+/// A name of the data folder. Once it is gone, who comes by it can only go on with a process that
+/// it has reached, and not open the folder itself.
+pub(crate) struct Door(PathBuf);
+
+impl Door {
+    pub(crate) fn shut(&self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shut();
+    }
 }
 
 impl Starter {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(BINARY);
-        command.env("SELFSAME_DATA", self.folder.join("data"));
+        command.env("SELFSAME_DATA", &self.data);
         command.env("XDG_RUNTIME_DIR", &self.runtime);
         command.current_dir(&self.folder).args(arguments).stdin(Stdio::null());
         command
@@ -199,9 +217,25 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Runs the binary here from another thread.
-    pub(crate) fn starter(&self) -> Starter {
-        Starter { folder: self.folder.path().into(), runtime: self.runtime.path().into() }
+    /// Changes lines of the settings.
+    pub(crate) fn configure(&self, change: impl Fn(&str) -> String) {
+        let path = self.data().join("config.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text: String = text.lines().map(|line| change(line) + "\n").collect();
+        std::fs::write(&path, text).unwrap();
+    }
+
+    fn starter(&self) -> Starter {
+        let (folder, data) = (self.folder.path().into(), self.data());
+        Starter { folder, data, runtime: self.runtime.path().into() }
+    }
+
+    /// Runs the binary beside a process that has the data folder open, from another thread, until
+    /// the [`Door`] is shut.
+    pub(crate) fn starter_beside(&self) -> (Starter, Door) {
+        let door = Door(self.path("door"));
+        std::os::unix::fs::symlink(self.data(), &door.0).unwrap();
+        (Starter { data: door.0.clone(), ..self.starter() }, door)
     }
 
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
@@ -229,6 +263,8 @@ impl Place {
             let name = path.strip_prefix(self.data()).unwrap().to_str().unwrap().to_owned();
             match name.strip_prefix("store/db/") {
                 Some(inner) => assert!(is_of_the_database(inner), "{name} was left"),
+                // those of a node that has peers
+                None if name == "peers.toml" || name == "peers.lock" => {}
                 None => drop(found.insert(name)),
             }
         });

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::World;
 use super::oracle::{Operation, Stream};
-use super::process::{Place, Ran, Running};
+use super::process::{Door, Place, Ran, Running};
 
 /// A scene that can be drawn, by name.
 pub(crate) type Scene = (&'static str, fn(&mut World));
@@ -45,6 +45,7 @@ const OWN_KEYS: u32 = 60;
 const LINE_KEYS: usize = 800;
 const LARGE_KEYS: usize = 200;
 const FILE_KEYS: usize = 200;
+const BESIDE_KEYS: usize = 60;
 
 const NAMES: [&str; 2] = ["a", "b"];
 
@@ -233,7 +234,7 @@ impl World {
         };
         let delay = self.delay(what, 400.0);
         let direction = ["both", "both", "both", "pull", "push"][self.rng.random_range(0..5)];
-        let operations = self.draw_own(listener, 100);
+        let operations = self.draw_own(listener);
         let (mut listening, peer) = self.listen(listener);
         let beside = Beside::start(&self.places[listener], operations);
         let mut speaking = self.start_sync(caller, &peer, direction);
@@ -253,6 +254,7 @@ impl World {
         }
         if listener_dies {
             self.oracle.cut(listener);
+            beside.shut();
             listening.kill();
             self.finish(beside, listener);
             if victim == Victim::Both {
@@ -267,9 +269,11 @@ impl World {
         assert_eq!(again.code(), Some(0), "{again:?}");
         // a session with a caller that is gone has a few seconds to end
         if self.rng.random_range(0..4) == 0 {
+            beside.shut();
             self.stop(listening, "INT");
         } else {
             self.oracle.cut(listener);
+            beside.shut();
             listening.kill();
         }
         self.finish(beside, listener);
@@ -285,21 +289,24 @@ impl World {
         assert!(matches!(ran.code(), Some(0 | 4 | 5 | 130)) || !patient, "{ran:?}");
     }
 
-    /// Puts of keys that only this node writes, each of another.
-    fn draw_own(&mut self, node: usize, count: usize) -> Vec<Operation> {
-        (0..count)
-            .map(|at| {
+    /// Puts of keys that only this node writes, each of another, for two writers.
+    fn draw_own(&mut self, node: usize) -> [Vec<Operation>; 2] {
+        ["one", "two"].map(|writer| {
+            let put = |at| {
                 let size = self.rng.random_range(1..500);
-                self.oracle.put(node, &format!("{}/beside/{at}", NAMES[node]), size)
-            })
-            .collect()
+                self.oracle.put(node, &format!("{}/{writer}/{at}", NAMES[node]), size)
+            };
+            (0..BESIDE_KEYS).map(put).collect()
+        })
     }
 
-    /// Takes in what was written beside a listener. While one has the store to itself, nothing.
+    /// Takes in what was written beside a listener.
     fn finish(&mut self, beside: Beside, node: usize) {
-        let (mut operations, acknowledged) = beside.end();
-        operations.truncate(acknowledged + 1);
-        self.oracle.begun(node, Stream::ordered(operations, acknowledged));
+        for (mut operations, acknowledged) in beside.end() {
+            self.beside += acknowledged;
+            operations.truncate(acknowledged + 1);
+            self.oracle.begun(node, Stream::ordered(operations, acknowledged));
+        }
     }
 
     /// Killed within the first moments, a few times one after the other.
@@ -333,7 +340,7 @@ impl World {
         let node = self.node();
         let signal = ["INT", "TERM"][self.rng.random_range(0..2)];
         let with_session = self.rng.random();
-        let operations = self.draw_own(node, 100);
+        let operations = self.draw_own(node);
         let before = Duration::from_millis(self.rng.random_range(0..200));
         let delay = self.delay("closing", 4.0);
         if with_session {
@@ -346,6 +353,7 @@ impl World {
             self.start_sync(1 - node, &peer, "both")
         });
         std::thread::sleep(before);
+        beside.shut();
         listening.signal(signal);
         std::thread::sleep(delay);
         self.killed("closing", &mut listening);
@@ -375,6 +383,17 @@ impl World {
             let there = ran.stderr.contains("there is a node");
             assert!(ran.status.success() || there, "{ran:?}");
         }
+        let peer = self.ids[0].clone();
+        for _ in 0..3 {
+            let delay = self.delay("peer add", 8.0);
+            let running = place.start(&["peer", "add", &peer, "--grant", "c=read"]);
+            let ran = self.kill_after("peer add", running, delay);
+            if ran.code().is_some() {
+                break;
+            }
+        }
+        // it is in the book, or is not: the book is never broken
+        place.run(&["peer", "ls"]).ended(0);
         place.run(&["put", "c", "key", "value"]).ended(0);
         assert_eq!(place.run(&["get", "c", "key"]).ended(0).stdout, "value");
         place.assert_nothing_is_left();
@@ -387,34 +406,38 @@ impl World {
     }
 }
 
-/// Puts one after the other, as long as they are taken.
-struct Beside(JoinHandle<(Vec<Operation>, usize)>, std::sync::mpsc::Sender<()>);
+/// Two writers beside a process that has the store open: each puts one key after the other, as
+/// long as its puts are taken.
+struct Beside(Vec<JoinHandle<(Vec<Operation>, usize)>>, Door);
 
 impl Beside {
-    fn start(place: &Place, operations: Vec<Operation>) -> Self {
-        let (stop, stopped) = std::sync::mpsc::channel();
-        let starter = place.starter();
-        let writer = move || {
-            for (at, operation) in operations.iter().enumerate() {
-                if stopped.try_recv() != Err(std::sync::mpsc::TryRecvError::Empty) {
-                    return (operations, at);
-                }
-                let words = World::put_arguments(operation);
-                let ran = starter.run(&words.iter().map(String::as_str).collect::<Vec<_>>());
-                if ran.code() != Some(0) {
-                    return (operations, at);
-                }
-            }
-            let all = operations.len();
-            (operations, all)
-        };
-        Self(std::thread::spawn(writer), stop)
+    fn start(place: &Place, operations: [Vec<Operation>; 2]) -> Self {
+        let (starter, door) = place.starter_beside();
+        let writers = operations.map(|operations| {
+            let starter = starter.clone();
+            std::thread::spawn(move || {
+                let taken = |operation: &Operation| {
+                    let words = World::put_arguments(operation);
+                    let words: Vec<_> = words.iter().map(String::as_str).collect();
+                    starter.run(&words).code() == Some(0)
+                };
+                let acknowledged = operations.iter().take_while(|put| taken(put)).count();
+                (operations, acknowledged)
+            })
+        });
+        Self(writers.into(), door)
+    }
+
+    /// Whoever comes from now on reaches nobody. Before the process is killed: who found it dead
+    /// would open the store in its place.
+    fn shut(&self) {
+        self.1.shut();
     }
 
     /// The operations, and how many were acknowledged; of the next nobody knows.
-    fn end(self) -> (Vec<Operation>, usize) {
-        drop(self.1);
-        self.0.join().unwrap()
+    fn end(self) -> Vec<(Vec<Operation>, usize)> {
+        self.shut();
+        self.0.into_iter().map(|writer| writer.join().unwrap()).collect()
     }
 }
 

@@ -17,6 +17,8 @@ pub(in crate::node) const PEERS: &str = "peers.toml";
 pub(in crate::node) const INVITES: &str = "invites.toml";
 /// Held while one of the two is changed.
 pub(in crate::node) const LOCK: &str = "peers.lock";
+/// How the names begin under which the two are written before they get their own.
+pub(in crate::node) const PASSING: &str = ".peers-";
 
 /// By which a changed file is told from the same one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,6 +91,17 @@ impl PeerFiles {
         Some(Mark { modified: metadata.modified().ok()?, length: metadata.len() })
     }
 
+    /// Removes what a process left that was killed while it wrote one of the files.
+    pub(in crate::node) fn sweep(&self) -> Result<(), PeersError> {
+        let failed = |source| PeersError::File { what: "clear", path: self.folder.clone(), source };
+        if passing(&self.folder).map_err(failed)?.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        // what is there now, nobody writes any more
+        passing(&self.folder).map_err(failed)?.iter().try_for_each(|path| remove(path))
+    }
+
     /// Keeps other processes from changing the files until it is dropped.
     pub(in crate::node) fn lock(&self) -> Result<File, PeersError> {
         let path = self.folder.join(LOCK);
@@ -99,6 +112,17 @@ impl PeerFiles {
         let opened = options.open(&path).and_then(|file| file.lock().map(|()| file));
         opened.map_err(|source| PeersError::File { what: "lock", path, source })
     }
+}
+
+fn passing(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(PASSING.as_bytes()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
 /// The text of a file, if it is there.
@@ -129,7 +153,7 @@ pub(in crate::node) fn replace(path: &Path, bytes: &[u8]) -> Result<(), PeersErr
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = folder_of(path);
     // of mode 0600 from the first moment
-    let mut file = tempfile::Builder::new().prefix(".peers-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(PASSING).tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|refused| refused.error)?;
