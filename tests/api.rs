@@ -148,8 +148,8 @@ fn what_is_not_understood_is_said_and_changes_nothing() {
         ("POST", "collections/c/sync", "{\"peer\":\"nobody\"}", 502, "peer"),
         ("POST", "collections/c/import", "garbage", 400, "request"),
         ("POST", "collections/c/recover", "", 409, "nothing_to_recover"),
-        ("DELETE", "sessions/7", "", 404, "no_session"),
-        ("DELETE", "sessions/x", "", 400, "request"),
+        ("DELETE", "runs/7", "", 404, "no_run"),
+        ("DELETE", "runs/x", "", 400, "request"),
     ] {
         let said = node.code(method, path, body);
         assert_eq!(said, (status, code.to_owned()), "{method} {path} {body}");
@@ -267,7 +267,7 @@ fn one_connection_too_many_is_told_so_and_the_others_are_served() {
         }
     };
     assert_eq!((busy.0, &busy.1["code"]), (503, &"busy".into()));
-    let mut one = held.pop().unwrap();
+    let mut one = held.swap_remove(0);
     one.write_all(b"host: x\r\nconnection: close\r\n\r\n").unwrap();
     assert_eq!(answer(&mut one).0, 200);
     drop(held);
@@ -392,12 +392,12 @@ fn a_session_can_be_stopped_by_its_number_and_by_going_away() {
     };
     let mut stream = node.wait(client.sync(&name(), &request)).unwrap();
     silent.recv(&mut [0; 2_000]).unwrap();
-    node.wait(client.stop(stream.session())).unwrap();
+    node.wait(client.stop(stream.run())).unwrap();
     let ended = node.wait(stream.next_line());
     let Err(CallError::Problem(problem)) = ended else { panic!("{ended:?}") };
     assert_eq!((problem.code.as_str(), problem.exit), ("stopped", 130));
-    let stopped = node.wait(client.stop(stream.session())).unwrap_err();
-    assert!(stopped.to_string().contains("no session"), "{stopped}");
+    let stopped = node.wait(client.stop(stream.run())).unwrap_err();
+    assert!(stopped.to_string().contains("goes on under"), "{stopped}");
 
     let stream = node.wait(client.diff(&name(), &PeerRequest { peer })).unwrap();
     drop(stream);

@@ -353,12 +353,12 @@ impl Client {
         SyncStream::begin(response.into_body()).await
     }
 
-    /// Asks a session to end; it tells how it ended in its own stream.
+    /// Asks a synchronisation or comparison to end; it tells how it ended in its own stream.
     ///
     /// # Errors
-    /// There is no such session any more.
-    pub async fn stop(&self, session: u64) -> Result<(), CallError> {
-        let path = format!("sessions/{session}");
+    /// There is no such run any more.
+    pub async fn stop(&self, run: u64) -> Result<(), CallError> {
+        let path = format!("runs/{run}");
         self.ask(Method::DELETE, &path, Body::empty()).await.map(drop)
     }
 

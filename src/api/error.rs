@@ -119,9 +119,9 @@ pub enum ApiError {
     /// Too many requests at once.
     #[error("the node has as many requests as it serves at once: try again")]
     Busy,
-    /// There is no session of this number.
-    #[error("no session {0} runs")]
-    NoSession(u64),
+    /// No synchronisation or comparison of this number goes on.
+    #[error("no synchronisation or comparison goes on under the number {0}")]
+    NoRun(u64),
     /// What only the daemon knows.
     #[error("no daemon runs on this data folder: start one with `selfsame serve`")]
     NoDaemon,
@@ -182,7 +182,7 @@ impl ApiError {
             Self::BodySize(_) => ("body_size", StatusCode::PAYLOAD_TOO_LARGE),
             Self::SlowBody => ("slow_body", StatusCode::REQUEST_TIMEOUT),
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE),
-            Self::NoSession(_) => ("no_session", StatusCode::NOT_FOUND),
+            Self::NoRun(_) => ("no_run", StatusCode::NOT_FOUND),
             Self::NoDaemon => ("no_daemon", StatusCode::CONFLICT),
             Self::Config(_) => ("config", StatusCode::UNPROCESSABLE_ENTITY),
             Self::Stopped => ("stopped", StatusCode::CONFLICT),

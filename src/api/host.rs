@@ -73,7 +73,7 @@ pub struct Host {
     daemon: Option<Supervised>,
     closing: watch::Sender<bool>,
     running: Mutex<HashMap<u64, watch::Sender<bool>>>,
-    sessions: AtomicU64,
+    runs: AtomicU64,
     pub(super) large: Semaphore,
     pub(super) imports: Lane,
 }
@@ -91,7 +91,7 @@ impl Host {
             daemon: None,
             closing: watch::Sender::new(false),
             running: Mutex::default(),
-            sessions: AtomicU64::new(1),
+            runs: AtomicU64::new(1),
             large: Semaphore::new(LARGE_BODIES),
             imports: Lane::default(),
         }
@@ -169,9 +169,9 @@ impl Host {
         Ok(self.node.replica.collection(name)?)
     }
 
-    /// Counts a session as running until the value is gone.
+    /// Counts a synchronisation or comparison as running until the value is gone.
     pub(super) fn begin(self: &Arc<Self>) -> Running {
-        let number = self.sessions.fetch_add(1, Ordering::Relaxed);
+        let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let (stop, stopped) = watch::channel(*self.closing.borrow());
         self.running().insert(number, stop);
         Running { host: Arc::clone(self), number, stopped }
@@ -200,10 +200,10 @@ impl Host {
         if self.stays { Ok(&self.node.sessions) } else { Err(ApiError::NoDaemon) }
     }
 
-    /// Asks a session to end.
+    /// Asks a synchronisation or comparison to end.
     pub(super) fn stop(&self, number: u64) -> Result<(), ApiError> {
         let running = self.running();
-        let stop = running.get(&number).ok_or(ApiError::NoSession(number))?;
+        let stop = running.get(&number).ok_or(ApiError::NoRun(number))?;
         // one that has just ended has nobody to tell
         let _ = stop.send(true);
         Ok(())
@@ -229,7 +229,7 @@ pub(crate) fn caller(identity: &Arc<Identity>, config: &Config) -> Result<Endpoi
     bind((Ipv6Addr::UNSPECIFIED, 0).into()).or_else(|_| bind((Ipv4Addr::UNSPECIFIED, 0).into()))
 }
 
-/// A session that was asked for here, while it runs.
+/// A synchronisation or comparison that was asked for here, while it goes on.
 pub(super) struct Running {
     host: Arc<Host>,
     pub(super) number: u64,

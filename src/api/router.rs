@@ -44,7 +44,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .nest("/v1/collections/{name}", collection)
         .route("/v1/sessions", get(status::sessions))
         .route("/v1/sessions/watch", get(status::watch))
-        .route("/v1/sessions/{number}", delete(sessions::stop))
+        .route("/v1/runs/{number}", delete(sessions::stop))
         .route("/v1/config/reload", post(status::reload))
         .fallback(no_endpoint)
         .method_not_allowed_fallback(no_endpoint)
@@ -96,7 +96,7 @@ impl FromRequestParts<Arc<Host>> for Named {
     }
 }
 
-/// The number of a session.
+/// The number of a run.
 pub(super) struct Number(pub(super) u64);
 
 impl FromRequestParts<Arc<Host>> for Number {

@@ -155,7 +155,7 @@ async fn told(
     running: &Running,
     sink: &Sink,
 ) -> Result<(), Gone> {
-    sink.line(&SyncLine::Session(running.number)).await?;
+    sink.line(&SyncLine::Run(running.number)).await?;
     let work = with_peer(host, peer, running, async |node, link| {
         let watch = Told { sink, last: Mutex::new(None) };
         one_after_another(node, link, collection, config, running, &watch).await

@@ -41,7 +41,7 @@ pub(super) fn followed(
                 _ = stopped.wait_for(|stop| *stop), if !told => {
                     told = true;
                     // it may have ended just now
-                    let _ = control.node.stop(stream.session()).await;
+                    let _ = control.node.stop(stream.run()).await;
                     continue;
                 }
             };

@@ -73,6 +73,21 @@ fn every_key_of_the_config_is_documented_with_its_default() {
 }
 
 #[test]
+fn every_endpoint_is_documented() {
+    let text = std::fs::read_to_string(doc("api.md")).unwrap();
+    let router = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/api/router.rs");
+    let router = std::fs::read_to_string(router).unwrap();
+    let routes: Vec<_> =
+        router.split(".route(\"").skip(1).map(|rest| rest.split_once('"').unwrap().0).collect();
+    assert!(routes.len() > 15);
+    for route in routes {
+        let route = route.trim_start_matches("/v1");
+        let said = if route == "/" { "`/collections/{name}`" } else { &format!("{route}`") };
+        assert!(text.contains(said), "{said}");
+    }
+}
+
+#[test]
 fn every_verb_has_examples() {
     fn check(command: &clap::Command) {
         if command.has_subcommands() {

@@ -78,26 +78,26 @@ fn no_problem(line: Bytes) -> Result<Bytes, CallError> {
     }
 }
 
-/// How a session goes.
+/// How a synchronisation or comparison goes.
 pub struct SyncStream {
     lines: Lines,
-    session: u64,
+    run: u64,
 }
 
 impl SyncStream {
     pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
-        let mut stream = Self { lines: Lines::new(body), session: 0 };
+        let mut stream = Self { lines: Lines::new(body), run: 0 };
         match stream.next_line().await? {
-            Some(SyncLine::Session(number)) => stream.session = number,
-            _ => return Err(CallError::Answer("a session has no number".into())),
+            Some(SyncLine::Run(number)) => stream.run = number,
+            _ => return Err(CallError::Answer("a run has no number".into())),
         }
         Ok(stream)
     }
 
     /// Its number, by which it can be [stopped](super::Client::stop).
     #[must_use]
-    pub const fn session(&self) -> u64 {
-        self.session
+    pub const fn run(&self) -> u64 {
+        self.run
     }
 
     /// What happened next; the report is the last. A problem is an error here.

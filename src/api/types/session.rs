@@ -88,8 +88,8 @@ pub struct SyncRequest {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum SyncLine {
-    /// It began, under this number.
-    Session(u64),
+    /// It began, under this number, by which it can be stopped.
+    Run(u64),
     /// What has moved so far.
     Progress(Moved),
     /// A key that differs.
