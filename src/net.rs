@@ -74,6 +74,7 @@ pub mod frame;
 pub mod identity;
 mod limits;
 mod link;
+mod restart;
 mod stream;
 mod tls;
 

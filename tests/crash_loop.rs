@@ -49,10 +49,11 @@ impl World {
         let places = [Place::new(), Place::new()];
         let ids = [&places[0], &places[1]].map(|place| {
             place.run(&["init"]).ended(0);
-            // the test deletes as much as it likes
-            place.configure(|line| match line.starts_with("allow_removals = ") {
-                true => "allow_removals = true".into(),
-                false => line.into(),
+            // it deletes as much as it likes, and is impatient
+            place.configure(|line| match line.split(" = ").next() {
+                Some("allow_removals") => "allow_removals = true".into(),
+                Some("interval_s") => "interval_s = 1".into(),
+                _ => line.into(),
             });
             place.run(&["collection", "create", "c"]).ended(0);
             place.run(&["id"]).ended(0).stdout.trim().to_owned()
@@ -95,9 +96,19 @@ impl World {
         let allowed = &self.ids[1 - node];
         let arguments = ["listen", "--addr", "127.0.0.1:0", "--json", "--allow", allowed];
         let mut listening = self.places[node].start(&arguments);
-        let first = listening.line();
+        let first: Value = serde_json::from_str(&listening.line()).unwrap();
         let address = first["address"].as_str().unwrap();
         (listening, format!("{}@{address}", self.ids[node]))
+    }
+
+    /// A daemon that is ready, and its address.
+    fn serve(&self, node: usize, address: &str) -> (Running, String) {
+        let allowed = &self.ids[1 - node];
+        let arguments = ["serve", "--addr", address, "--allow", allowed];
+        let mut serving = self.places[node].start(&arguments);
+        let first = serving.line();
+        let address = first.strip_prefix("serving on ").and_then(|rest| rest.split_once(','));
+        (serving, address.expect("it says where it serves").0.to_owned())
     }
 
     fn start_sync(&self, node: usize, peer: &str, direction: &str) -> Running {

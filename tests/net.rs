@@ -126,6 +126,54 @@ fn either_end_opens_streams() {
     });
 }
 
+/// Serves on a runtime of its own, which is to be shut down like a process that is killed.
+fn serve_apart(address: SocketAddr) -> (tokio::runtime::Runtime, SocketAddr) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let entered = runtime.enter();
+    let admits = AllowList::from_iter([id(1)]);
+    let bound = Endpoint::bind(identity(2), address, Arc::new(admits), NetLimits::default());
+    let served = bound.unwrap();
+    let address = served.local_address();
+    runtime.spawn(async move {
+        while let Ok(connection) = served.accept().await {
+            tokio::spawn(async move {
+                // takes questions and never answers
+                let mut taken = Vec::new();
+                while let Ok(streams) = connection.accept_bi().await {
+                    taken.push(streams);
+                }
+            });
+        }
+    });
+    drop(entered);
+    (runtime, address)
+}
+
+#[test]
+fn a_peer_that_was_killed_and_started_anew_says_so() {
+    run(async {
+        let alice = endpoint(1, &[]);
+        let (killed, address) =
+            tokio::task::spawn_blocking(|| serve_apart(loopback())).await.unwrap();
+        let bob = PeerAddress::new(id(2), address);
+        let connection = alice.dial(&bob, DEADLINE).await.unwrap();
+        killed.shutdown_background();
+        let again = tokio::task::spawn_blocking(move || {
+            loop {
+                // the socket is free once the killed tasks are gone
+                if std::net::UdpSocket::bind(address).is_ok() {
+                    return serve_apart(address);
+                }
+            }
+        });
+        let (again, _) = again.await.unwrap();
+        let error = ask(&connection, b"are you still there").await.unwrap_err();
+        assert!(matches!(error, NetError::PeerRestarted(peer) if peer == id(2)), "{error}");
+        again.shutdown_background();
+    });
+}
+
 /// What a refused dialler learns, from whichever call notices first.
 async fn refusal(from: &Endpoint, to: &PeerAddress) -> NetError {
     match from.dial(to, DEADLINE).await {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use quinn::{ClientConfig, ConnectionError, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn::{ClientConfig, ConnectionError, Incoming, ServerConfig, TokioRuntime};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -20,6 +20,7 @@ use super::connection::{Connection, clip};
 use super::error::{Ends, NetError};
 use super::identity::Identity;
 use super::limits::{DialOptions, NetLimits};
+use super::restart::endpoint_config;
 use super::tls::{self, Agreed, Purpose};
 use crate::types::NodeId;
 
@@ -96,8 +97,9 @@ impl Endpoint {
         };
         let socket = bind_socket(address, limits.socket_buffer_bytes).map_err(failed)?;
         let server = ServerSide::new(Arc::clone(&accepting), &limits)?;
+        let port = socket.local_addr().map_err(failed)?.port();
         let quinn = quinn::Endpoint::new(
-            EndpointConfig::default(),
+            endpoint_config(&identity, port),
             Some(server.config.clone()),
             socket,
             Arc::new(TokioRuntime),

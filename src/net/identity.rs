@@ -176,6 +176,15 @@ impl Identity {
         self.key.sign(message).to_bytes()
     }
 
+    /// A secret for one purpose and one thing: the same whenever this identity is used, and of no
+    /// help to find the key.
+    pub(super) fn secret_for(&self, purpose: &str, of: &[u8]) -> [u8; 32] {
+        let secret = Zeroizing::new(self.key.to_seed());
+        let mut hasher = blake3::Hasher::new_derive_key(purpose);
+        hasher.update(secret.as_ref()).update(of);
+        hasher.finalize().into()
+    }
+
     fn write(&self, path: &Path) -> io::Result<()> {
         let directory = match path.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,

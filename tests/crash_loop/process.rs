@@ -92,10 +92,13 @@ impl Running {
     }
 
     /// The next line of standard output.
-    pub(crate) fn line(&mut self) -> Value {
-        let line = self.lines.recv_timeout(PATIENCE).expect("a line is printed");
+    pub(crate) fn line(&mut self) -> String {
+        let Ok(line) = self.lines.recv_timeout(PATIENCE) else {
+            let _ = self.child.kill();
+            panic!("it printed no line: {:?}", self.stderr.take().map(JoinHandle::join));
+        };
         self.printed.push_str(&line);
-        serde_json::from_str(&line).unwrap()
+        line
     }
 
     /// Sleeps until so long after the start.

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::process::ChildStdin;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
 use serde_json::json;
@@ -17,7 +17,7 @@ use super::process::{Door, Place, Ran, Running};
 pub(crate) type Scene = (&'static str, fn(&mut World));
 
 /// Drawn like cards: each once, then all again.
-pub(crate) const SCENES: [Scene; 12] = [
+pub(crate) const SCENES: [Scene; 14] = [
     ("put or rm", World::put_or_rm),
     ("import of lines", World::import_of_lines),
     ("import of lines", World::import_of_lines),
@@ -27,6 +27,8 @@ pub(crate) const SCENES: [Scene; 12] = [
     ("session, listener dies", |world| world.session(Victim::Listener)),
     ("session, caller dies", |world| world.session(Victim::Caller)),
     ("session, both die", |world| world.session(Victim::Both)),
+    ("daemons, one dies", |world| world.daemons(false)),
+    ("daemons, both die", |world| world.daemons(true)),
     ("opening", World::opening),
     ("closing", World::closing),
     ("making", World::making),
@@ -287,6 +289,61 @@ impl World {
         let patient = self.rng.random_range(0..4) == 0;
         let ran = if patient { speaking.end() } else { speaking.kill() };
         assert!(matches!(ran.code(), Some(0 | 4 | 5 | 130)) || !patient, "{ran:?}");
+    }
+
+    /// Two daemons with writers beside both. Who was killed is started again, and then they become
+    /// the same by themselves.
+    fn daemons(&mut self, both_die: bool) {
+        const EQUAL_WITHIN: Duration = Duration::from_secs(40);
+        self.drift();
+        let delay = self.delay("daemon", 500.0);
+        let victim = self.node();
+        let operations = [0, 1].map(|node| self.draw_own(node));
+        let (first, address) = self.serve(0, "127.0.0.1:0");
+        self.knows(1, &address);
+        let (second, _) = self.serve(1, "127.0.0.1:0");
+        self.oracle.session = true;
+        let [ours, theirs] = operations;
+        let beside = [Beside::start(&self.places[0], ours), Beside::start(&self.places[1], theirs)];
+        second.wait_until(delay);
+        let mut daemons = [Some(first), Some(second)];
+        for node in 0..2 {
+            if both_die || node == victim {
+                self.count("daemon", true);
+                self.oracle.cut(node);
+                beside[node].shut();
+                daemons[node].take().expect("it runs").kill();
+            }
+        }
+        for (node, beside) in beside.into_iter().enumerate() {
+            self.finish(beside, node);
+        }
+        let running: Vec<Running> = daemons
+            .into_iter()
+            .enumerate()
+            .map(|(node, running)| {
+                let address = if node == 0 { &address } else { "127.0.0.1:0" };
+                running.unwrap_or_else(|| self.serve(node, address).0)
+            })
+            .collect();
+        let begun = Instant::now();
+        while self.root(0) != self.root(1) {
+            assert!(begun.elapsed() < EQUAL_WITHIN, "the daemons do not become the same");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for running in running {
+            self.stop(running, "TERM");
+        }
+        std::fs::remove_file(self.places[1].data().join("peers.toml")).unwrap();
+    }
+
+    /// Writes the peer book of a node: the other one is there.
+    fn knows(&self, node: usize, address: &str) {
+        let id = &self.ids[1 - node];
+        let text = format!(
+            "[[peer]]\nid = \"{id}\"\naddresses = [\"{address}\"]\n[peer.grants]\n\"*\" = \"write\"\n"
+        );
+        std::fs::write(self.places[node].data().join("peers.toml"), text).unwrap();
     }
 
     /// Puts of keys that only this node writes, each of another, for two writers.
