@@ -30,6 +30,8 @@ use tokio::time::{sleep, timeout};
 /// No test takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(500);
+/// For a machine with other things to do.
+const SLACK: Duration = Duration::from_secs(2);
 
 type Mem = Collection<MemoryStore>;
 
@@ -185,8 +187,7 @@ async fn two_under_writes_are_equal_soon_after_the_writes_stop() {
         sleep(Duration::from_millis(15)).await;
     }
     let took = until("equal", || same(&[&of_a, &of_b])).await;
-    let slack = Duration::from_secs(2); // for a machine with other things to do
-    assert!(took < INTERVAL * 2 + slack, "{took:?}");
+    assert!(took < INTERVAL * 2 + SLACK, "{took:?}");
     let known = |daemon: &Daemon<MemoryStore>, peer: &Peer| {
         of_pair(daemon, &peer.id(), "c").is_some_and(|pair| pair.equal_since_ms.is_some())
     };
@@ -263,7 +264,7 @@ async fn the_death_of_a_peer_within_a_session_disturbs_nobody() {
     until("a and c are the same", || same(&[&of_a, &of_c])).await;
     put(&of_a, "later", 2);
     let took = until("still", || same(&[&of_a, &of_c])).await;
-    assert!(took < INTERVAL * 4, "{took:?}");
+    assert!(took < INTERVAL * 4 + SLACK, "{took:?}");
     until("the error is told", || {
         let status = at_a.status();
         let of_b = status.peers.iter().find(|peer| peer.id == b.id().to_string()).unwrap();
@@ -410,7 +411,7 @@ async fn silent_and_flooding_peers_are_cut_and_counted_while_others_are_served()
     for round in 0..5 {
         put(&of_b, round, "served");
         let took = until("equal", || same(&[&of_a, &of_b])).await;
-        assert!(took < INTERVAL * 3, "{took:?}");
+        assert!(took < INTERVAL * 3 + SLACK, "{took:?}");
     }
     until("the flood is counted and gone", || {
         let status = at_a.status();
@@ -467,7 +468,7 @@ async fn two_that_dial_each_other_keep_one_connection() {
     until("one is left", || open(&a) == 1 && open(&b) == 1).await;
     put(&of_b, "k", 2);
     let took = until("equal", || same(&[&of_a, &of_b])).await;
-    assert!(took < INTERVAL * 2, "{took:?}");
+    assert!(took < INTERVAL * 2 + SLACK, "{took:?}");
     a.stop().await;
     b.stop().await;
 }
