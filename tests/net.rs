@@ -168,9 +168,10 @@ fn a_peer_that_was_killed_and_started_anew_says_so() {
             }
         });
         let (again, _) = again.await.unwrap();
-        let error = ask(&connection, b"are you still there").await.unwrap_err();
-        assert!(matches!(error, NetError::PeerRestarted(peer) if peer == id(2)), "{error}");
+        let asked = tokio::time::timeout(DEADLINE, ask(&connection, b"still there?")).await;
         again.shutdown_background();
+        let error = asked.expect("it learns of it at once").unwrap_err();
+        assert!(matches!(error, NetError::PeerRestarted(peer) if peer == id(2)), "{error}");
     });
 }
 
