@@ -131,7 +131,7 @@ mod tests {
             Message::HelloReply(HelloReply::Same),
             Message::Turn(states.clone()),
             Message::Turn(TurnMessage::Nodes(Vec::new())),
-            Message::Free(FreeMessage::Abort(AbortCode::Busy)),
+            Message::Free(FreeMessage::Abort(AbortCode::Busy { retry_after_ms: 0 })),
         ] {
             let frame = wire::encode(&message).map_err(wrong)?;
             let parts = account(Lane::Control, &frame)?.bytes;
