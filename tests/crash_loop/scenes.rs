@@ -44,8 +44,8 @@ enum Victim {
 /// Both nodes write these, but never while they speak.
 const SHARED_KEYS: u32 = 20;
 const OWN_KEYS: u32 = 60;
-const LINE_KEYS: usize = 800;
-const LARGE_KEYS: usize = 200;
+const LINE_KEYS: usize = 500;
+const LARGE_KEYS: usize = 150;
 const FILE_KEYS: usize = 200;
 const BESIDE_KEYS: usize = 60;
 
@@ -211,7 +211,7 @@ impl World {
     /// Differences at both nodes, so that there is something to speak of.
     fn drift(&mut self) {
         for node in 0..2 {
-            let operations = self.draw_lines(node, LINE_KEYS, 1..2_000);
+            let operations = self.draw_lines(node, LINE_KEYS, 1..1_500);
             let mut running = self.places[node].start_fed(&["import", "c", "-", "--json"]);
             let feeder = feed(running.stdin(), &operations, 0);
             let ran = running.end().ended(0);
