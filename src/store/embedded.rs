@@ -192,8 +192,8 @@ impl EmbeddedStore {
         self.inner.shared.database.disk_space().map_err(|error| of_fjall(&error))
     }
 
-    /// Syncs everything and writes what is in memory to tables, so that the next opening reads
-    /// no journal. The folder is free when the last handle and the last snapshot are gone.
+    /// Syncs everything and writes what is in memory to tables, so that the next opening takes
+    /// nothing from the journal (it reads it all the same). The folder is free when the last handle and the last snapshot are gone.
     ///
     /// # Errors
     /// The disk failed, now or earlier.
