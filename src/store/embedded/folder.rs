@@ -10,12 +10,14 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::{of_io, of_opening};
 use crate::store::StoreError;
 
 const FORMAT: &str = "selfsame store 1";
 const LOCK_FILE: &str = "LOCK";
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const NEW_DATABASE: &str = "db.new";
 /// In the database, folders whose files are replaced as a whole, by one with a passing name.
 const KEYSPACES: &str = "keyspaces";
@@ -91,10 +93,19 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(folder.join(LOCK_FILE))
         .map_err(|error| of_io(&error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Held { folder: folder.to_path_buf() }),
-        Err(TryLockError::Error(error)) => Err(of_io(&error)),
+    let begun = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            // whoever has just let go of it may have a child that still shares the lock
+            Err(TryLockError::WouldBlock) if begun.elapsed() < LOCK_PATIENCE => {
+                std::thread::sleep(LOCK_PATIENCE / 20);
+            }
+            Err(TryLockError::WouldBlock) => {
+                return Err(StoreError::Held { folder: folder.to_path_buf() });
+            }
+            Err(TryLockError::Error(error)) => return Err(of_io(&error)),
+        }
     }
 }
 
