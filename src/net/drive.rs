@@ -220,7 +220,7 @@ impl<'a> Driver<'a> {
                     session.handle(lane, &frame, world.view, (world.now_ms)());
                 });
             }
-            (Lane::Control, _) => self.session.disconnected(),
+            (Lane::Control, _) => self.gone(world),
             (Lane::Bulk, ended) => {
                 self.bulk.reader = None;
                 if matches!(ended, Some(Err(End::Broken))) {
@@ -230,12 +230,21 @@ impl<'a> Driver<'a> {
         }
     }
 
+    /// The connection is gone: who is stopping may well have closed it.
+    fn gone<S: Store>(&mut self, world: &World<'a, S>) {
+        if *world.stop.borrow() {
+            self.session.abort(AbortCode::Cancelled);
+        } else {
+            self.session.disconnected();
+        }
+    }
+
     /// The time is up, unless a frame came while this side was at work.
     fn late<S: Store>(&mut self, world: &World<'a, S>) {
         if let Ok(frame) = self.control.incoming.try_recv() {
             self.take(Lane::Control, Some(frame), world);
         } else if self.lost.is_some() {
-            self.session.disconnected();
+            self.gone(world);
         } else if let Some(code) = self.pace.verdict() {
             self.session.abort(code);
         }
