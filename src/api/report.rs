@@ -1,67 +1,54 @@
 //! How a synchronisation went, in words and figures.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Exit;
 use super::types::{PhaseText, PlanText, RefusedText, Report};
 use crate::hash::Root;
 use crate::node::client::Synchronised;
-use crate::session::{AbortCode, Failure, Outcome, Phase, PhaseStats, RefusedItem, Tally};
+use crate::session::{
+    AbortCode, Failure, Outcome, Phase, PhaseStats, PlanStep, RefusedItem, SyncStats,
+};
 
 /// Sums over all sessions of a synchronisation; the root is that of this node in the end.
 pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
     let outcome = &done.last().outcome;
     let (word, detail) = words(outcome);
-    let mut report = Report {
+    let mut stats = SyncStats::default();
+    done.reports.iter().for_each(|one| stats += one.stats.clone());
+    let elapsed: Duration = done.reports.iter().map(|one| one.elapsed).sum();
+    let (bytes_sent, bytes_received) = stats.bytes();
+    Report {
         outcome: word.to_owned(),
         detail,
         entries: done.last().totals.entries,
         sessions: done.reports.len() as u64,
-        here: Tally::default(),
-        there: Tally::default(),
-        bytes_sent: 0,
-        bytes_received: 0,
-        round_trips: 0,
-        elapsed_ms: 0,
-        values_sent: Default::default(),
-        values_received: Default::default(),
-        phases: Vec::new(),
-        plan: Vec::new(),
+        here: stats.here,
+        there: stats.there,
+        bytes_sent,
+        bytes_received,
+        round_trips: done.reports.iter().map(|one| one.stats.round_trips()).sum(),
+        elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+        values_sent: stats.sent,
+        values_received: stats.received,
+        phases: stats.phases.iter().map(|(phase, one)| phase_text(*phase, one)).collect(),
+        plan: stats.plan.iter().map(plan_text).collect(),
         repaired: done.repaired,
-        same_dot: 0,
+        same_dot: stats.same_dot,
         refused: refused(outcome).iter().map(refused_text).collect(),
         certificate: certificate(outcome),
         root: root.map(|root| root.to_string()),
         truncated: matches!(outcome, Outcome::Compared { truncated: true, .. }),
         exit: exit(outcome).code(),
-    };
-    let mut phases: BTreeMap<Phase, PhaseStats> = BTreeMap::new();
-    let mut elapsed = Duration::ZERO;
-    for one in &done.reports {
-        add_tally(&mut report.here, &one.stats.here);
-        add_tally(&mut report.there, &one.stats.there);
-        report.same_dot += one.stats.same_dot;
-        report.values_sent += one.stats.sent;
-        report.values_received += one.stats.received;
-        for (phase, stats) in &one.stats.phases {
-            add_phase(phases.entry(*phase).or_default(), stats);
-        }
-        report.plan.extend(one.stats.plan.iter().map(|step| PlanText {
-            phase: step.phase.name().to_owned(),
-            reason: step.reason.clone(),
-            predicted_bytes: step.predicted_bytes,
-        }));
-        report.round_trips += one.stats.round_trips();
-        elapsed += one.elapsed;
     }
-    report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    for (phase, stats) in phases {
-        report.bytes_sent += stats.bytes_sent;
-        report.bytes_received += stats.bytes_received;
-        report.phases.push(phase_text(phase, &stats));
+}
+
+fn plan_text(step: &PlanStep) -> PlanText {
+    PlanText {
+        phase: step.phase.name().to_owned(),
+        reason: step.reason.clone(),
+        predicted_bytes: step.predicted_bytes,
     }
-    report
 }
 
 fn certificate(outcome: &Outcome) -> Option<String> {
@@ -100,22 +87,6 @@ fn phase_text(phase: Phase, stats: &PhaseStats) -> PhaseText {
         keys_found: stats.keys_found,
         busy_us: stats.busy_us,
     }
-}
-
-fn add_tally(sum: &mut Tally, one: &Tally) {
-    sum.added += one.added;
-    sum.updated += one.updated;
-    sum.removed += one.removed;
-    sum.conflicts += one.conflicts;
-}
-
-fn add_phase(sum: &mut PhaseStats, one: &PhaseStats) {
-    sum.bytes_sent += one.bytes_sent;
-    sum.bytes_received += one.bytes_received;
-    sum.messages_sent += one.messages_sent;
-    sum.messages_received += one.messages_received;
-    sum.keys_found += one.keys_found;
-    sum.busy_us += one.busy_us;
 }
 
 /// The code with which an outcome ends the process.

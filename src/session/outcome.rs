@@ -1,5 +1,7 @@
 //! How a session ends.
 
+use std::ops::AddAssign;
+
 use serde::{Deserialize, Serialize};
 
 use crate::dots::Dot;
@@ -19,6 +21,16 @@ pub struct Tally {
     pub removed: u64,
     /// Keys changed that now have concurrent siblings with different values.
     pub conflicts: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        let Self { added, updated, removed, conflicts } = other;
+        self.added = self.added.saturating_add(added);
+        self.updated = self.updated.saturating_add(updated);
+        self.removed = self.removed.saturating_add(removed);
+        self.conflicts = self.conflicts.saturating_add(conflicts);
+    }
 }
 
 impl Tally {

@@ -1,6 +1,7 @@
 //! What a session cost and did, by phase.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use super::outcome::Tally;
 use super::phase::Phase;
@@ -47,6 +48,55 @@ pub struct SyncStats {
     pub same_dot: u64,
     /// What the planner decided, in order.
     pub plan: Vec<PlanStep>,
+}
+
+impl AddAssign for PhaseStats {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            bytes_sent,
+            bytes_received,
+            messages_sent,
+            messages_received,
+            keys_found,
+            busy_us,
+        } = other;
+        self.bytes_sent += bytes_sent;
+        self.bytes_received += bytes_received;
+        self.messages_sent += messages_sent;
+        self.messages_received += messages_received;
+        self.keys_found += keys_found;
+        self.busy_us += busy_us;
+    }
+}
+
+impl AddAssign for SyncStats {
+    /// The figures of a session that followed: what was counted adds up, and what the snapshots
+    /// held is what they held in the end.
+    fn add_assign(&mut self, later: Self) {
+        let Self {
+            phases,
+            turns,
+            entries,
+            snapshot_bytes,
+            here,
+            there,
+            sent,
+            received,
+            same_dot,
+            plan,
+        } = later;
+        for (phase, figures) in phases {
+            *self.phase(phase) += figures;
+        }
+        self.turns += turns;
+        (self.entries, self.snapshot_bytes) = (entries, snapshot_bytes);
+        self.here += here;
+        self.there += there;
+        self.sent += sent;
+        self.received += received;
+        self.same_dot += same_dot;
+        self.plan.extend(plan);
+    }
 }
 
 /// One decision of the planner.

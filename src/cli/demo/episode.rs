@@ -251,27 +251,7 @@ fn changes(tally: &Tally) -> String {
 
 fn total(all: impl Iterator<Item = SyncStats>) -> SyncStats {
     let mut sum = SyncStats::default();
-    for stats in all {
-        for (phase, figures) in stats.phases {
-            let into = sum.phases.entry(phase).or_default();
-            into.bytes_sent += figures.bytes_sent;
-            into.bytes_received += figures.bytes_received;
-            into.messages_sent += figures.messages_sent;
-            into.messages_received += figures.messages_received;
-            into.keys_found += figures.keys_found;
-            into.busy_us += figures.busy_us;
-        }
-        sum.turns += stats.turns;
-        for (into, tally) in [(&mut sum.here, stats.here), (&mut sum.there, stats.there)] {
-            into.added += tally.added;
-            into.updated += tally.updated;
-            into.removed += tally.removed;
-            into.conflicts += tally.conflicts;
-        }
-        sum.sent += stats.sent;
-        sum.received += stats.received;
-        sum.plan.extend(stats.plan);
-    }
+    all.for_each(|stats| sum += stats);
     sum
 }
 
