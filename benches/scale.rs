@@ -102,9 +102,13 @@ fn phase(name: &str, folder: &Path, entries: u64, bytes: u64) {
         }
         "get" => {
             let (_, collection) = open(folder);
-            latencies(|sample| {
-                assert!(collection.read(&key(anywhere(sample, entries))).unwrap().is_some());
-            })
+            let read = || {
+                latencies(|sample| {
+                    assert!(collection.read(&key(anywhere(sample, entries))).unwrap().is_some());
+                })
+            };
+            let first = read();
+            format!("{first}; the same again: {}", read())
         }
         "put" => {
             let (_, collection) = open(folder);

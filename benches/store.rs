@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use fjall::{Database, KeyspaceCreateOptions, PersistMode};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
 use selfsame::store::{Durability, EmbeddedOptions, EmbeddedStore, MemoryStore, Store};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
@@ -21,6 +22,10 @@ const VALUE_BYTES: usize = 740;
 const ROW_BYTES: usize = 1_400;
 const RUNS: usize = 3;
 const SPAN: Duration = Duration::from_millis(1_500);
+
+/// Key and value lengths of the rows of one put: head, peaks, entry, value, dot, page, context, log.
+const ROWS: [(usize, usize); 8] =
+    [(6, 132), (7, 32), (37, 77), (69, VALUE_BYTES), (21, 32), (39, 66), (14, 8), (13, 77)];
 
 /// Puts made so far.
 static PUTS: AtomicU64 = AtomicU64::new(0);
@@ -87,6 +92,30 @@ fn single(durability: Durability) -> f64 {
     rate(|number| put(&collection, number))
 }
 
+/// What the library below does with the rows of one put, and nothing else: rows that a put writes
+/// again and again (head, peaks, context) keep their keys here, too.
+fn bare(sync: Option<PersistMode>) -> f64 {
+    let folder = tempfile::tempdir().unwrap();
+    let database = Database::builder(folder.path()).worker_threads(2).open().unwrap();
+    let rows = database.keyspace("rows", KeyspaceCreateOptions::default).unwrap();
+    rate(|number| {
+        let mut batch = database.batch();
+        for (table, (key_bytes, value_bytes)) in ROWS.into_iter().enumerate() {
+            let mut key = vec![table as u8; key_bytes];
+            if key_bytes >= 13 && table != 6 {
+                let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                key[4..12].copy_from_slice(&spread.to_be_bytes());
+            }
+            batch.insert(&rows, key, vec![number as u8; value_bytes]);
+        }
+        batch.commit().unwrap();
+        if let Some(mode) = sync {
+            database.persist(mode).unwrap();
+        }
+        PUTS.fetch_add(1, Ordering::Relaxed);
+    })
+}
+
 fn in_memory() -> f64 {
     let collection = collection(MemoryStore::default(), Durability::Never);
     rate(|number| put(&collection, number))
@@ -129,12 +158,14 @@ fn main() {
     let picked = std::env::args().skip(1).find(|word| !word.starts_with("--"));
     let disk = best(syncs_of_the_disk);
     println!("disk: {disk:.0} writes of {ROW_BYTES} B with a sync each, a second");
-    let figures: [(&str, &dyn Fn() -> f64); 5] = [
+    let figures: [(&str, &dyn Fn() -> f64); 7] = [
         ("one writer, always", &|| single(Durability::Always)),
         ("256 writers, always", &|| grouped(256)),
         ("one writer, periodic", &|| single(Durability::Periodic)),
         ("import by 1,000, periodic", &imported),
         ("one writer, in memory", &in_memory),
+        ("one writer, always, the library below alone", &|| bare(Some(PersistMode::SyncData))),
+        ("one writer, never, the library below alone", &|| bare(None)),
     ];
     for (name, figure) in figures {
         if picked.as_ref().is_none_or(|word| name.contains(word.as_str())) {

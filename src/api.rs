@@ -39,7 +39,6 @@ pub mod error;
 mod exit;
 pub mod frames;
 pub mod host;
-mod lane;
 pub(crate) mod paths;
 pub(crate) mod report;
 mod router;

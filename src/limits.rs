@@ -51,6 +51,9 @@ pub struct Limits {
     pub max_removals: u64,
     /// ...and in percent of the entries: both must be exceeded for the brake to act.
     pub max_removals_percent: u64,
+    /// Most pages of trees that stay in memory, for all collections together: about 9 KB each. A
+    /// commit may load more while it goes on.
+    pub max_loaded_pages: usize,
     /// How long replaced values are kept, in milliseconds.
     pub history_age_ms: u64,
     /// Most bytes of replaced values, in percent of the live bytes.
@@ -79,6 +82,7 @@ impl Default for Limits {
             min_bytes_per_s: 1 << 10,
             max_removals: 1_000,
             max_removals_percent: 10,
+            max_loaded_pages: 65_536,
             history_age_ms: 7 * 24 * 3_600_000,
             history_percent: 10,
             removal_log_entries: 1_000_000,

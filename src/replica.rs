@@ -39,6 +39,7 @@ mod group;
 mod history;
 mod join;
 mod list;
+mod loaded;
 mod log;
 mod lost;
 mod open;

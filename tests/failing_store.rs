@@ -157,3 +157,25 @@ fn a_join_that_the_store_refuses_did_not_happen() {
     assert_eq!(a.state_hash().unwrap(), b.state_hash().unwrap());
     assert!(a.check().unwrap().is_sound());
 }
+
+#[test]
+fn a_refused_change_that_made_pages_grow_together_leaves_the_tree_as_it_was() {
+    let store = Arc::new(Failing::default());
+    let collection = open(&store, 1);
+    for number in [1, 8, 2] {
+        collection.put(&key(number), *b"value", NOW).unwrap();
+    }
+    drop(collection);
+    // no page is in memory; two of them become one without the key
+    let collection = open(&store, 2);
+    let before = collection.root().unwrap();
+    store.full.store(true, Ordering::Relaxed);
+    for number in [1, 8, 2] {
+        assert!(is_full(collection.delete(&key(number), NOW)));
+        assert_eq!(collection.root().unwrap(), before);
+        assert!(collection.check().unwrap().is_sound());
+    }
+    store.full.store(false, Ordering::Relaxed);
+    assert_eq!(collection.delete(&key(8), NOW).unwrap(), 1);
+    assert!(collection.check().unwrap().is_sound());
+}

@@ -23,7 +23,6 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
-use super::lane::Lane;
 use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName};
 use crate::net::{AllowList, Endpoint, Identity, NetError};
 use crate::node::Node;
@@ -75,7 +74,6 @@ pub struct Host {
     running: Mutex<HashMap<u64, watch::Sender<bool>>>,
     runs: AtomicU64,
     pub(super) large: Semaphore,
-    pub(super) imports: Lane,
 }
 
 impl Host {
@@ -93,7 +91,6 @@ impl Host {
             running: Mutex::default(),
             runs: AtomicU64::new(1),
             large: Semaphore::new(LARGE_BODIES),
-            imports: Lane::default(),
         }
     }
 

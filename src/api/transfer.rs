@@ -51,7 +51,7 @@ pub(super) async fn import(
         let done = collection.import(batch.0, now_ms())?;
         Ok(Imported { written: done.written, unchanged: done.unchanged })
     };
-    let imported = host.imports.run(work).await?;
+    let imported = blocking(work).await?;
     drop(place);
     answer(&imported)
 }
@@ -90,7 +90,7 @@ pub(super) async fn remove(
         let removed = removed(&collection, Batch::parse(body, 0)?)?;
         Ok(Removed { removed, root: collection.root()?.to_string() })
     };
-    let removed = host.imports.run(work).await?;
+    let removed = blocking(work).await?;
     drop(place);
     answer(&removed)
 }

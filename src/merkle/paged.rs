@@ -56,6 +56,8 @@ pub const MAX_PAGE_LEAVES: usize = 4_096;
 pub struct PagedTree {
     trie: Arc<Trie>,
     touched: Touched,
+    /// Pages that came into memory.
+    loaded: Vec<Prefix>,
 }
 
 fn page_size(page_leaves: usize) -> Result<u32, RowsError> {
@@ -87,7 +89,7 @@ impl PagedTree {
         let mut trie = Trie::new(algorithm, page_size(page_leaves)?);
         let mut touched = Touched::new();
         edit::build(&mut trie, &mut touched, leaves);
-        Ok(Self { trie: Arc::new(trie), touched })
+        Ok(Self { trie: Arc::new(trie), touched, loaded: Vec::new() })
     }
 
     /// The tree of these rows, ascending by prefix; all pages are sealed. O(rows).
@@ -105,7 +107,7 @@ impl PagedTree {
     }
 
     fn from_trie(trie: Trie) -> Self {
-        Self { trie: Arc::new(trie), touched: Touched::new() }
+        Self { trie: Arc::new(trie), touched: Touched::new(), loaded: Vec::new() }
     }
 
     /// Takes the leaves of a sealed page, in any order, into memory. Nothing that can be asked
@@ -142,6 +144,7 @@ impl PagedTree {
         }
         trie.sealed.remove(index);
         trie.replace(&standing, part.id);
+        self.loaded.push(*prefix);
         Ok(())
     }
 
@@ -158,6 +161,13 @@ impl PagedTree {
         let sealed = trie.sealed.insert(SealedSlot { prefix: *prefix, sums });
         trie.replace(&standing, NodeId::sealed(sealed));
         true
+    }
+
+    /// The pages that came into memory since the last call: loaded, or written anew. Some may have
+    /// grown into others since. Whoever bounds memory [seals](Self::seal) them again one day; a
+    /// clone starts without.
+    pub fn take_loaded(&mut self) -> Vec<Prefix> {
+        std::mem::take(&mut self.loaded)
     }
 
     fn sealed_at(&self, prefix: &Prefix) -> Option<(Standing, u32)> {
@@ -214,7 +224,10 @@ impl PagedTree {
         let mut changes = PageChanges::default();
         for (prefix, stored) in std::mem::take(&mut self.touched) {
             match self.trie.row(&prefix) {
-                Some(row) => changes.written.push(row),
+                Some(row) => {
+                    self.loaded.push(prefix);
+                    changes.written.push(row);
+                }
                 None if stored => changes.removed.push(prefix),
                 None => {}
             }
@@ -394,7 +407,7 @@ impl Iterator for PagedLeaves<'_> {
 /// Shares everything, but starts without page changes.
 impl Clone for PagedTree {
     fn clone(&self) -> Self {
-        Self { trie: Arc::clone(&self.trie), touched: Touched::new() }
+        Self { trie: Arc::clone(&self.trie), touched: Touched::new(), loaded: Vec::new() }
     }
 }
 

@@ -108,6 +108,8 @@ struct LimitSettings {
     max_removals: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, 100>")]
     max_removals_percent: u64,
+    #[serde(deserialize_with = "within::<_, usize, 64, 16_777_216>")]
+    max_loaded_pages: usize,
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     history_age_ms: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, 10_000>")]
@@ -183,6 +185,7 @@ impl Default for LimitSettings {
             max_memory_bytes: SessionLimits::default().max_memory_bytes,
             max_removals: limits.max_removals,
             max_removals_percent: limits.max_removals_percent,
+            max_loaded_pages: limits.max_loaded_pages,
             history_age_ms: limits.history_age_ms,
             history_percent: limits.history_percent,
             removal_log_entries: limits.removal_log_entries,
@@ -275,6 +278,7 @@ impl Config {
             max_memory_bytes: _,
             max_removals,
             max_removals_percent,
+            max_loaded_pages,
             history_age_ms,
             history_percent,
             removal_log_entries,
@@ -292,6 +296,7 @@ impl Config {
                 .max(max_value_bytes.saturating_mul(4)),
             max_removals,
             max_removals_percent,
+            max_loaded_pages,
             history_age_ms,
             history_percent,
             removal_log_entries,

@@ -1,7 +1,7 @@
 //! One collection: its live state behind one lock, and what can be asked of it.
 
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{HybridClock, Stamp};
@@ -15,6 +15,7 @@ use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::draft::Evidence;
 use super::group::Group;
+use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
@@ -27,14 +28,17 @@ use super::{Random, ReplicaError};
 pub(super) struct Node {
     pub(super) limits: Limits,
     pub(super) durability: Durability,
+    /// Pages of all collections in memory.
+    pub(super) loaded_pages: Arc<AtomicUsize>,
     clock: Mutex<HybridClock>,
     random: Mutex<Random>,
 }
 
 impl Node {
-    pub(super) const fn new(limits: Limits, durability: Durability, random: Random) -> Self {
+    pub(super) fn new(limits: Limits, durability: Durability, random: Random) -> Self {
         let clock = Mutex::new(HybridClock::resume(Stamp(0)));
-        Self { limits, durability, clock, random: Mutex::new(random) }
+        let loaded_pages = Arc::default();
+        Self { limits, durability, loaded_pages, clock, random: Mutex::new(random) }
     }
 
     pub(super) fn clock(&self) -> MutexGuard<'_, HybridClock> {
@@ -73,6 +77,7 @@ pub struct PresentWriter {
 /// The live state.
 pub(super) struct Live {
     pub(super) tree: PagedTree,
+    pub(super) loaded: LoadedPages,
     pub(super) causality: Arc<Causality>,
     pub(super) writer: Option<PresentWriter>,
     pub(super) head: Head,
@@ -80,6 +85,8 @@ pub(super) struct Live {
     /// The last batch that changed this collection.
     pub(super) number: CommitNumber,
     pub(super) context_hash: Option<ContextHash>,
+    /// Why nothing of this holds any more, if the store failed and could not be read after it.
+    pub(super) stale: Option<String>,
 }
 
 /// Live, or what is damaged.
@@ -94,11 +101,21 @@ pub(super) enum State {
 
 impl State {
     pub(super) fn live(&mut self, name: &CollectionName) -> Result<&mut Live, ReplicaError> {
+        let damage = self.damage();
+        match (self, damage) {
+            (Self::Live(live), None) => Ok(live),
+            (_, damage) => Err(ReplicaError::Damaged {
+                collection: name.to_string(),
+                what: damage.unwrap_or_default(),
+            }),
+        }
+    }
+
+    /// What is damaged.
+    fn damage(&self) -> Option<String> {
         match self {
-            Self::Live(live) => Ok(live),
-            Self::Damaged { what, .. } => {
-                Err(ReplicaError::Damaged { collection: name.to_string(), what: what.clone() })
-            }
+            Self::Live(live) => live.stale.clone(),
+            Self::Damaged { what, .. } => Some(what.clone()),
         }
     }
 }
@@ -150,7 +167,11 @@ impl<S: Store> Collection<S> {
         &self,
         ask: impl FnOnce(&mut Live) -> Result<R, ReplicaError>,
     ) -> Result<R, ReplicaError> {
-        ask(self.lock().live(&self.spec.name)?)
+        let mut state = self.lock();
+        let live = state.live(&self.spec.name)?;
+        let answer = ask(live);
+        live.loaded.bound(&mut live.tree, self.node.limits.max_loaded_pages);
+        answer
     }
 
     /// Name, algorithm and policy.
@@ -180,10 +201,7 @@ impl<S: Store> Collection<S> {
 
     /// What is damaged, if the collection cannot be used before it is recovered.
     pub fn damage(&self) -> Option<String> {
-        match &*self.lock() {
-            State::Live(_) => None,
-            State::Damaged { what, .. } => Some(what.clone()),
-        }
+        self.lock().damage()
     }
 
     pub(super) fn envelope_of(&self, tree: &PagedTree) -> Result<Envelope, ReplicaError> {

@@ -15,7 +15,9 @@ use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 use super::ReplicaError;
 use super::collection::{Collection, Live, PresentWriter};
 use super::draft::{Draft, Drafted, Ground, Held, KeyChange};
+use super::loaded::LoadedPages;
 use super::log::OpenLog;
+use super::open::load_tree;
 use super::pages::{ReadError, with_pages};
 use super::rows::{
     CollectionId, ContextSum, Head, HistoryRow, LogRow, context_sum, counter_row, write_page,
@@ -134,7 +136,6 @@ impl<S: Store> Collection<S> {
         let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
         let name = &self.spec.name;
         with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&changes))?;
-        let undo: Vec<Change> = drafted.keys.iter().map(|key| key.undo).collect();
         match self.write(live, drafted, seen, now_ms) {
             Ok((number, head, log)) => {
                 Arc::make_mut(&mut live.causality).put_back(&seen.after);
@@ -143,18 +144,30 @@ impl<S: Store> Collection<S> {
                 live.writer = writer;
                 live.number = number;
                 live.context_hash = None;
+                live.loaded.bound(&mut live.tree, self.node.limits.max_loaded_pages);
                 self.count_change();
                 Ok(())
             }
             Err(error) => {
-                // the pages it needs were loaded for the change itself
-                let undone = with_pages(&*self.store, self.id, name, &mut live.tree, |tree| {
-                    tree.apply(&undo)
-                });
-                live.tree.take_page_changes();
                 live.writer = None; // nobody can say whether the dot reached the disk
-                undone.and(Err(error))
+                self.restore_tree(live);
+                Err(error)
             }
+        }
+    }
+
+    /// Takes the tree of before a change that the store refused from its rows. The change cannot be
+    /// undone in the tree itself: pages that it grew into would have to be loaded, and the store
+    /// has them as they were before. O(pages).
+    fn restore_tree(&self, live: &mut Live) {
+        live.loaded = LoadedPages::new(Arc::clone(&self.node.loaded_pages));
+        let restored = load_tree(&*self.store, self.id, &self.spec, live.head.page_leaves)
+            .map_err(|error| error.of(&self.spec.name))
+            .and_then(|tree| Ok((self.envelope_of(&tree)?.root(), tree)));
+        match restored {
+            Ok((root, tree)) if root == live.head.root => live.tree = tree,
+            Ok(_) => live.stale = Some("the store shows a change that it has refused".into()),
+            Err(error) => live.stale = Some(format!("after a refused change: {error}")),
         }
     }
 

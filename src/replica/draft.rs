@@ -89,8 +89,6 @@ pub(super) struct KeyChange {
     pub(super) key_hash: KeyHash,
     pub(super) after: Option<Record>,
     pub(super) leaf: Change,
-    /// Gives the leaf of before back.
-    pub(super) undo: Change,
     pub(super) removed: Vec<Dot>,
     pub(super) replaced: Vec<(ValueHash, u64)>,
 }
@@ -290,9 +288,8 @@ impl Touched {
             .map(|sibling| (sibling.value_hash, sibling.size))
             .collect();
         let leaf = change(ground.algorithm, key_hash, after.as_ref());
-        let undo = change(ground.algorithm, key_hash, before.as_ref());
         let replaced = replaced.into_iter().collect();
-        Ok(Some(KeyChange { key_hash, after, leaf, undo, removed, replaced }))
+        Ok(Some(KeyChange { key_hash, after, leaf, removed, replaced }))
     }
 }
 

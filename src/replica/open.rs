@@ -16,6 +16,7 @@ use super::ReplicaError;
 use super::collection::{Collection, Live, Node, PresentWriter, State};
 use super::group::Group;
 use super::list::DamagedRow;
+use super::loaded::LoadedPages;
 use super::lost::Losses;
 use super::pages::ReadError;
 use super::rows::{
@@ -262,7 +263,7 @@ pub(super) fn load_state(
     };
     node.resume_clock(head.clock);
     let epoch = head.epoch;
-    match load_live(store, id, spec, head) {
+    match load_live(store, id, spec, node, head) {
         Ok(live) => Ok(State::Live(Box::new(live))),
         Err(ReadError::Store(error)) => Err(error),
         Err(ReadError::Damaged(what)) => Ok(State::Damaged { what, epoch }),
@@ -273,6 +274,7 @@ fn load_live(
     store: &impl Read,
     id: CollectionId,
     spec: &CollectionSpec,
+    node: &Node,
     head: Head,
 ) -> Result<Live, ReadError> {
     if head.recovering {
@@ -289,12 +291,14 @@ fn load_live(
     }
     Ok(Live {
         tree,
+        loaded: LoadedPages::new(Arc::clone(&node.loaded_pages)),
         causality: Arc::new(causality),
         writer: None,
         head,
         log: None,
         number: CommitNumber::default(),
         context_hash: None,
+        stale: None,
     })
 }
 

@@ -1,7 +1,7 @@
 //! The group committer: one sync for all writers that wait for one.
 //!
-//! There is no thread in the way of a writer: whoever finds that no sync is running runs it, for
-//! all that was applied by then; the others wait for its end. Before it starts, the one that syncs
+//! There is no thread between a writer and the sync: whoever finds that no sync is running runs it,
+//! for all that was applied by then; the others wait for its end. Before it starts, the one that syncs
 //! gives writers that are already on their way as long as the last sync took to get aboard, so
 //! that many writers share few syncs, and a single one never waits for anybody.
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use selfsame::dots::{Causality, Dot, DotSet};
 use selfsame::entry::Sibling;
 use selfsame::hash::{HashAlgorithm, KeyHash};
+use selfsame::limits::Limits;
 use selfsame::replica::{
     Collection, CollectionView, Entry, IncomingSibling, JoinRequest, KeyUpdate, Random,
     ReplicaOptions, Snapshot,
@@ -30,7 +31,9 @@ pub fn random(seed: u64) -> Random {
 }
 
 pub fn options(page_leaves: u16) -> ReplicaOptions {
-    ReplicaOptions { page_leaves, ..ReplicaOptions::default() }
+    // so few that pages leave memory all the time
+    let limits = Limits { max_loaded_pages: 2, ..Limits::default() };
+    ReplicaOptions { page_leaves, limits, ..ReplicaOptions::default() }
 }
 
 pub fn key(number: u8) -> Key {
