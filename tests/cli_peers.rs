@@ -78,6 +78,58 @@ fn an_invitation_made_before_anybody_listens_is_taken_later_and_expires() {
     }
 }
 
+fn what_is_open_is_listed_and_taken_back(a: &TestNode, b: &TestNode, invite: impl Fn() -> String) {
+    let invitation = invite();
+    let listed = a.run(["peer", "invites", "--json"]).ended(0);
+    let (secret, one) = (invitation.split_once(':').unwrap().1, listed.json());
+    assert!(!listed.text().contains(secret));
+    assert_eq!((&one["name"], &one["grants"]["c"]), (&"berlin".into(), &"read".into()));
+    let lives = one["expires_ms"].as_u64().unwrap() - one["made_ms"].as_u64().unwrap();
+    assert_eq!(lives, 3_600_000);
+    let id = one["id"].as_str().unwrap();
+    let table = a.run(["peer", "invites"]).ended(0);
+    for words in [id, "berlin", "c=read", " ago", "in "] {
+        assert!(table.text().contains(words), "{words}: {}", table.text());
+    }
+    a.run(["peer", "uninvite", "0123456789abcdef"]).ended(2).said("selfsame peer invites");
+    a.run(["peer", "uninvite", &id[..3]]).ended(2).said("4 digits or more");
+    let taken = a.run(["peer", "uninvite", &id[..8]]).ended(0);
+    assert_eq!(taken.text(), format!("taken back: invitation {id} for berlin\n"));
+    assert_eq!(a.run(["peer", "invites", "--json"]).ended(0).text(), "");
+    a.run(["peer", "invites"]).ended(0).said("no invitation is open");
+    a.run(["peer", "uninvite", id]).ended(2).said("taken back already");
+    // one that is made later is not touched, and is named when it is made
+    let again = a.run(["peer", "invite", "--address", "192.0.2.7:7447"]).ended(0);
+    let id = a.run(["peer", "invites", "--json"]).ended(0).json()["id"].clone();
+    again.said(&format!("invitation {}, for one use", id.as_str().unwrap()));
+    assert!(b.run(["peer", "join", &invitation]).code != 0);
+    assert_eq!(a.run(["peer", "ls", "--json"]).ended(0).text(), "");
+}
+
+#[test]
+fn an_invitation_is_listed_without_its_secret_and_taken_back() {
+    let (a, b) = (TestNode::new(), TestNode::new());
+    what_is_open_is_listed_and_taken_back(&a, &b, || {
+        let invite = ["peer", "invite", "--address", "127.0.0.1:9", "--name", "berlin"];
+        let ran = a.run([&invite[..], &["--grant", "c=read"]].concat()).ended(0);
+        // nobody listens there: what joining says of it is the other test's
+        b.configure("[deadlines]\ndial_ms = 300\n");
+        ran.text().trim().to_owned()
+    });
+}
+
+#[test]
+fn an_invitation_that_was_taken_back_is_refused_by_a_node_that_runs() {
+    let (a, b) = (TestNode::new(), TestNode::new());
+    let mut listening = a.listen(&[]);
+    let more = ["--name", "berlin", "--grant", "c=read"];
+    what_is_open_is_listed_and_taken_back(&a, &b, || invite(&a, &listening, &more));
+    assert_eq!(listening.event("not_paired")["peer"], b.id());
+    let invitation = invite(&a, &listening, &more);
+    b.run(["peer", "join", &invitation]).ended(0);
+    assert_eq!(listening.interrupt(), 0);
+}
+
 #[test]
 fn the_book_is_edited_by_hand_and_by_verbs() {
     let (a, b, c) = (TestNode::new(), TestNode::new(), TestNode::new());

@@ -6,11 +6,16 @@
 mod add;
 mod grant;
 mod invite;
+mod invites;
 mod join;
 mod ls;
 mod rm;
+mod uninvite;
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
+use serde_json::{Map, Value};
 
 use super::error::CliError;
 use super::{Context, Exit};
@@ -33,6 +38,8 @@ enum Verb {
     Rm(rm::Remove),
     Grant(grant::Give),
     Invite(invite::Invite),
+    Invites(invites::ListInvites),
+    Uninvite(uninvite::Uninvite),
     Join(join::Join),
 }
 
@@ -44,9 +51,25 @@ impl Peers {
             Verb::Rm(verb) => verb.run(context),
             Verb::Grant(verb) => verb.run(context),
             Verb::Invite(verb) => verb.run(context),
+            Verb::Invites(verb) => verb.run(context),
+            Verb::Uninvite(verb) => verb.run(context),
             Verb::Join(verb) => verb.run(context),
         }
     }
+}
+
+/// The time by which invitations expire.
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Grants as they are printed for programs.
+fn grants_json(grants: &Grants) -> Map<String, Value> {
+    let rule = |rule: GrantRule| {
+        let name = rule.collection.map_or("*".to_owned(), |name| name.to_string());
+        (name, rule.grant.to_string().into())
+    };
+    grants.rules().map(rule).collect()
 }
 
 /// What a new peer may do here.

@@ -33,7 +33,7 @@ mod tries;
 pub use door::Door;
 pub use exchange::{Joined, Paired, Terms, join, receive};
 pub use invitation::{Invitation, InvitationError, Secret};
-pub use invites::{Invites, OpenInvite};
+pub use invites::{InviteId, Invites, OpenInvite};
 pub use tries::Tries;
 
 use crate::net::{FrameError, NetError};
@@ -76,10 +76,23 @@ pub enum PairingError {
     NoAddress,
     /// As many invitations as may be open.
     #[error(
-        "{0} invitations are open already: let some be used or expire, or take them out of \
-        invites.toml"
+        "{0} invitations are open already: let some be used or expire, or take some back with \
+        `selfsame peer uninvite`"
     )]
     TooMany(usize),
+    /// No open invitation is named so.
+    #[error(
+        "no open invitation has an id that begins with {0:?} (4 digits or more): it is used, \
+        expired or taken back already, or not of this node; `selfsame peer invites` lists those \
+        that are open"
+    )]
+    NoInvite(String),
+    /// More than one open invitation is named so.
+    #[error(
+        "more than one open invitation has an id that begins with {0:?}: write more of its \
+        digits; `selfsame peer invites` lists them"
+    )]
+    SeveralInvites(String),
     /// Nobody could be reached.
     #[error(transparent)]
     Net(#[from] NetError),

@@ -33,7 +33,7 @@ fn invite(peer: &Peer, grants: &str) -> Invitation {
 
 fn open(peer: &Peer, invitation: &Invitation, grants: &str) {
     let grants = grants.split_whitespace().map(|rule| rule.parse().unwrap()).collect();
-    let open = OpenInvite::new(invitation, Some("joiner".parse().unwrap()), grants);
+    let open = OpenInvite::new(invitation, now_s(), Some("joiner".parse().unwrap()), grants);
     Invites::new(&peer.files).add(open, now_s()).unwrap();
 }
 

@@ -1,11 +1,11 @@
 //! `selfsame peer invite`
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::Args;
 
-use super::GrantArguments;
+use super::{GrantArguments, now_unix_s};
 use crate::cli::error::CliError;
 use crate::cli::output::{date_time, note, print};
 use crate::cli::{Context, Exit};
@@ -20,8 +20,10 @@ const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 /// Prints an invitation: a string by which another node pairs with this one, once
 ///
 /// Give it to whoever runs `selfsame peer join` on the other machine, by a way that nobody else
-/// reads: who has it first is paired. `selfsame listen` must run here for it to be used. Without
-/// --grant, the node that joins may read and write every collection of this node.
+/// reads: who has it first is paired. `selfsame serve` or `selfsame listen` must run here for it to
+/// be used. `selfsame peer invites` lists the invitations that are open, `selfsame peer uninvite`
+/// takes one back. Without --grant, the node that joins may read and write every collection of
+/// this node.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame peer invite --address node-a.example:7447
@@ -72,15 +74,18 @@ impl Invite {
             true => reached_at(Home::config_of(&folder)?.listen)?,
             false => self.addresses,
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let now = now_unix_s();
         let expires = now.saturating_add(self.expires.as_secs());
         let secret = Secret::generate().map_err(|error| CliError::Home(error.into()))?;
         let invitation = Invitation::new(own, addresses, secret, expires)?;
         let grants = self.grants.grants();
+        let invite = OpenInvite::new(&invitation, now, self.name, grants);
         let told = format!(
-            "for one use until {}; who uses it may do here: {grants}\nit names {}{}\n\
+            "invitation {}, for one use until {}; who uses it may do here: {}\nit names {}{}\n\
              there: selfsame peer join STRING",
+            invite.id(),
             date_time(expires.saturating_mul(1_000)),
+            invite.grants,
             places(invitation.addresses()),
             if guessed {
                 " (say --address HOST:PORT if peers reach this node elsewhere)"
@@ -88,7 +93,7 @@ impl Invite {
                 ""
             },
         );
-        Invites::new(&files).add(OpenInvite::new(&invitation, self.name, grants), now)?;
+        Invites::new(&files).add(invite, now)?;
         print(invitation.reveal())?;
         note(told);
         Ok(Exit::Done)

@@ -1,8 +1,9 @@
 //! `selfsame peer ls`
 
 use clap::Args;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
+use super::grants_json;
 use crate::cli::error::CliError;
 use crate::cli::output::{Output, note, print, table};
 use crate::cli::{Context, Exit};
@@ -66,19 +67,11 @@ impl List {
 }
 
 fn described(peer: &PeerEntry, from: &str) -> Value {
-    let grants: Map<String, Value> = peer
-        .grants
-        .rules()
-        .map(|rule| {
-            let name = rule.collection.map_or("*".to_owned(), |name| name.to_string());
-            (name, rule.grant.to_string().into())
-        })
-        .collect();
     json!({
         "id": peer.id.to_string(),
         "name": peer.name.as_ref().map(ToString::to_string),
         "addresses": peer.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "grants": grants,
+        "grants": grants_json(&peer.grants),
         "from": from,
     })
 }

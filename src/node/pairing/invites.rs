@@ -1,5 +1,6 @@
 //! Open invitations, as the inviter keeps them: what is needed to recognise one, not to use it.
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer};
@@ -17,10 +18,26 @@ use crate::node::peers::{
 const MAX_OPEN: usize = 64;
 
 const HEADER: &str = "\
-# Open invitations of this node, written by `selfsame peer invite`. Each is for one use. To take
-# one back, delete its [[invite]] block; to take back all, delete this file.
+# Open invitations of this node, written by `selfsame peer invite`. Each is for one use. `selfsame
+# peer uninvite` takes one back; so does deleting its [[invite]] block.
 
 ";
+
+/// Bytes of its key by which an invitation is named: far more than [`MAX_OPEN`] ever need.
+const ID_BYTES: usize = 8;
+/// Fewest digits by which an invitation can be named.
+const MIN_PREFIX: usize = 4;
+
+/// How an open invitation is named: the beginning of the key by which it is recognised, in hex.
+/// It is of no use to whoever would like to use the invitation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct InviteId([u8; ID_BYTES]);
+
+impl fmt::Display for InviteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&hex::encode(self.0))
+    }
+}
 
 /// An invitation that has not been used yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +46,8 @@ pub struct OpenInvite {
     key: [u8; 32],
     /// The key of the answer.
     answer: Zeroizing<[u8; 32]>,
+    /// When it was made, in seconds since 1970, if that was written down.
+    pub made_unix_s: Option<u64>,
     /// When it expires, in seconds since 1970.
     pub expires_unix_s: u64,
     /// How the joiner will be called here.
@@ -38,17 +57,31 @@ pub struct OpenInvite {
 }
 
 impl OpenInvite {
-    /// What is kept of an invitation.
+    /// What is kept of an invitation that is made now.
     #[must_use]
-    pub fn new(invitation: &Invitation, name: Option<PeerName>, grants: Grants) -> Self {
+    pub fn new(
+        invitation: &Invitation,
+        now_unix_s: u64,
+        name: Option<PeerName>,
+        grants: Grants,
+    ) -> Self {
         let secret = invitation.secret();
         Self {
             key: secret.key().node_id().0,
             answer: secret.answer_key(),
+            made_unix_s: Some(now_unix_s),
             expires_unix_s: invitation.expires_unix_s(),
             name,
             grants,
         }
+    }
+
+    /// How it is named.
+    #[must_use]
+    pub fn id(&self) -> InviteId {
+        let mut id = [0; ID_BYTES];
+        id.copy_from_slice(&self.key[..ID_BYTES]);
+        InviteId(id)
     }
 
     pub(super) fn answer_key(&self) -> &[u8; 32] {
@@ -104,12 +137,38 @@ impl<'a> Invites<'a> {
         // all are compared, and each in the same time, whether one fits or not
         let fits: Vec<bool> = invites.iter().map(|one| one.key.ct_eq(key).into()).collect();
         let found = fits.iter().position(|fits| *fits).map(|at| invites.remove(at));
-        if invites.is_empty() {
-            remove(&self.0.invites_path())?;
-        } else if found.is_some() {
-            self.write(&invites)?;
+        if invites.is_empty() || found.is_some() {
+            self.keep(&invites)?;
         }
         Ok(found)
+    }
+
+    /// Takes one back, by the first digits of its id, and forgets those that have expired: from
+    /// now on nobody can use it, whatever process runs here.
+    ///
+    /// # Errors
+    /// None or more than one that is open begins so, or the file cannot be read or written.
+    pub fn withdraw(self, id: &str, now_unix_s: u64) -> Result<OpenInvite, PairingError> {
+        let _lock = self.0.lock()?;
+        let mut invites = self.open(now_unix_s)?;
+        let digits = id.to_ascii_lowercase();
+        let begins = |one: &OpenInvite| one.id().to_string().starts_with(&digits);
+        let mut fitting = invites.iter().enumerate().filter(|(_, one)| begins(one));
+        let at = match (fitting.next(), fitting.next()) {
+            (Some((at, _)), None) if digits.len() >= MIN_PREFIX => at,
+            (Some(_), Some(_)) if digits.len() >= MIN_PREFIX => {
+                return Err(PairingError::SeveralInvites(shown(id)));
+            }
+            _ => return Err(PairingError::NoInvite(shown(id))),
+        };
+        let taken = invites.remove(at);
+        self.keep(&invites)?;
+        Ok(taken)
+    }
+
+    /// These are left.
+    fn keep(self, invites: &[OpenInvite]) -> Result<(), PeersError> {
+        if invites.is_empty() { remove(&self.0.invites_path()) } else { self.write(invites) }
     }
 
     fn write(self, invites: &[OpenInvite]) -> Result<(), PeersError> {
@@ -119,8 +178,11 @@ impl<'a> Invites<'a> {
             table.decor_mut().set_prefix(if at == 0 { HEADER } else { "\n" });
             table.insert("key", value(hex::encode(one.key)));
             table.insert("answer", value(hex::encode(one.answer.as_ref())));
-            let expires = i64::try_from(one.expires_unix_s).unwrap_or(i64::MAX);
-            table.insert("expires_unix_s", value(expires));
+            let time = |seconds: u64| value(i64::try_from(seconds).unwrap_or(i64::MAX));
+            if let Some(made) = one.made_unix_s {
+                table.insert("made_unix_s", time(made));
+            }
+            table.insert("expires_unix_s", time(one.expires_unix_s));
             if let Some(name) = &one.name {
                 table.insert("name", value(name.as_str()));
             }
@@ -136,6 +198,11 @@ impl<'a> Invites<'a> {
         document.insert("invite", Item::ArrayOfTables(tables));
         replace(&self.0.invites_path(), document.to_string().as_bytes())
     }
+}
+
+/// Text of a person, as far as a message shows it.
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
 }
 
 /// 32 bytes in hex.
@@ -162,15 +229,22 @@ struct InvitesText {
 struct InviteText {
     key: Checked<Bytes32>,
     answer: Checked<Bytes32>,
-    #[serde(deserialize_with = "seconds")]
-    expires_unix_s: u64,
+    #[serde(default)]
+    made_unix_s: Option<Seconds>,
+    expires_unix_s: Seconds,
     name: Option<Checked<PeerName>>,
     grants: Option<GrantsText>,
 }
 
-fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-    let number = i64::deserialize(deserializer)?;
-    u64::try_from(number).map_err(|_| serde::de::Error::custom("it is before 1970"))
+/// Seconds since 1970.
+struct Seconds(u64);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = i64::deserialize(deserializer)?;
+        let number = u64::try_from(number);
+        number.map(Self).map_err(|_| serde::de::Error::custom("it is before 1970"))
+    }
 }
 
 fn parse(text: &str, path: &Path) -> Result<Vec<OpenInvite>, PeersError> {
@@ -178,7 +252,8 @@ fn parse(text: &str, path: &Path) -> Result<Vec<OpenInvite>, PeersError> {
     let invite = |one: InviteText| OpenInvite {
         key: one.key.0.0,
         answer: Zeroizing::new(one.answer.0.0),
-        expires_unix_s: one.expires_unix_s,
+        made_unix_s: one.made_unix_s.map(|Seconds(made)| made),
+        expires_unix_s: one.expires_unix_s.0,
         name: one.name.map(|Checked(name)| name),
         grants: one.grants.map(|GrantsText(grants)| grants).unwrap_or_default(),
     };
@@ -197,7 +272,8 @@ mod tests {
         let secret = Secret::from_bytes([seed; 16]);
         let invitation = Invitation::new(inviter, Vec::new(), secret, expires).unwrap();
         let grants = ["*=read", "a \"b\"=write"].map(|rule| rule.parse().unwrap());
-        OpenInvite::new(&invitation, Some("berlin".parse().unwrap()), grants.into_iter().collect())
+        let name = Some("berlin".parse().unwrap());
+        OpenInvite::new(&invitation, 50, name, grants.into_iter().collect())
     }
 
     #[test]
@@ -216,6 +292,54 @@ mod tests {
         assert_eq!(invites.burn(&key(1), 100).unwrap(), None, "expired");
         assert_eq!(invites.burn(&key(3), 299).unwrap(), Some(invite(3, 300)));
         assert!(!files.invites_path().exists(), "nothing is left open");
+    }
+
+    #[test]
+    fn one_is_taken_back_by_its_first_digits_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = PeerFiles::new(folder.path());
+        let invites = Invites::new(&files);
+        for seed in [1, 2, 3] {
+            invites.add(invite(seed, 100), 50).unwrap();
+        }
+        let id = invite(2, 100).id().to_string();
+        let wrong = ["", "zz", &id[..3], "2001", &format!("{id}0")];
+        for text in wrong {
+            let refused = invites.withdraw(text, 50).unwrap_err();
+            assert!(matches!(refused, PairingError::NoInvite(_)), "{text}: {refused}");
+        }
+        assert_eq!(invites.withdraw(&id[..4].to_uppercase(), 50).unwrap(), invite(2, 100));
+        invites.withdraw(&id, 50).unwrap_err();
+        assert_eq!(invites.burn(&invite(2, 100).key, 50).unwrap(), None);
+        assert_eq!(invites.open(50).unwrap(), [invite(1, 100), invite(3, 100)]);
+        // one that has expired is open no more
+        invites.withdraw(&invite(1, 100).id().to_string(), 100).unwrap_err();
+        invites.withdraw(&invite(1, 100).id().to_string(), 50).unwrap();
+        invites.withdraw(&invite(3, 100).id().to_string(), 50).unwrap();
+        assert!(!files.invites_path().exists(), "nothing is left open");
+    }
+
+    #[test]
+    fn two_that_begin_alike_are_told_apart_by_more_digits() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = PeerFiles::new(folder.path());
+        let mut alike = [invite(1, 100), invite(2, 100)];
+        alike[1].key = alike[0].key;
+        alike[1].key[3] ^= 1;
+        Invites::new(&files).write(&alike).unwrap();
+        let id = alike[0].id().to_string();
+        let refused = Invites::new(&files).withdraw(&id[..6], 50).unwrap_err();
+        assert!(matches!(refused, PairingError::SeveralInvites(_)), "{refused}");
+        assert_eq!(Invites::new(&files).withdraw(&id[..10], 50).unwrap(), alike[0]);
+    }
+
+    #[test]
+    fn when_it_was_made_may_be_unknown() {
+        let text = format!("[[invite]]\nkey = \"{0}\"\nanswer = \"{0}\"\n", "0".repeat(64));
+        let read = parse(&format!("{text}expires_unix_s = 7\n"), Path::new("i")).unwrap();
+        assert_eq!((read[0].made_unix_s, read[0].expires_unix_s), (None, 7));
+        let wrong = parse(&format!("{text}expires_unix_s = -7\n"), Path::new("i")).unwrap_err();
+        assert_eq!(wrong.to_string(), "i, line 4: it is before 1970");
     }
 
     #[test]
