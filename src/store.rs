@@ -88,6 +88,28 @@ pub enum StoreError {
         /// What could not be read.
         what: String,
     },
+    /// The file system of the store takes no writes.
+    #[error(
+        "the store in {} is on a read-only file system, and opening a store writes, even if only \
+         to read from it: mount the file system for writing, or open a copy of the folder \
+         elsewhere; nothing was changed",
+        folder.display()
+    )]
+    ReadOnly {
+        /// Folder of the store.
+        folder: PathBuf,
+    },
+    /// This user may not use the store.
+    #[error(
+        "this user may not read and write the store in {}, and opening a store writes, even if \
+         only to read from it: run as the user that it belongs to, or give that user and nobody \
+         else the right to write it and all that is in it; nothing was changed",
+        folder.display()
+    )]
+    Forbidden {
+        /// Folder of the store.
+        folder: PathBuf,
+    },
     /// The disk is full.
     #[error(
         "the disk is full: this write may be lost, what was acknowledged is kept; make room, some \

@@ -165,29 +165,6 @@ fn what_keeps_it_from_serving_is_said_with_exit_code_2() {
 }
 
 #[test]
-fn a_folder_that_cannot_be_written_is_said_with_exit_code_2() {
-    use std::os::unix::fs::PermissionsExt as _;
-    let node = Folder::new();
-    let set = |path: &Path, mode| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    let (store, folder) = (node.file("store"), node.path().to_owned());
-    set(&store, 0o500);
-    set(&folder, 0o500);
-    if std::fs::write(folder.join("probe"), "").is_ok() {
-        set(&folder, 0o700);
-        set(&store, 0o700);
-        println!("skipped: this user may write everywhere");
-        return;
-    }
-    let output = node.output(&["serve", "--addr", "127.0.0.1:0"]);
-    set(&folder, 0o700);
-    set(&store, 0o700);
-    assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("store"), "{output:?}");
-}
-
-#[test]
 fn the_service_manager_is_told_how_it_is() {
     let node = Folder::new();
     let path = node.file("notify");

@@ -3,11 +3,12 @@
 #![cfg(all(feature = "node", target_os = "linux"))]
 #![allow(dead_code, clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/mounts.rs"]
+mod mounts;
 #[path = "cli/node.rs"]
 mod node;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use node::TestNode;
 use selfsame::node::home::Home;
@@ -15,45 +16,12 @@ use selfsame::replica::ReplicaError;
 use selfsame::store::StoreError;
 use selfsame::types::{CollectionName, Key};
 
-/// Where the small file system is, for the run of a test within the namespace.
-const FOLDER: &str = "SELFSAME_SMALL_DISK";
-const MOUNT: &str = "mount -t tmpfs -o size=24m none \"$0\"";
 /// What is said of a full disk.
 const FULL: &str = "the disk is full";
 
-/// Runs the test of this name again, with a file system of 24 MiB; none where that is
-/// impossible, or when this is that run.
+/// A file system of 24 MiB.
 fn small_disk(test: &str) -> Option<PathBuf> {
-    if let Some(folder) = std::env::var_os(FOLDER) {
-        return Some(folder.into());
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let unshare = |script: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["-Urm", "sh", "-c", script]).arg(folder.path());
-        command
-    };
-    match unshare(MOUNT).output() {
-        Ok(mounted) if mounted.status.success() => {}
-        Ok(mounted) => {
-            let why = String::from_utf8_lossy(&mounted.stderr);
-            eprintln!("skipped: no file system can be mounted here: {why}");
-            return None;
-        }
-        Err(error) => {
-            eprintln!("skipped: no `unshare` here: {error}");
-            return None;
-        }
-    }
-    let run = unshare(&format!("{MOUNT} && exec \"$@\""))
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
-        .env(FOLDER, folder.path())
-        .output()
-        .unwrap();
-    let (out, err) = (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(run.status.success() && out.contains("1 passed"), "{out}\n{err}");
-    None
+    mounts::own_disk(test, 24)
 }
 
 fn node_in(folder: &Path) -> TestNode {

@@ -605,6 +605,16 @@ fn of_io(error: &std::io::Error) -> StoreError {
     }
 }
 
+/// The same, when the folder is taken and opened: before anything was asked of the store.
+fn of_folder(folder: &Path, error: &std::io::Error) -> StoreError {
+    let folder = folder.to_path_buf();
+    match error.kind() {
+        ErrorKind::ReadOnlyFilesystem => StoreError::ReadOnly { folder },
+        ErrorKind::PermissionDenied => StoreError::Forbidden { folder },
+        _ => of_io(error),
+    }
+}
+
 fn of_fjall(error: &fjall::Error) -> StoreError {
     match io_error(error) {
         Some(error) => of_io(error),
@@ -637,16 +647,22 @@ fn of_opening(folder: &Path, error: &fjall::Error) -> StoreError {
         fjall::Error::InvalidVersion(None) => {
             StoreError::Damaged { folder, what: "its version marker cannot be read".into() }
         }
-        error => match io_error(error).map(std::io::Error::kind) {
-            Some(
-                ErrorKind::PermissionDenied
-                | ErrorKind::ReadOnlyFilesystem
-                | ErrorKind::StorageFull
-                | ErrorKind::QuotaExceeded
-                | ErrorKind::OutOfMemory,
-            ) => of_fjall(error),
+        error => match io_error(error) {
+            Some(source) if is_of_the_system(source.kind()) => of_folder(&folder, source),
             // a file that is missing, ends too early or points nowhere
             _ => StoreError::Damaged { folder, what: error.to_string() },
         },
     }
+}
+
+/// Whether it says nothing of what lies in the store.
+const fn is_of_the_system(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::StorageFull
+            | ErrorKind::QuotaExceeded
+            | ErrorKind::OutOfMemory
+    )
 }

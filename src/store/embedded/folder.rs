@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{of_io, of_opening};
+use super::{of_folder, of_opening};
 use crate::store::StoreError;
 
 const FORMAT: &str = "selfsame store 1";
@@ -41,9 +41,9 @@ pub(super) fn complete(
     make: impl FnOnce(&Path) -> Result<(), fjall::Error>,
 ) -> Result<(), StoreError> {
     let (new, whole) = (folder.join(NEW_DATABASE), folder.join(DATABASE));
-    let failed = |error| of_io(&error);
+    let failed = |error| of_folder(folder, &error);
     match fs::remove_dir_all(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(of_io(&error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(of_folder(folder, &error)),
         _ => {}
     }
     if whole.exists() {
@@ -73,12 +73,12 @@ fn sync(folder: &Path) -> io::Result<()> {
 
 /// Refuses a folder that holds other things, before anything is written there.
 fn check(folder: &Path) -> Result<(), StoreError> {
-    fs::create_dir_all(folder).map_err(|error| of_io(&error))?;
+    fs::create_dir_all(folder).map_err(|error| of_folder(folder, &error))?;
     if folder.join(FORMAT_FILE).exists() {
         return Ok(());
     }
-    for entry in fs::read_dir(folder).map_err(|error| of_io(&error))? {
-        let name = entry.map_err(|error| of_io(&error))?.file_name();
+    for entry in fs::read_dir(folder).map_err(|error| of_folder(folder, &error))? {
+        let name = entry.map_err(|error| of_folder(folder, &error))?.file_name();
         if name != LOCK_FILE {
             return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
         }
@@ -92,7 +92,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .truncate(false)
         .write(true)
         .open(folder.join(LOCK_FILE))
-        .map_err(|error| of_io(&error))?;
+        .map_err(|error| of_folder(folder, &error))?;
     let begun = Instant::now();
     loop {
         match file.try_lock() {
@@ -104,7 +104,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
             Err(TryLockError::WouldBlock) => {
                 return Err(StoreError::Held { folder: folder.to_path_buf() });
             }
-            Err(TryLockError::Error(error)) => return Err(of_io(&error)),
+            Err(TryLockError::Error(error)) => return Err(of_folder(folder, &error)),
         }
     }
 }
@@ -133,9 +133,9 @@ fn mark(folder: &Path) -> Result<(), StoreError> {
                 file.sync_all()?;
                 sync(folder)
             };
-            written().map_err(|error| of_io(&error))
+            written().map_err(|error| of_folder(folder, &error))
         }
-        Err(error) => Err(of_io(&error)),
+        Err(error) => Err(of_folder(folder, &error)),
     }
 }
 
