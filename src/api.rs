@@ -40,6 +40,7 @@ mod exit;
 pub mod frames;
 pub mod host;
 pub(crate) mod paths;
+mod reach;
 pub(crate) mod report;
 mod router;
 pub mod serve;

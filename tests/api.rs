@@ -11,10 +11,15 @@ use std::time::{Duration, Instant};
 
 use selfsame::api::frames::{Frame, write_entry};
 use selfsame::api::serve::ServeError;
-use selfsame::api::types::{NewCollection, PeerRequest, SyncRequest};
+use selfsame::api::types::{NewCollection, PeerRequest, SyncLine, SyncRequest};
 use selfsame::api::{ApiLimits, BATCH_ENTRIES, CallError, Client, ControlSocket, Host};
+use selfsame::hash::HashAlgorithm;
+use selfsame::net::{Endpoint, NetLimits, PeerAddress};
+use selfsame::node::daemon::{ConfigFiles, Daemon, DaemonSettings};
 use selfsame::node::home::Home;
-use selfsame::types::{CollectionName, Key};
+use selfsame::node::manager::SessionKey;
+use selfsame::node::server;
+use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -402,4 +407,85 @@ fn a_session_can_be_stopped_by_its_number_and_by_going_away() {
     let stream = node.wait(client.diff(&name(), &PeerRequest { peer })).unwrap();
     drop(stream);
     assert!(node.stop() < Duration::from_secs(3), "a session runs for nobody");
+}
+
+/// A node in a folder of its own, with a collection, and a socket that admits whom it knows.
+fn node() -> (TempDir, Home, Endpoint) {
+    let folder = tempfile::tempdir().unwrap();
+    Home::init(folder.path()).unwrap();
+    let home = Home::open(folder.path()).unwrap();
+    for name in ["c", "d"] {
+        home.replica.create_collection(spec(name)).unwrap();
+    }
+    let (identity, access) = (Arc::clone(&home.identity), Arc::new(home.access.clone()));
+    let any_port = "127.0.0.1:0".parse().unwrap();
+    let endpoint = Endpoint::bind(identity, any_port, access, NetLimits::default()).unwrap();
+    (folder, home, endpoint)
+}
+
+fn spec(name: &str) -> CollectionSpec {
+    let name = CollectionName::new(name).unwrap();
+    CollectionSpec { name, algorithm: HashAlgorithm::Blake3, policy: Policy::Lww }
+}
+
+async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !is_so() {
+        assert!(began.elapsed() < Duration::from_secs(20), "never: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_is_asked_for_takes_a_place_among_those_of_the_daemon() {
+    let ((folder, home, endpoint), (_there, other, served)) = (node(), node());
+    let (me, peer) = (home.identity.node_id(), other.identity.node_id());
+    other.access.allow(me);
+    let address = PeerAddress::new(peer, served.local_address());
+    let stop = watch::Sender::new(false);
+    let serving = server::serve(other.node().into(), served, stop.subscribe(), Arc::new(|_| {}));
+    let serving = tokio::spawn(serving);
+
+    let mut settings = DaemonSettings::from(&home.config);
+    settings.sessions.max_concurrent = 1;
+    let daemon = Daemon::start(home.node(), endpoint, settings);
+    let files = ConfigFiles::new(folder.path(), &home.config, Vec::new());
+    let client = Client::here(Host::new(&home).of_daemon(daemon.clone(), files).into());
+    let taken = |collection: &str| {
+        let collection = CollectionName::new(collection).unwrap();
+        home.sessions.admit(SessionKey { me, peer, collection }, true).unwrap()
+    };
+    let request = SyncRequest {
+        peer: address.to_string(),
+        direction: Default::default(),
+        strategy: Default::default(),
+        allow_removals: false,
+    };
+    let opened = || other.sessions.counters().opened_by_peers;
+
+    // another session of the same pair, and then another one at all
+    for (round, collection) in ["c", "d"].into_iter().enumerate() {
+        let place = taken(collection);
+        let mut stream = client.sync(&name(), &request).await.unwrap();
+        match collection {
+            "c" => until("it waits", || home.sessions.counters().duplicate > 0).await,
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+        assert_eq!(home.sessions.running().len(), 1, "only the one that was there");
+        assert_eq!(opened(), round as u64);
+        drop(place);
+        let report = loop {
+            match stream.next_line().await.unwrap() {
+                Some(SyncLine::Report(report)) => break report,
+                Some(_) => {}
+                None => panic!("no report"),
+            }
+        };
+        assert_eq!((report.outcome.as_str(), report.exit), ("complete", 0), "{report:?}");
+        assert_eq!(opened(), round as u64 + 1);
+    }
+    drop(client);
+    assert!(daemon.stop().await);
+    stop.send_replace(true);
+    serving.await.unwrap();
 }

@@ -238,6 +238,84 @@ fn two_that_know_each_other_keep_equal_without_being_asked() {
 }
 
 #[test]
+fn a_peer_that_only_dials_is_turned_to_by_name_while_it_is_connected() {
+    let (hub, spoke) = (Folder::new(), Folder::new());
+    let (id, of_spoke) = (hub.run(&["id"]), spoke.run(&["id"]));
+    for node in [&hub, &spoke] {
+        node.run(&["collection", "create", "players"]);
+    }
+    hub.run(&["peer", "add", &of_spoke, "--name", "spoke"]);
+    let output = hub.output(&["digest", "players", "--peer", "spoke"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no address of spoke is known"));
+    let at_hub = hub.serve(&[]);
+    spoke.run(&["peer", "add", &format!("{id}@127.0.0.1:{}", at_hub.port)]);
+    // writes of it are not brought along by themselves
+    let at_spoke = spoke.serve(&[]);
+    at_hub.logs("connected");
+    let port = at_hub.logs("connected").split("address=127.0.0.1:").nth(1).unwrap().to_owned();
+    assert!(port.starts_with(&at_spoke.port.to_string()), "the spoke dials from where it serves");
+    spoke.run(&["put", "players", "ada", "level 3"]);
+    let started = Instant::now();
+    while hub.output(&["digest", "players", "--peer", "spoke"]).status.code() != Some(0) {
+        assert!(started.elapsed() < LIMIT, "never equal");
+    }
+    hub.run(&["sync", "players", "--peer", "spoke"]);
+    hub.run(&["diff", "players", "--peer", &of_spoke[..8]]);
+    assert_eq!(hub.run(&["get", "players", "ada"]), "level 3");
+    let log = at_hub.log.lock().unwrap().clone();
+    assert_eq!(log.matches(" connected").count(), 1, "no connection but that one: {log}");
+    assert_eq!(at_spoke.end("-TERM"), Some(0));
+    at_hub.logs("disconnected");
+    let output = hub.output(&["sync", "players", "--peer", "spoke"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("no address of spoke is known"));
+    assert_eq!(at_hub.end("-TERM"), Some(0));
+}
+
+#[test]
+fn a_peer_that_was_killed_and_came_back_is_turned_to_at_once() {
+    let (a, b) = (Folder::new(), Folder::new());
+    let (id_a, id_b) = (a.run(&["id"]), b.run(&["id"]));
+    for node in [&a, &b] {
+        node.run(&["collection", "create", "players"]);
+    }
+    b.run(&["peer", "add", &id_a]);
+    let mut at_b = b.serve(&[]);
+    a.run(&["peer", "add", &format!("{id_b}@127.0.0.1:{}", at_b.port), "--name", "b"]);
+    let at_a = a.serve(&[]);
+    at_a.logs("connected");
+    at_b.child.kill().unwrap();
+    at_b.child.wait().unwrap();
+    // it takes its time until the other knows that the connection is dead
+    let again =
+        Serving::start(b.command(&["serve"]).args(["--addr", &format!("127.0.0.1:{}", at_b.port)]));
+    a.run(&["sync", "players", "--peer", "b"]);
+    assert_eq!(again.end("-TERM"), Some(0));
+    assert_eq!(at_a.end("-TERM"), Some(0));
+}
+
+#[test]
+fn how_long_a_command_dials_beside_it_is_read_again() {
+    let node = Folder::new();
+    node.run(&["collection", "create", "players"]);
+    let serving = node.serve(&[]);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = Folder::new().run(&["id"]);
+    let peer = format!("{other}@{}", silent.local_addr().unwrap());
+    for (text, words) in [("321", "within 321ms"), ("123", "within 123ms")] {
+        node.config(&format!("[deadlines]\ndial_ms = {text}\n"));
+        assert_eq!(node.run(&["config", "reload", "--json"]), r#"{"peers":0,"needs_restart":[]}"#);
+        for verb in ["sync", "diff", "digest"] {
+            let output = node.output(&[verb, "players", "--peer", &peer]);
+            assert_eq!(output.status.code(), Some(4), "{output:?}");
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    assert_eq!(serving.end("-TERM"), Some(0));
+}
+
+#[test]
 fn a_second_signal_ends_it_at_once() {
     let node = Folder::new();
     let mut serving = node.serve(&[]);

@@ -24,7 +24,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
 use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName};
-use crate::net::{AllowList, Endpoint, Identity, NetError};
+use crate::net::{AllowList, Endpoint, Identity, Link, NetError};
 use crate::node::Node;
 use crate::node::config::Config;
 use crate::node::daemon::{ConfigFiles, Daemon};
@@ -32,7 +32,7 @@ use crate::node::home::Home;
 use crate::node::manager::SessionManager;
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
-use crate::types::CollectionName;
+use crate::types::{CollectionName, NodeId};
 
 /// Requests whose large bodies are in memory at once; more wait their turn.
 const LARGE_BODIES: usize = 4;
@@ -128,6 +128,17 @@ impl Host {
     #[must_use]
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How long finding and greeting a peer may take, by the settings that hold now.
+    pub(super) fn dial_deadline(&self) -> Duration {
+        let of_daemon = self.daemon.as_ref().map(|of| of.daemon.settings().dial);
+        of_daemon.unwrap_or_else(|| self.config.dial_deadline())
+    }
+
+    /// The connection that the daemon keeps with a peer, if it is one and has one.
+    pub(super) fn kept(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        self.daemon.as_ref().and_then(|of| of.daemon.link(peer))
     }
 
     /// What answers here.

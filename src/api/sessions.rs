@@ -12,14 +12,15 @@ use super::Host;
 use super::body::{Gone, LINES, Sink, answer, blocking, json, of_media};
 use super::entries::digest_here;
 use super::error::{ApiError, Problem};
-use super::host::{Running, caller};
+use super::host::Running;
+use super::reach::Peer;
 use super::report::report;
 use super::router::{Named, Number};
 use super::types::{
     DifferenceText, DigestComparison, DigestText, Direction, How, Moved, PeerRequest, SyncLine,
     SyncRequest,
 };
-use crate::net::{CloseCode, Link, PeerAddress};
+use crate::net::Link;
 use crate::node::client::{ClientError, Synchronised};
 use crate::node::{Node, Watch};
 use crate::replica::Collection;
@@ -74,7 +75,7 @@ pub(super) async fn compare(
     };
     let name = collection.spec().name.clone();
     let running = host.begin();
-    let asked = with_peer(&host, &peer, &running, async |node, link| {
+    let asked = peer.with(&host, &running, &name, async |node, link| {
         Ok(node.remote_digest(link, &name).await?)
     });
     let theirs = asked.await?;
@@ -90,41 +91,6 @@ pub(super) async fn stop(
     answer(&json!({ "stopping": number }))
 }
 
-/// Where to dial, and as which node.
-struct Peer {
-    node: Node<EmbeddedStore>,
-    addresses: Vec<PeerAddress>,
-}
-
-impl Peer {
-    fn find(host: &Host, text: &str) -> Result<Self, ApiError> {
-        let (node, addresses) = host.node().turn_to(&text.parse()?)?;
-        Ok(Self { node, addresses })
-    }
-}
-
-/// Dials a peer, greets it, does the work and says goodbye.
-async fn with_peer<R>(
-    host: &Host,
-    peer: &Peer,
-    running: &Running,
-    work: impl AsyncFnOnce(&Node<EmbeddedStore>, &Link) -> Result<R, ApiError>,
-) -> Result<R, ApiError> {
-    let Peer { node, addresses } = peer;
-    let endpoint = caller(&node.identity, host.config())?;
-    let mut stopped = running.stopped.clone();
-    let connected = tokio::select! {
-        linked = node.connect_first(&endpoint, addresses, host.config().dial_deadline()) => linked,
-        _ = stopped.wait_for(|stop| *stop) => return Err(ApiError::Stopped),
-    };
-    let done = match connected {
-        Ok(link) => work(node, &link).await,
-        Err(error) => Err(error.into()),
-    };
-    endpoint.close(CloseCode::Done, "").await;
-    done
-}
-
 /// Runs sessions in a task of their own, which ends when nobody reads the answer any more. One
 /// that the peer may not have part in is not worth dialling for.
 fn run(
@@ -134,9 +100,7 @@ fn run(
     config: SyncConfig,
 ) -> Result<Response, ApiError> {
     let peer = Peer::find(&host, peer)?;
-    if let Some(address) = peer.addresses.first() {
-        peer.node.check_grant(&address.id(), &collection.spec().name, config.mode)?;
-    }
+    peer.node().check_grant(&peer.id, &collection.spec().name, config.mode)?;
     let (sink, body) = Sink::new();
     let running = host.begin();
     tokio::spawn(async move {
@@ -156,7 +120,7 @@ async fn told(
     sink: &Sink,
 ) -> Result<(), Gone> {
     sink.line(&SyncLine::Run(running.number)).await?;
-    let work = with_peer(host, peer, running, async |node, link| {
+    let work = peer.with(host, running, &collection.spec().name, async |node, link| {
         let watch = Told { sink, last: Mutex::new(None) };
         one_after_another(node, link, collection, config, running, &watch).await
     });

@@ -79,8 +79,8 @@ pub enum NetError {
     },
     /// Nobody answered in time.
     #[error(
-        "{peer} did not answer within {waited:?}: check that the node runs there and that \
-        UDP reaches it"
+        "{peer} did not answer within {}: check that the node runs there and that \
+        UDP reaches it", millis(*.waited)
     )]
     Unreachable {
         /// The peer.
@@ -315,6 +315,12 @@ impl Ends {
 }
 
 /// The words that came with a code, or else the code's own.
+/// Whole milliseconds, for people: what is left of a deadline is a little less than it was.
+fn millis(time: Duration) -> String {
+    let millis = time.as_nanos().div_ceil(1_000_000);
+    format!("{:?}", Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX)))
+}
+
 fn told(reason: &[u8], code: TransportErrorCode) -> String {
     match printable(reason) {
         empty if empty.is_empty() => code.to_string(),

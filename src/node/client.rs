@@ -82,8 +82,8 @@ pub enum ClientError {
     UnknownCollection(CollectionName),
     /// The peer is known, and where it is is not.
     #[error(
-        "no address of {0} is known, since it dials this node: name one with --peer \
-        ID@HOST:PORT, or write it into peers.toml"
+        "no address of {0} is known, and it is not connected with a `selfsame serve` that runs \
+        here: name an address with --peer ID@HOST:PORT, or write it into peers.toml"
     )]
     NoAddress(String),
     /// No such peer is known.

@@ -41,7 +41,7 @@ use super::peers::PeerBook;
 use super::schedule::{Schedule, ScheduleSettings};
 use super::server::Current;
 use super::status::{SessionEnd, SessionEvent, Status};
-use crate::net::Endpoint;
+use crate::net::{Endpoint, Link};
 use crate::session::SyncConfig;
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
@@ -189,6 +189,18 @@ impl<S: Store> Daemon<S> {
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
+    }
+
+    /// The settings that it goes by.
+    #[must_use]
+    pub fn settings(&self) -> DaemonSettings {
+        self.0.settings()
+    }
+
+    /// The connection that it keeps with a peer, whoever dialled: sessions may be opened on it.
+    #[must_use]
+    pub fn link(&self, peer: &NodeId) -> Option<Arc<Link>> {
+        self.0.links.preferred(peer).map(|kept| kept.link)
     }
 
     /// What it knows of itself, its peers and its collections.
