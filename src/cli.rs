@@ -30,6 +30,7 @@ mod init;
 mod interrupt;
 mod jsonl;
 mod listen;
+mod log;
 mod ls;
 mod output;
 mod peer;

@@ -65,8 +65,17 @@ struct Serving {
 }
 
 impl Serving {
+    /// One that says on standard output where it serves.
     fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut serving = Self::spawn(command.stdout(Stdio::piped()));
+        let mut lines = BufReader::new(serving.child.stdout.take().unwrap()).lines();
+        let first = lines.next().expect("it says where it serves").unwrap();
+        serving.port = first.split([':', ',']).nth(1).unwrap().parse().unwrap();
+        serving
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut errors = BufReader::new(child.stderr.take().unwrap());
         let log = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&log);
@@ -76,10 +85,7 @@ impl Serving {
                 written.lock().unwrap().push_str(&std::mem::take(&mut line));
             }
         });
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let first = lines.next().expect("it says where it serves").unwrap();
-        let port = first.split([':', ',']).nth(1).unwrap().parse().unwrap();
-        Self { child, log, port }
+        Self { child, log, port: 0 }
     }
 
     fn signal(&self, name: &str) {
@@ -313,6 +319,76 @@ fn how_long_a_command_dials_beside_it_is_read_again() {
         }
     }
     assert_eq!(serving.end("-TERM"), Some(0));
+}
+
+/// The lines of a log for programs, all of them JSON.
+fn lines(log: &str) -> Vec<serde_json::Value> {
+    let line = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line:?}"));
+    log.lines().map(line).collect()
+}
+
+#[test]
+fn a_log_for_programs_is_json_and_nothing_else() {
+    let (node, other) = (Folder::new(), Folder::new());
+    for node in [&node, &other] {
+        node.run(&["collection", "create", "players"]);
+        node.run(&["put", "players", "ada", node.path().to_str().unwrap()]);
+    }
+    let id = other.run(&["id"]);
+    node.run(&["peer", "add", &id]);
+    let mut command = node.command(&["serve", "--addr", "127.0.0.1:0", "--log-json"]);
+    let mut serving = Serving::spawn(command.stdout(Stdio::piped()));
+    let first = serving.logs("\"serving\"");
+    let first: serde_json::Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&first["level"], &first["allowed"]), (&"INFO".into(), &1.into()));
+    assert!(first["timestamp"].as_str().unwrap().ends_with('Z'));
+    let place = format!("{}@{}", node.run(&["id"]), first["address"].as_str().unwrap());
+    assert!(place.starts_with(first["id"].as_str().unwrap()));
+    other.run(&["sync", "players", "--peer", &place]);
+    serving.logs("\"disconnected\"");
+    serving.signal("-TERM");
+    assert_eq!(serving.wait(), Some(0));
+    let mut printed = String::new();
+    serving.child.stdout.take().unwrap().read_to_string(&mut printed).unwrap();
+    assert_eq!(printed, "");
+    serving.logs("\"stopped\"");
+    let told = lines(&serving.log.lock().unwrap());
+    let messages: Vec<_> = told.iter().map(|line| line["message"].as_str().unwrap()).collect();
+    let expected = ["serving", "connected", "session", "disconnected", "stopping", "stopped"];
+    assert_eq!(messages, expected);
+    let session = &told[2];
+    assert_eq!((&session["peer"], &session["collection"]), (&id.into(), &"players".into()));
+    assert_eq!((&session["outcome"], &session["opened_here"]), (&"complete".into(), &false.into()));
+    for count in ["session", "changed_here", "bytes_sent", "bytes_received", "elapsed_ms"] {
+        assert!(session[count].is_u64(), "{count}: {session}");
+    }
+    assert!(session["cause"].is_null() && told[1]["peer"] == session["peer"]);
+}
+
+#[test]
+fn the_error_in_which_it_ends_is_a_line_of_json_too() {
+    let node = Folder::new();
+    node.config("listen = 7\n");
+    for verb in ["serve", "listen"] {
+        let output = node.output(&[verb, "--log-json"]);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(output.stdout.is_empty());
+        let told = lines(std::str::from_utf8(&output.stderr).unwrap());
+        assert_eq!((told.len(), &told[0]["level"]), (1, &"ERROR".into()));
+        assert_eq!(told[0]["exit"], 2);
+        assert!(told[0]["error"].as_str().unwrap().contains("config.toml, line 1: "));
+    }
+    node.config("listen = \"127.0.0.1:0\"\n");
+    let mut command = node.command(&["listen", "--log-json"]);
+    let mut listening = Serving::spawn(command.stdout(Stdio::piped()));
+    assert!(listening.logs("nobody may connect yet").contains("\"WARN\""));
+    let mut out = BufReader::new(listening.child.stdout.take().unwrap());
+    let mut first = String::new();
+    out.read_line(&mut first).unwrap();
+    assert_eq!(lines(&first)[0]["event"], "listening");
+    listening.signal("-TERM");
+    assert_eq!(listening.wait(), Some(0));
+    assert_eq!(lines(&listening.log.lock().unwrap()).len(), 1);
 }
 
 #[test]

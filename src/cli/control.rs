@@ -10,8 +10,6 @@ use super::Exit;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 #[cfg(unix)]
-use super::output::note;
-#[cfg(unix)]
 use crate::api::ControlSocket;
 use crate::api::{CallError, Client, Host};
 use crate::node::home::{Home, HomeError};
@@ -102,7 +100,7 @@ impl Offered {
         match ControlSocket::bind(folder).await {
             Ok(socket) => Self(Some(tokio::spawn(socket.serve(host.into(), stop)))),
             Err(error) => {
-                note(format_args!("other commands cannot work beside this one: {error}"));
+                tracing::warn!(%error, "other commands cannot work beside this one");
                 Self(None)
             }
         }

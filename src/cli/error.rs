@@ -162,7 +162,8 @@ impl CliError {
         let _ = writeln!(io::stderr(), "{}", self.told());
     }
 
-    fn told(&self) -> String {
+    /// As it is said: what is meant, causes that the error does not name itself, what to do.
+    pub(super) fn told(&self) -> String {
         match self {
             // an answer rather than an error
             Self::Problem(problem) if self.exit() == Exit::Differs => problem.to_string(),

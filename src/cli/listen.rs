@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::control::{Offered, runtime};
 use super::error::CliError;
 use super::interrupt::Interrupt;
-use super::output::{counted, note, print, print_json, size};
+use super::log::Log;
+use super::output::{counted, print, print_json, size};
 use super::{Context, Exit};
 use crate::api::Host;
 use crate::api::report::words;
@@ -27,6 +28,7 @@ const NOTABLE_MS: u64 = 5_000;
 /// Only the peers of this node may connect (`selfsame peer ls`), each for what it was granted,
 /// and the nodes that config.toml or --allow lists, for everything. Open invitations are taken
 /// here, and a change of the peer book holds within a second. Other commands work beside it.
+/// What happens is told on standard output, what is wrong at this node on standard error.
 /// Ctrl-C ends it cleanly: running sessions are told, and what they had applied is kept.
 #[derive(Args)]
 #[command(after_help = "Examples:
@@ -43,7 +45,12 @@ pub(super) struct Listen {
     /// "address"}
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    log: Log,
 }
+
+/// Sessions are told on standard output.
+const USUAL_LOG: &str = "warn";
 
 /// How many nodes may connect.
 pub(super) fn admitted(access: &Access) -> u64 {
@@ -58,6 +65,15 @@ pub(super) fn node_id(text: &str) -> Result<NodeId, IdentityError> {
 
 impl Listen {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        self.log.around(USUAL_LOG, || self.in_folder(context))
+    }
+
+    /// Whether events are told as JSON.
+    const fn is_json(&self) -> bool {
+        self.json || self.log.is_json()
+    }
+
+    fn in_folder(&self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
         context.open(|home| {
             for id in &self.allow {
@@ -75,7 +91,7 @@ impl Listen {
                     Offered::to_others(&home.folder, host, interrupt.receiver()).await
                 };
                 self.announce(home.identity.node_id(), endpoint.local_address(), count)?;
-                let json = self.json;
+                let json = self.is_json();
                 let listener = Arc::new(move |event: Event| tell(&event, json));
                 serve(Arc::new(home.node()), endpoint, interrupt.receiver(), listener).await;
                 control.ended().await;
@@ -83,19 +99,14 @@ impl Listen {
             })?;
             // tasks of connections hold the store until they are gone
             runtime.shutdown_timeout(std::time::Duration::from_secs(5));
-            note("stopped");
+            self.log.stopped();
             Ok(Exit::Done)
         })
     }
 
     fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
-        if allowed == 0 {
-            note(
-                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer \
-                 add`",
-            );
-        }
-        if self.json {
+        self.log.allowed(allowed);
+        if self.is_json() {
             let address = address.to_string();
             return print_json(
                 &json!({"event": "listening", "id": id.to_string(), "address": address}),

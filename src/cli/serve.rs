@@ -1,18 +1,17 @@
 //! `selfsame serve`
 
-use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
 
 use super::control::Offered;
 use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::listen::{admitted, node_id};
-use super::output::{counted, note, print};
+use super::log::Log;
+use super::output::{counted, print};
 use super::service::Service;
 use super::{Context, Exit};
 use crate::api::Host;
@@ -22,6 +21,8 @@ use crate::node::home::Home;
 use crate::store::EmbeddedStore;
 use crate::types::NodeId;
 
+/// What other crates say is of use only to those who ask for it.
+const USUAL_LOG: &str = "warn,selfsame=info";
 /// A loop that has not turned for so long hangs.
 const HANGS: Duration = Duration::from_secs(5);
 /// How long tasks may take to let go of the store once the daemon has stopped.
@@ -34,7 +35,7 @@ const LETTING_GO: Duration = Duration::from_secs(5);
 /// config.toml, and within two seconds of a write. Each peer may do what it was granted.
 ///
 /// Says on standard error what happens, a line for each session; SELFSAME_LOG chooses how much
-/// (error, warn, info, debug). SIGHUP reads config.toml and peers.toml again: if one of them
+/// (error, warn, info, debug), --log-json makes each line a JSON object. SIGHUP reads config.toml and peers.toml again: if one of them
 /// is wrong, its file, line and reason are logged and the old settings hold on. SIGTERM and
 /// Ctrl-C end it cleanly: running sessions are told, and what they had applied is kept; a second
 /// Ctrl-C ends it at once. Under systemd it can run as Type=notify, with a watchdog.
@@ -42,7 +43,8 @@ const LETTING_GO: Duration = Duration::from_secs(5);
 #[command(after_help = "Examples:
   selfsame serve
   selfsame serve --addr 192.0.2.7:7447 --allow ID
-  SELFSAME_LOG=debug selfsame serve")]
+  SELFSAME_LOG=debug selfsame serve
+  selfsame serve --log-json 2> node.log")]
 pub(super) struct Serve {
     /// Where to listen (UDP) [default: listen in config.toml]; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS:PORT")]
@@ -50,11 +52,16 @@ pub(super) struct Serve {
     /// A node that may connect and do everything, beside the peers; may be repeated
     #[arg(long, value_name = "ID", value_parser = node_id)]
     allow: Vec<NodeId>,
+    #[command(flatten)]
+    log: Log,
 }
 
 impl Serve {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
-        log_to_standard_error();
+        self.log.around(USUAL_LOG, || self.in_folder(context))
+    }
+
+    fn in_folder(&self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
         context.open(|home| {
             for id in &self.allow {
@@ -65,7 +72,7 @@ impl Serve {
             // tasks of connections hold the store until they are gone
             runtime.shutdown_timeout(LETTING_GO);
             served?;
-            note("stopped");
+            self.log.stopped();
             Ok(Exit::Done)
         })
     }
@@ -75,23 +82,12 @@ impl Serve {
         let admission = Arc::new(home.access.clone());
         let identity = Arc::clone(&home.identity);
         let endpoint = Endpoint::bind(identity, address, admission, home.config.net())?;
-        let (id, address) = (home.identity.node_id(), endpoint.local_address());
+        let address = endpoint.local_address();
         let mut hangups = Hangups::install()?;
         let settings = DaemonSettings::from(&home.config);
         let daemon = Daemon::start(home.node(), endpoint, settings);
         let files = ConfigFiles::new(&home.folder, &home.config, self.allow.clone());
-        let allowed = admitted(&home.access);
-        if allowed == 0 {
-            note(
-                "nobody may connect yet: `selfsame peer invite` lets a node in, or `selfsame peer \
-                 add`",
-            );
-        }
-        print(format_args!(
-            "serving on {address}, {} allowed\npeers reach this node as {id}@HOST:{}",
-            counted(allowed, "node", "nodes"),
-            address.port()
-        ))?;
+        self.announce(home.identity.node_id(), address, admitted(&home.access))?;
         let host = Host::new(home).of_daemon(daemon.clone(), files.clone());
         let control = Offered::to_others(&home.folder, host, interrupt.receiver()).await;
         let service = Service::from_environment();
@@ -127,13 +123,28 @@ impl Serve {
     }
 }
 
+impl Serve {
+    fn announce(&self, id: NodeId, address: SocketAddr, allowed: u64) -> Result<(), CliError> {
+        self.log.allowed(allowed);
+        if self.log.is_json() {
+            tracing::info!(%id, %address, allowed, "serving");
+            return Ok(());
+        }
+        print(format_args!(
+            "serving on {address}, {} allowed\npeers reach this node as {id}@HOST:{}",
+            counted(allowed, "node", "nodes"),
+            address.port()
+        ))
+    }
+}
+
 fn reload(files: &ConfigFiles, daemon: &Daemon<EmbeddedStore>) {
     match tokio::task::block_in_place(|| files.reload(daemon)) {
         Ok(done) => {
             tracing::info!(peers = done.peers, "config.toml and peers.toml were read again");
             if !done.needs_restart.is_empty() {
                 let settings = done.needs_restart.join(", ");
-                tracing::warn!(settings, "these hold only after `selfsame serve` is started anew");
+                tracing::warn!(settings, "these hold only once it is started anew");
             }
         }
         Err(error) => tracing::error!(%error, "not reloaded: the old settings hold on"),
@@ -145,19 +156,6 @@ fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
         .enable_all()
         .build()
         .map_err(|source| CliError::System { what: "runtime", source })
-}
-
-fn log_to_standard_error() {
-    let chosen = EnvFilter::try_from_env("SELFSAME_LOG");
-    // what other crates say is of use only to those who ask for it
-    let filter = chosen.unwrap_or_else(|_| EnvFilter::new("warn,selfsame=info"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false);
-    // whoever embeds the command may have set up logs of its own
-    let _ = logs.try_init();
 }
 
 /// Asks to read the settings again.

@@ -35,7 +35,7 @@ impl Service {
         if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(words.as_bytes(), address)
         {
-            tracing::warn!(%error, "the service manager cannot be told: {words}");
+            tracing::warn!(%error, words, "the service manager cannot be told");
         }
         #[cfg(not(unix))]
         let _ = words;

@@ -304,18 +304,18 @@ impl ClientCertVerifier for Admitted {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let id = signed_by(message, cert, dss)?;
-        if id == self.own {
-            tracing::warn!(%id, "refused a node that has this node's own key");
+        let peer = signed_by(message, cert, dss)?;
+        if peer == self.own {
+            tracing::warn!(%peer, "refused a node that has this node's own key");
         } else if self.pairing.load(Ordering::Relaxed) {
             if self.admission.pairs() {
                 return Ok(HandshakeSignatureValid::assertion());
             }
-            tracing::info!(%id, "refused a node that came to pair: no invitation is open");
-        } else if self.admission.admits(&id) {
+            tracing::info!(%peer, "refused a node that came to pair: no invitation is open");
+        } else if self.admission.admits(&peer) {
             return Ok(HandshakeSignatureValid::assertion());
         } else {
-            tracing::info!(%id, "refused a node that is not admitted: add its id to the peers");
+            tracing::info!(%peer, "refused a node that is not admitted: add its id to the peers");
         }
         Err(denied())
     }

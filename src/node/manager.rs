@@ -44,8 +44,6 @@ const FIRST_BYTES: u64 = 1 << 20;
 /// Bounds of the time after which a peer may try again.
 const SOONEST_RETRY_MS: u64 = 200;
 const LATEST_RETRY_MS: u64 = 10_000;
-/// Digits of an id in a log.
-const SHOWN_DIGITS: usize = 16;
 /// Sessions of one pair that may overlap: one that ends, and the next.
 const OVERLAPPING: usize = 2;
 
@@ -429,17 +427,18 @@ impl Drop for Place {
 /// A line for people who read logs.
 fn log(end: &SessionEnd) {
     let SessionEnd { collection, outcome, cause, bytes_sent, bytes_received, .. } = end;
-    let peer = end.peer.get(..SHOWN_DIGITS).unwrap_or(&end.peer);
     tracing::info!(
-        peer,
+        session = end.session,
+        peer = %end.peer,
         collection,
+        opened_here = end.opened_here,
         outcome,
         cause,
         changed_here = end.changed_here,
         changed_there = end.changed_there,
         bytes_sent,
         bytes_received,
-        ms = end.elapsed_ms,
+        elapsed_ms = end.elapsed_ms,
         "session"
     );
 }

@@ -87,6 +87,46 @@ fn every_endpoint_is_documented() {
     }
 }
 
+/// What is logged: the last text of each call at these levels.
+fn logged(code: &str) -> Vec<(&'static str, String)> {
+    let mut found = Vec::new();
+    for (word, level) in [("info", "INFO"), ("warn", "WARN"), ("error", "ERROR")] {
+        for call in code.split(&format!("tracing::{word}!(")).skip(1) {
+            let ends = |at: &usize| call[at + 1..].trim_start().starts_with(')');
+            let end = call.match_indices('"').map(|(at, _)| at).find(ends).unwrap();
+            let message = call[..end].rsplit_once('"').unwrap().1;
+            found.push((level, message.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn every_line_of_the_log_is_documented() {
+    let text = std::fs::read_to_string(doc("operations.md")).unwrap();
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            for (level, message) in logged(&std::fs::read_to_string(&path).unwrap()) {
+                count += 1;
+                let row = format!("| {level} | `{message}`");
+                assert!(text.contains(&row), "not in operations.md: {row}");
+            }
+        }
+    }
+    assert_eq!(count, text.lines().filter(|line| is_of_log(line)).count(), "rows without a line");
+}
+
+fn is_of_log(line: &str) -> bool {
+    ["INFO", "WARN", "ERROR"].iter().any(|level| line.starts_with(&format!("| {level} |")))
+}
+
 #[test]
 fn every_verb_has_examples() {
     fn check(command: &clap::Command) {

@@ -129,8 +129,8 @@ impl<S: Store> Shared<S> {
                 }
             }
             Event::Disconnected { peer, link } => {
-                let why = link.connection().close_reason().map(|error| error.to_string());
-                tracing::info!(%peer, why, "disconnected");
+                let reason = link.connection().close_reason().map(|error| error.to_string());
+                tracing::info!(%peer, reason, "disconnected");
                 if self.links.remove(&link) {
                     self.tell(Input::Disconnected(peer));
                 }
@@ -145,7 +145,7 @@ impl<S: Store> Shared<S> {
             }
             Event::Refused { peer, code } => tracing::info!(%peer, reason = %code, "turned away"),
             Event::Paired { peer, .. } => {
-                tracing::info!(id = %peer.id, "paired: the node is in the peer book now");
+                tracing::info!(peer = %peer.id, "paired: the node is in the peer book now");
                 self.tell(Input::Book(self.current.node().access.book()));
             }
             Event::NotPaired { peer, address, error } => {
