@@ -12,6 +12,7 @@
 //! | [`frame`] | frames on a stream |
 //! | `link` | a greeted connection, and what its streams are for |
 //! | `drive` | a session core between streams and a collection |
+//! | `farewell` | how long a peer may take over last words |
 //! | [`codes`] | the table of codes for closing |
 //! | `error` | what can go wrong, whose fault it is, what to do |
 //!
@@ -70,6 +71,7 @@ mod connection;
 mod drive;
 mod endpoint;
 mod error;
+mod farewell;
 pub mod frame;
 pub mod identity;
 mod limits;
@@ -86,6 +88,7 @@ pub use drive::{SessionReport, World, drive};
 pub(crate) use endpoint::neighbourhood;
 pub use endpoint::{AcceptStats, Endpoint};
 pub use error::{Fault, NetError};
+pub(crate) use farewell::{farewell, hurried, stopped};
 pub use frame::{FRAME_HEADER_BYTES, FrameDecoder, FrameError, FrameReader, FrameWriter};
 pub use identity::{Identity, IdentityError, check_node_id, parse_node_id, verify_signature};
 pub use limits::{DialOptions, NetLimits};

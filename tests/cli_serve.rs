@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -389,6 +391,71 @@ fn the_error_in_which_it_ends_is_a_line_of_json_too() {
     listening.signal("-TERM");
     assert_eq!(listening.wait(), Some(0));
     assert_eq!(lines(&listening.log.lock().unwrap()).len(), 1);
+}
+
+/// Passes datagrams on between whoever sends to it and a port, until so many have passed: then
+/// each end is as good as dead to the other. Its address, and what hears of that moment.
+fn line_that_breaks(port: u16, after: usize) -> (SocketAddr, Receiver<()>) {
+    let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let there = UdpSocket::bind("127.0.0.1:0").unwrap();
+    there.connect(("127.0.0.1", port)).unwrap();
+    let address = here.local_addr().unwrap();
+    let (broken, told) = std::sync::mpsc::channel();
+    let caller = Arc::new(Mutex::new(address));
+    let passed = Arc::new(AtomicUsize::new(0));
+    for onward in [true, false] {
+        let (here, there) = (here.try_clone().unwrap(), there.try_clone().unwrap());
+        let (caller, passed, broken) = (Arc::clone(&caller), Arc::clone(&passed), broken.clone());
+        std::thread::spawn(move || {
+            let mut datagram = [0; 65_536];
+            // the sockets stay open beyond the end: nobody is told that nothing gets through
+            while passed.fetch_add(1, Ordering::Relaxed) < after {
+                if onward {
+                    let (length, from) = here.recv_from(&mut datagram).unwrap();
+                    *caller.lock().unwrap() = from;
+                    let _ = there.send(&datagram[..length]);
+                } else {
+                    let length = there.recv(&mut datagram).unwrap();
+                    let _ = here.send_to(&datagram[..length], *caller.lock().unwrap());
+                }
+            }
+            let _ = broken.send(());
+            std::thread::sleep(LIMIT * 3);
+        });
+    }
+    (address, told)
+}
+
+#[test]
+fn a_peer_that_is_dead_does_not_hold_up_who_is_to_stop() {
+    let (node, other) = (Folder::new(), Folder::new());
+    for node in [&node, &other] {
+        node.run(&["collection", "create", "players"]);
+    }
+    let values = tempfile::tempdir().unwrap();
+    for name in ["ada", "bob", "eve"] {
+        let mut noise = vec![0; 2_000_000];
+        rand::Rng::fill_bytes(&mut rand::rng(), &mut noise);
+        std::fs::write(values.path().join(name), noise).unwrap();
+    }
+    node.run(&["import", "players", values.path().to_str().unwrap()]);
+    let (id, caller) = (node.run(&["id"]), other.run(&["id"]));
+    for verb in ["serve", "listen"] {
+        let mut command = node.command(&[verb, "--addr", "127.0.0.1:0", "--allow", &caller]);
+        let serving = Serving::start(&mut command);
+        let (address, broken) = line_that_breaks(serving.port, 400);
+        let peer = format!("{id}@{address}");
+        let mut command = other.command(&["sync", "players", "--peer", &peer]);
+        let mut calling = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        broken.recv_timeout(LIMIT).unwrap();
+        let sessions = node.run(&["sessions", "--json"]);
+        assert!(!sessions.contains("\"running\":[]"), "{sessions}");
+        let before = Instant::now();
+        assert_eq!(serving.end("-INT"), Some(0));
+        assert!(before.elapsed() < Duration::from_secs(4), "{verb}: {:?}", before.elapsed());
+        calling.kill().unwrap();
+        calling.wait().unwrap();
+    }
 }
 
 #[test]

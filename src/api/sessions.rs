@@ -20,7 +20,7 @@ use super::types::{
     DifferenceText, DigestComparison, DigestText, Direction, How, Moved, PeerRequest, SyncLine,
     SyncRequest,
 };
-use crate::net::Link;
+use crate::net::{Link, stopped};
 use crate::node::client::{ClientError, Synchronised};
 use crate::node::{Node, Watch};
 use crate::replica::Collection;
@@ -75,8 +75,12 @@ pub(super) async fn compare(
     };
     let name = collection.spec().name.clone();
     let running = host.begin();
+    let mut stop = running.stopped.clone();
     let asked = peer.with(&host, &running, &name, async |node, link| {
-        Ok(node.remote_digest(link, &name).await?)
+        tokio::select! {
+            digest = node.remote_digest(link, &name) => Ok(digest?),
+            () = stopped(&mut stop) => Err(ApiError::Stopped),
+        }
     });
     let theirs = asked.await?;
     let there = DigestText::new(&theirs, theirs.clock());

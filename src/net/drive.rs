@@ -13,6 +13,7 @@ use tokio::task::block_in_place;
 
 use self::lane::{End, Incoming, LaneIo};
 use self::pace::Pace;
+use super::farewell::{farewell, stopped};
 use super::frame::FrameReader;
 use super::link::{Link, LinkError};
 use super::stream::{RecvStream, SendStream};
@@ -22,8 +23,6 @@ use crate::replica::{Collection, Snapshot, ViewError};
 use crate::session::{AbortCode, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
-/// How long the last frames may take to reach the peer.
-const FAREWELL: Duration = Duration::from_secs(5);
 /// While nothing comes, it is asked this often whether the session may go on.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the peer's last words may take when a stream breaks.
@@ -253,7 +252,7 @@ impl<'a> Driver<'a> {
     /// Says what is left to say once there is an outcome: why, or the last signature; and waits,
     /// not for long, until the peer has it.
     async fn farewell<S: Store>(self, view: &Snapshot<S>) -> Session {
-        let Self { mut session, control, bulk, mut next_control, .. } = self;
+        let Self { mut session, control, bulk, mut next_control, stop, .. } = self;
         // values are of no use any more once a session has failed
         let bulk = match session.outcome() {
             Some(Outcome::Interrupted) => return session,
@@ -276,7 +275,7 @@ impl<'a> Driver<'a> {
             });
         };
         // a peer that reads no more must not keep the frames here
-        let _ = tokio::time::timeout(FAREWELL, last_words).await;
+        let _ = farewell(stop, last_words).await;
         session
     }
 }
@@ -295,13 +294,6 @@ async fn pass_on(
     let bytes = frame.len();
     permit.send(frame);
     Some(bytes)
-}
-
-/// Waits until the session is to stop; for ever if nobody is left who could say so.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending().await
-    }
 }
 
 async fn opened(opening: &mut Option<Opening<'_>>) -> Result<SendStream, LinkError> {

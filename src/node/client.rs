@@ -39,7 +39,7 @@ use super::{Node, Watch};
 use crate::merkle::Digest;
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
-    PeerAddress, RecvStream, SessionReport, StreamKind, World, drive,
+    PeerAddress, RecvStream, SessionReport, StreamKind, World, drive, stopped,
 };
 use crate::replica::{Collection, LostValue, ReplicaError};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
@@ -359,15 +359,16 @@ impl<S: Store> Node<S> {
         &self,
         link: &Link,
         collection: &Arc<Collection<S>>,
-        stop: watch::Receiver<bool>,
+        mut stop: watch::Receiver<bool>,
     ) -> Result<u64, ClientError> {
         let lost = tokio::task::block_in_place(|| collection.lost_values(MAX_LOST))?;
         let mut installed = 0;
         for some in lost.chunks(VALUES_PER_QUERY) {
-            if *stop.borrow() {
-                break;
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break,
+                fetched = self.fetch_values(link, collection, some) => installed += fetched?,
             }
-            installed += self.fetch_values(link, collection, some).await?;
         }
         Ok(installed)
     }

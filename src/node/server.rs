@@ -40,7 +40,7 @@ use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, Wi
 use crate::hash::{KeyHash, StateHash, ValueHash};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
-    SendStream, SessionReport, StreamKind, World, drive,
+    SendStream, SessionReport, StreamKind, World, drive, farewell, hurried, stopped,
 };
 use crate::replica::Collection;
 use crate::session::wire::{self, MAX_FRAME_BYTES};
@@ -175,14 +175,13 @@ pub(in crate::node) async fn accept_all<S: Store>(
     endpoint: &Endpoint,
     mut stop: watch::Receiver<bool>,
     listener: Listener,
-    farewell: Duration,
+    within: Duration,
 ) {
     let mut connections = JoinSet::new();
     let server = Server { current, listener: Arc::clone(&listener), stop: stop.clone() };
     let node = server.current.node();
     let door = Arc::new(Door::default());
-    let told = Arc::clone(&listener);
-    let follow = node.access.follow(|read| told(Event::PeerBook { error: read.err() }));
+    let follow = node.access.follow(|read| listener(Event::PeerBook { error: read.err() }));
     tokio::pin!(follow);
     loop {
         tokio::select! {
@@ -192,28 +191,13 @@ pub(in crate::node) async fn accept_all<S: Store>(
                 Err(_) => break,
             },
             Ok(connection) = endpoint.accept_pairing() => {
-                let (node, door) = (Arc::clone(&node), Arc::clone(&door));
-                connections.spawn(pair(node, door, Arc::clone(&listener), connection));
+                connections.spawn(server.clone().pair(Arc::clone(&door), connection));
             }
             () = &mut follow => {}
             Some(_) = connections.join_next() => {}
         }
     }
-    let _ = timeout(farewell, async { while connections.join_next().await.is_some() {} }).await;
-}
-
-/// Meets a node that came to pair.
-async fn pair<S: Store>(
-    node: Arc<Node<S>>,
-    door: Arc<Door>,
-    listener: Listener,
-    connection: Connection,
-) {
-    let (peer, address) = (connection.peer(), connection.remote_address());
-    listener(match door.meet(&node.access, node.id(), connection).await {
-        Ok(Paired { peer, edited }) => Event::Paired { peer: Box::new(peer), edited },
-        Err(error) => Event::NotPaired { peer, address, error },
-    });
+    let _ = timeout(within, async { while connections.join_next().await.is_some() {} }).await;
 }
 
 /// Answers what peers open.
@@ -234,10 +218,28 @@ impl<S: Store> Clone for Server<S> {
 }
 
 impl<S: Store> Server<S> {
-    async fn connection(self, connection: Connection) {
+    /// Meets a node that came to pair.
+    async fn pair(mut self, door: Arc<Door>, connection: Connection) {
+        let (peer, address) = (connection.peer(), connection.remote_address());
+        let node = self.current.node();
+        let met = tokio::select! {
+            met = door.meet(&node.access, node.id(), connection) => met,
+            () = hurried(&mut self.stop) => return,
+        };
+        (self.listener)(match met {
+            Ok(Paired { peer, edited }) => Event::Paired { peer: Box::new(peer), edited },
+            Err(error) => Event::NotPaired { peer, address, error },
+        });
+    }
+
+    async fn connection(mut self, connection: Connection) {
         let (peer, node) = (connection.peer(), self.current.node());
         let greeting = node.greeting_for(&peer, true);
-        match Link::greet(connection, &greeting, node.patience).await {
+        let greeted = tokio::select! {
+            greeted = Link::greet(connection, &greeting, node.patience) => greeted,
+            () = stopped(&mut self.stop) => return,
+        };
+        match greeted {
             Ok(link) => self.link(Arc::new(link)).await,
             Err(error) => (self.listener)(Event::NotGreeted { peer, error }),
         }
@@ -277,11 +279,19 @@ impl<S: Store> Server<S> {
         (self.listener)(Event::Disconnected { peer, link });
     }
 
-    async fn stream(self, link: &Link, send: SendStream, mut receive: RecvStream) {
+    async fn stream(mut self, link: &Link, send: SendStream, mut receive: RecvStream) {
         let patience = self.current.node().patience;
-        let Ok(Ok(kind)) = timeout(patience, Link::kind_of(&mut receive)).await else { return };
-        let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
-        let Ok(Ok(Some(frame))) = timeout(patience, reader.next_frame()).await else { return };
+        let opened = async {
+            let kind = timeout(patience, Link::kind_of(&mut receive)).await.ok()?.ok()?;
+            let mut reader = FrameReader::new(receive, MAX_FRAME_BYTES);
+            let frame = timeout(patience, reader.next_frame()).await.ok()?.ok()??;
+            Some((kind, reader, frame))
+        };
+        let opened = tokio::select! {
+            opened = opened => opened,
+            () = stopped(&mut self.stop) => return,
+        };
+        let Some((kind, reader, frame)) = opened else { return };
         match kind {
             StreamKind::Session => self.session(link, send, reader, &frame).await,
             StreamKind::Query => self.query(link, send, &frame).await,
@@ -339,7 +349,7 @@ impl<S: Store> Server<S> {
 
     async fn refuse(&self, peer: NodeId, send: SendStream, code: AbortCode) {
         (self.listener)(Event::Refused { peer, code });
-        say(send, &[Session::refusal(code)]).await;
+        self.say(send, &[Session::refusal(code)]).await;
     }
 
     async fn query(&self, link: &Link, send: SendStream, frame: &[u8]) {
@@ -357,7 +367,11 @@ impl<S: Store> Server<S> {
                 match self.seen_by(&link.peer(), collection) {
                     Some((_, collection)) => {
                         // a peer that goes away, or a store that fails, ends the stream
-                        let _ = give_values(&collection, &wanted, send).await;
+                        let mut stop = self.stop.clone();
+                        tokio::select! {
+                            _ = give_values(&collection, &wanted, send) => {}
+                            () = hurried(&mut stop) => {}
+                        }
                         return;
                     }
                     None => vec![Answer::Unknown],
@@ -367,8 +381,20 @@ impl<S: Store> Server<S> {
         };
         let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
         if let Ok(frames) = frames {
-            say(send, &frames).await;
+            self.say(send, &frames).await;
         }
+    }
+
+    /// Frames, and the end of the stream; a peer that does not read them is waited for no longer.
+    async fn say(&self, send: SendStream, frames: &[Vec<u8>]) {
+        let said = async {
+            let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+            for frame in frames {
+                writer.write_frame(frame).await.ok()?;
+            }
+            writer.finish().await.ok()?.delivered().await.ok()
+        };
+        let _ = farewell(self.stop.clone(), said).await;
     }
 
     /// A collection, if it exists and the peer may see it: with the same work if either is not
@@ -410,16 +436,4 @@ async fn give_values<S: Store>(
     let mut stream = writer.finish().await?;
     let _ = timeout(FAREWELL, stream.delivered()).await;
     Ok(())
-}
-
-/// Frames, and the end of the stream; a peer that does not read them is waited for no longer.
-async fn say(send: SendStream, frames: &[Vec<u8>]) {
-    let said = async {
-        let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-        for frame in frames {
-            writer.write_frame(frame).await.ok()?;
-        }
-        writer.finish().await.ok()?.delivered().await.ok()
-    };
-    let _ = timeout(FAREWELL, said).await;
 }
