@@ -173,6 +173,15 @@ fn what_keeps_it_from_serving_is_said_with_exit_code_2() {
 }
 
 #[test]
+fn a_choice_of_log_that_is_none_is_not_passed_over() {
+    let node = Folder::new();
+    let output = node.command(&["serve"]).env("SELFSAME_LOG", "selfsame=loud").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("SELFSAME_LOG") && said.contains("warn,selfsame=debug"), "{said}");
+}
+
+#[test]
 fn the_service_manager_is_told_how_it_is() {
     let node = Folder::new();
     let path = node.file("notify");

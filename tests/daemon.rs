@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::RngExt;
+use selfsame::clock::Stamp;
 use selfsame::hash::HashAlgorithm;
 use selfsame::net::{
     CloseCode, Endpoint, FrameWriter, Identity, Link, NetLimits, PeerAddress, StreamKind,
@@ -31,7 +32,7 @@ use tokio::time::{sleep, timeout};
 const LIMIT: Duration = Duration::from_secs(30);
 const INTERVAL: Duration = Duration::from_millis(500);
 /// For a machine with other things to do.
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(8);
 
 type Mem = Collection<MemoryStore>;
 
@@ -365,7 +366,6 @@ async fn a_busy_peer_is_waited_for_as_it_asks() {
 
 /// A hello as a peer would say it.
 fn hello(of: &Mem) -> Vec<u8> {
-    use selfsame::clock::Stamp;
     use selfsame::limits::Limits;
     use selfsame::session::{Lane, Session, Setup};
     let view = of.snapshot().unwrap();
@@ -428,6 +428,36 @@ async fn silent_and_flooding_peers_are_cut_and_counted_while_others_are_served()
     drop(streams);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_an_hour_off_is_said_in_the_status() {
+    let (mut a, b) = (Peer::new(), Peer::new());
+    a.knows(vec![b.entry(Grant::Write, false)]);
+    b.knows(vec![a.entry(Grant::Write, true)]);
+    let at_a = a.start();
+    for hours in [1_i64, -1, 0] {
+        let ahead = hours * 3_600_000;
+        let mut greeting = b.node.greeting_for(&a.id(), false);
+        let wrong = greeting.clock.millis().checked_add_signed(ahead).unwrap();
+        greeting.clock = Stamp::new(wrong, 0);
+        let connection = b.endpoint.dial(&a.address(), LIMIT).await.unwrap();
+        let link = Link::greet(connection, &greeting, LIMIT).await.unwrap();
+        let known = || {
+            let peers = at_a.status().peers;
+            peers.into_iter().find(|peer| peer.id == b.id().to_string())
+        };
+        until("the clock is known", || {
+            let about = |found: i64| (found - ahead).abs() < 60_000;
+            known().is_some_and(|peer| {
+                peer.clock_ahead_ms.is_some_and(about) && peer.clock_is_off == (hours != 0)
+            })
+        })
+        .await;
+        drop(link);
+        until("it is gone", || known().is_some_and(|peer| peer.connected_since_ms.is_none())).await;
+    }
+    a.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

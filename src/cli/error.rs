@@ -38,6 +38,17 @@ pub enum CliError {
     /// A key, name or the like that is none.
     #[error(transparent)]
     Word(#[from] TypeError),
+    /// The variable that chooses what is logged says nothing of the kind.
+    #[error(
+        "SELFSAME_LOG={chosen:?} says nothing of a log ({what}): set it to error, warn, info, \
+         debug or trace, or by parts, as in warn,selfsame=debug"
+    )]
+    Log {
+        /// What it is.
+        chosen: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A key or prefix that is not the hex that it should be.
     #[error("{text:?} is not hex: with --hex, write two hex digits for each byte")]
     Hex {

@@ -1,5 +1,6 @@
 //! What a verb that stays says while it runs: lines of text for people, or of JSON for programs.
 
+use std::env;
 use std::io::IsTerminal as _;
 
 use clap::Args;
@@ -33,7 +34,7 @@ impl Log {
         usual: &str,
         work: impl FnOnce() -> Result<Exit, CliError>,
     ) -> Result<Exit, CliError> {
-        self.begin(usual);
+        self.begin(usual)?;
         match work() {
             Err(error) if self.log_json => {
                 let exit = error.exit();
@@ -46,9 +47,10 @@ impl Log {
         }
     }
 
-    fn begin(&self, usual: &str) {
-        let chosen = EnvFilter::try_from_env(CHOICE);
-        let filter = chosen.unwrap_or_else(|_| EnvFilter::new(usual));
+    fn begin(&self, usual: &str) -> Result<(), CliError> {
+        let chosen = env::var(CHOICE).unwrap_or_else(|_| usual.to_owned());
+        let filter = EnvFilter::try_new(&chosen)
+            .map_err(|error| CliError::Log { chosen, what: error.to_string() })?;
         let log = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -60,6 +62,7 @@ impl Log {
         } else {
             log.with_ansi(std::io::stderr().is_terminal()).try_init()
         };
+        Ok(())
     }
 
     /// Says that nobody may connect, if that is so.

@@ -397,12 +397,36 @@ where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
 {
-    let number = i64::deserialize(deserializer)?;
-    u64::try_from(number)
-        .ok()
-        .filter(|number| (MIN..=MAX).contains(number))
-        .and_then(|number| T::try_from(number).ok())
-        .ok_or_else(|| D::Error::custom(format!("{number} is not from {MIN} to {MAX}")))
+    let number = deserializer.deserialize_i64(Within { least: MIN, greatest: MAX })?;
+    T::try_from(number).map_err(|_| D::Error::custom(format!("{number} is too much here")))
+}
+
+/// What a number may be; says so when it is something else.
+struct Within {
+    least: u64,
+    greatest: u64,
+}
+
+impl Visitor<'_> for Within {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, greatest } = self;
+        write!(f, "a whole number from {least} to {greatest}, in the unit that ends the key's name")
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<u64, E> {
+        u64::try_from(number)
+            .ok()
+            .filter(|number| (self.least..=self.greatest).contains(number))
+            .ok_or_else(|| {
+                E::custom(format!("{number} is not from {} to {}", self.least, self.greatest))
+            })
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u64, E> {
+        self.visit_i64(i64::try_from(number).unwrap_or(i64::MAX))
+    }
 }
 
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
@@ -507,6 +531,8 @@ mod tests {
         assert!(error("listen = ").starts_with("c, line 1: "));
         assert!(error("[sync]\ninterval_s = 0").contains("line 2: 0 is not from 1 to 86400"));
         assert!(error("[sync]\ninterval_s = \"1m\"").contains("line 2: invalid type"));
+        let unit = error("[sync]\ninterval_s = \"5m\"");
+        assert!(unit.contains("line 2: ") && unit.contains("in the unit that ends the key's name"));
         assert!(error("[limits]\nmax_siblings = -1").contains("-1 is not from 1 to 65535"));
     }
 }
