@@ -438,7 +438,7 @@ async fn a_clock_that_is_an_hour_off_is_said_in_the_status() {
     let at_a = a.start();
     for hours in [1_i64, -1, 0] {
         let ahead = hours * 3_600_000;
-        let mut greeting = b.node.greeting_for(&a.id(), false);
+        let mut greeting = b.node.greeting_for(&a.id(), true);
         let wrong = greeting.clock.millis().checked_add_signed(ahead).unwrap();
         greeting.clock = Stamp::new(wrong, 0);
         let connection = b.endpoint.dial(&a.address(), LIMIT).await.unwrap();
