@@ -47,13 +47,17 @@ pub mod tree;
 mod trie;
 
 pub use bundle::{Answer, Bundle, BundleError, MAX_BUNDLE_BYTES};
-pub use certificate::{Certificate, CertificateError, CertificateMessage, MAX_CERTIFICATE_BYTES};
+pub use certificate::{
+    Certificate, CertificateBundle, CertificateBundleError, CertificateError, CertificateMessage,
+    MAX_CERTIFICATE_BUNDLE_BYTES, MAX_CERTIFICATE_BYTES,
+};
 pub use digest::{BUCKETS, Digest, DigestError, buckets_of, fold_buckets};
 pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES};
 pub use forest::{ForestError, forest_root};
 pub use log::{
-    ConsistencyProof, InclusionProof, LogError, LogHeadError, LogHeadFields, LogId, LogIdentity,
-    LogKind, LogProofError, MerkleLog, Perfect, SignedLogHead,
+    ConsistencyProof, Contradiction, ContradictionError, HeadStatement, InclusionProof, LogError,
+    LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, LogProofError, LogSegment, MerkleLog,
+    Perfect, SignedLogHead,
 };
 pub use multiproof::{MultiProof, MultiProofError, MultiProveError};
 pub use paged::{DEFAULT_PAGE_LEAVES, MAX_PAGE_LEAVES, PagedLeaves, PagedTree};

@@ -28,6 +28,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod bundle;
+
+pub use bundle::{
+    CertificateBundle, CertificateBundleError, LogPlace, MAX_CERTIFICATE_BUNDLE_BYTES,
+};
+
 use super::digest::same;
 use super::envelope::{NameError, put_name, read_name};
 use super::signature::SIGNATURE_BYTES;

@@ -26,11 +26,15 @@
 
 pub mod head;
 pub mod proof;
+pub mod segment;
+pub mod statement;
 
 pub use head::{
     LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, SignedLogHead, first_item,
 };
 pub use proof::{ConsistencyProof, InclusionProof, LogProofError};
+pub use segment::LogSegment;
+pub use statement::{Contradiction, ContradictionError, HeadStatement};
 
 use crate::hash::{HashAlgorithm, LogHash};
 
@@ -86,6 +90,13 @@ impl Perfect {
     #[must_use]
     pub const fn count(self) -> u64 {
         1 << self.level
+    }
+
+    /// The two subtrees that it consists of; none if it is a single item.
+    pub(super) const fn halves(self) -> Option<(Self, Self)> {
+        let Some(level) = self.level.checked_sub(1) else { return None };
+        let index = self.index << 1;
+        Some((Self { level, index }, Self { level, index: index + 1 }))
     }
 
     /// Its hash, from the leaf hashes of its items. As many reads and hashes as it has items:
@@ -170,6 +181,15 @@ impl MerkleLog {
     #[must_use]
     pub fn peaks(&self) -> &[LogHash] {
         &self.peaks
+    }
+
+    /// The hash of a perfect subtree, if it is one of the peaks.
+    fn peak(&self, node: Perfect) -> Option<LogHash> {
+        let of_its_size = (self.size >> node.level) & 1 == 1;
+        // the greater peaks stand before it, and end where it begins
+        let before = self.size.checked_shr(u32::from(node.level) + 1).unwrap_or(0);
+        let stands = of_its_size && before.checked_mul(2) == Some(node.index);
+        stands.then(|| self.peaks.get(before.count_ones() as usize).copied()).flatten()
     }
 
     /// The log's hash algorithm.

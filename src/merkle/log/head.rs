@@ -31,6 +31,7 @@ use super::{ConsistencyProof, LogProofError, MerkleLog};
 use crate::codec::{CodecError, Reader, Writing};
 use crate::hash::{HASH_LEN, HashAlgorithm, LogHash, LogHead};
 use crate::merkle::envelope::{NameError, put_name, read_name};
+use crate::merkle::signature::SIGNATURE_BYTES;
 use crate::merkle::{NodeKey, Signature, SignatureError};
 use crate::types::{CollectionName, NodeId, TypeError};
 
@@ -271,10 +272,21 @@ impl SignedLogHead {
     /// # Errors
     /// The log is empty.
     pub fn sign(fields: &LogHeadFields, key: &NodeKey) -> Result<Self, LogHeadError> {
+        Self::sign_with(fields, &|message| key.sign(message).to_bytes())
+    }
+
+    /// The same, by whoever has the key.
+    ///
+    /// # Errors
+    /// The log is empty.
+    pub fn sign_with(
+        fields: &LogHeadFields,
+        sign: &dyn Fn(&[u8]) -> [u8; SIGNATURE_BYTES],
+    ) -> Result<Self, LogHeadError> {
         if fields.size == 0 {
             return Err(LogHeadError::Unsignable);
         }
-        Ok(Self(key.sign(&signed_message(&fields.head()))))
+        Ok(Self(Signature::from_bytes(sign(&signed_message(&fields.head())))))
     }
 
     /// From a signature; whether it holds, [`verify`](Self::verify) says.
