@@ -60,6 +60,9 @@ pub struct Limits {
     pub history_percent: u64,
     /// Most removed dots that the removal log keeps: 24 bytes each on disk.
     pub removal_log_entries: u64,
+    /// Most rows that the certificate log of a collection keeps: about 600 bytes each on disk.
+    /// The last certificate with each peer is kept beyond.
+    pub certificate_log_entries: u64,
 }
 
 impl Default for Limits {
@@ -86,6 +89,7 @@ impl Default for Limits {
             history_age_ms: 7 * 24 * 3_600_000,
             history_percent: 10,
             removal_log_entries: 1_000_000,
+            certificate_log_entries: 10_000,
         }
     }
 }

@@ -32,6 +32,7 @@
 //! ```
 
 mod apply;
+mod certificates;
 mod collection;
 mod commit;
 mod draft;
@@ -51,6 +52,7 @@ mod snapshot;
 mod token;
 mod view;
 
+pub use certificates::KeptCertificate;
 pub use collection::{Collection, PresentWriter, Reading, Version};
 pub use draft::Evidence;
 pub use list::DamagedRow;

@@ -87,3 +87,4 @@ pub use machine::{Lane, Role, Session, Setup};
 pub use outcome::{AbortCode, Difference, Failure, Fault, Outcome, RefusedItem, Tally};
 pub use phase::Phase;
 pub use stats::{CompressionStats, PhaseStats, PlanStep, SyncStats};
+pub use verify::Agreement;

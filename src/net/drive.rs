@@ -20,7 +20,7 @@ use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
 use crate::hash::{SessionId, StateHash};
 use crate::replica::{Collection, Snapshot, ViewError};
-use crate::session::{AbortCode, Failure, Lane, Outcome, Session, SyncStats};
+use crate::session::{AbortCode, Agreement, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
 /// While nothing comes, it is asked this often whether the session may go on.
@@ -39,6 +39,8 @@ pub struct SessionReport {
     pub totals: Totals,
     /// The state that both held in the end, if they came to hold the same.
     pub state: Option<StateHash>,
+    /// What became of the certificate, if there is one.
+    pub kept: Option<Result<u64, String>>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -102,6 +104,7 @@ pub async fn drive<S: Store>(
         pace,
         lost: None,
         stop: world.stop.clone(),
+        kept: None,
     };
     loop {
         driver.prepare(&world);
@@ -112,6 +115,7 @@ pub async fn drive<S: Store>(
         driver.see_to(event, &world);
         (world.progress)(&driver.session);
     }
+    let kept = driver.kept.take();
     let session = driver.farewell(world.view).await;
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
     SessionReport {
@@ -119,6 +123,7 @@ pub async fn drive<S: Store>(
         stats: session.stats().clone(),
         totals: session.merged_totals(),
         state: session.agreed_state(),
+        kept,
         elapsed: started.elapsed(),
     }
 }
@@ -141,6 +146,7 @@ struct Driver<'a> {
     /// Since when a stream is known to be broken.
     lost: Option<Instant>,
     stop: watch::Receiver<bool>,
+    kept: Option<Result<u64, String>>,
 }
 
 /// What a session waits for.
@@ -163,11 +169,26 @@ impl<'a> Driver<'a> {
             self.expected = Some(Expected::new(world.link, id));
         }
         work(&mut self.session, world, &mut self.next_control, &mut self.next_bulk);
+        self.keep(world);
         let unopened = self.bulk.outgoing.is_none() && self.opening.is_none();
         if self.next_bulk.is_some() && unopened && self.lost.is_none() {
             let (link, id) = (world.link, self.session.id());
             self.opening = id.map(|id| Box::pin(async move { link.open_bulk(&id).await }) as _);
         }
+    }
+
+    /// Keeps what both ends have signed, before anything else: whoever drops this call after it
+    /// has the certificate.
+    fn keep<S: Store>(&mut self, world: &World<'a, S>) {
+        let Some(Agreement { certificate, envelope }) = self.session.poll_agreement() else {
+            return;
+        };
+        timed(&mut self.session, |_| {
+            let (peer, now_ms) = (world.link.peer(), (world.now_ms)());
+            let kept =
+                world.collection.keep_certificate(&peer, &certificate, Some(&envelope), now_ms);
+            self.kept = Some(kept.map_err(|error| error.to_string()));
+        });
     }
 
     /// Waits for whatever comes first.

@@ -116,6 +116,8 @@ struct LimitSettings {
     history_percent: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     removal_log_entries: u64,
+    #[serde(deserialize_with = "within::<_, u64, 16, MAX_WHOLE>")]
+    certificate_log_entries: u64,
 }
 
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -189,6 +191,7 @@ impl Default for LimitSettings {
             history_age_ms: limits.history_age_ms,
             history_percent: limits.history_percent,
             removal_log_entries: limits.removal_log_entries,
+            certificate_log_entries: limits.certificate_log_entries,
         }
     }
 }
@@ -282,6 +285,7 @@ impl Config {
             history_age_ms,
             history_percent,
             removal_log_entries,
+            certificate_log_entries,
         } = self.limits;
         Limits {
             max_value_bytes,
@@ -300,6 +304,7 @@ impl Config {
             history_age_ms,
             history_percent,
             removal_log_entries,
+            certificate_log_entries,
             ..Limits::default()
         }
     }

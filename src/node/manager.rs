@@ -523,6 +523,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(1));
         assert_eq!(place.permit(), Err(AbortCode::Deadline));
         let report = SessionReport {
+            kept: None,
             outcome: Outcome::Failed(Failure::Ours(AbortCode::Deadline)),
             stats: Default::default(),
             totals: Default::default(),

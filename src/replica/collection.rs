@@ -13,6 +13,7 @@ use crate::merkle::{Digest, Envelope, PagedTree};
 use crate::store::{CommitNumber, Durability, Read, Store, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
+use super::certificates::CertificateLog;
 use super::draft::Evidence;
 use super::group::Group;
 use super::loaded::LoadedPages;
@@ -135,6 +136,7 @@ pub struct Collection<S: Store> {
     pub(super) changes: AtomicU64,
     pub(super) losses: Arc<Losses<S>>,
     pub(super) group: Group,
+    pub(super) certificates: Mutex<Option<CertificateLog>>,
 }
 
 /// A value as a policy reads it.

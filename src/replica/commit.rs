@@ -9,7 +9,7 @@ use crate::entry::Record;
 use crate::hash::{KeyHash, LogHead};
 use crate::limits::Limits;
 use crate::merkle::Change;
-use crate::merkle::log::first_item;
+use crate::merkle::log::{LogKind, first_item};
 use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 
 use super::ReplicaError;
@@ -229,20 +229,16 @@ impl<S: Store> Collection<S> {
     }
 
     fn open_log(&self, writing: &mut Writing<'_, S>) -> Result<OpenLog, ReplicaError> {
-        let previous = OpenLog::previous_head(
-            &*self.store,
-            self.id,
-            self.spec.algorithm,
-            &self.spec.name,
-            &writing.head,
-        )
-        .map_err(|error| error.of(&self.spec.name))?;
+        let before = writing.head.log();
+        let previous =
+            OpenLog::previous_head(&*self.store, self.id, LogKind::Changes, &self.spec, before)
+                .map_err(|error| error.of(&self.spec.name))?;
         let id = self.node.random_nonzero();
         writing.head.position += 1;
         let position = writing.head.position;
         let previous = LogHead(first_item(previous));
         let row = LogRow::Opening { at_ms: writing.now_ms, id, previous };
-        let mut log = OpenLog::new(self.spec.algorithm, &self.spec.name, id);
+        let mut log = OpenLog::new(LogKind::Changes, &self.spec, id);
         log.append(&row.item());
         writing.head.log_id = id;
         writing.head.log_first = position;

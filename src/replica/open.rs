@@ -210,6 +210,7 @@ impl<S: Store> Collection<S> {
             changes,
             losses,
             group: Group::default(),
+            certificates: Mutex::default(),
         })
     }
 

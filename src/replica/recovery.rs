@@ -7,7 +7,7 @@ use crate::clock::Stamp;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
-use crate::merkle::{Envelope, Leaf, PagedTree};
+use crate::merkle::{Envelope, Leaf, LogKind, PagedTree};
 use crate::store::{Batch, Durability, Read, Store, Table};
 
 use super::ReplicaError;
@@ -249,10 +249,10 @@ impl<S: Store> Collection<S> {
             Ok(())
         })?;
         let position = old.as_ref().map_or(last, |head| head.position.min(MAX_POSITION));
-        let (algorithm, name) = (self.spec.algorithm, &self.spec.name);
+        let (id, kind, spec) = (self.id, LogKind::Changes, &self.spec);
         let chained = old
             .as_ref()
-            .filter(|head| OpenLog::previous_head(store, self.id, algorithm, name, head).is_ok());
+            .filter(|head| OpenLog::previous_head(store, id, kind, spec, head.log()).is_ok());
         Ok(Head {
             page_leaves: old.as_ref().map_or(64, |head| head.page_leaves).clamp(1, 4_096),
             recovering: true,

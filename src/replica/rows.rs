@@ -10,7 +10,7 @@ use crate::codec::{CodecError, Reader, Writing};
 use crate::dots::{Dot, DotRun, Writer};
 use crate::entry::{Record, Totals};
 use crate::hash::{HashAlgorithm, KeyHash, LogHead, RecordDigest, Root, TreeHash, ValueHash};
-use crate::merkle::{PageRow, Prefix};
+use crate::merkle::{LogKind, PageRow, Prefix};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::view::Entry;
@@ -44,8 +44,30 @@ impl CollectionId {
         self.key(&[&[0]])
     }
 
-    pub(super) fn peak(self, height: u8) -> Vec<u8> {
-        self.key(&[&[1, height]])
+    /// Peaks of the change log stand at 1, of the certificate log at 2.
+    pub(super) fn peak(self, kind: LogKind, height: u8) -> Vec<u8> {
+        self.key(&[&[kind.id(), height]])
+    }
+
+    /// Where the certificate log is.
+    pub(super) fn certificate_log(self) -> Vec<u8> {
+        self.key(&[&[3]])
+    }
+
+    pub(super) fn certificates(self) -> Vec<u8> {
+        self.key(&[&[0]])
+    }
+
+    pub(super) fn certificate(self, position: u64) -> Vec<u8> {
+        self.key(&[&[0], &position.to_be_bytes()])
+    }
+
+    pub(super) fn last_certificates(self) -> Vec<u8> {
+        self.key(&[&[1]])
+    }
+
+    pub(super) fn last_certificate(self, peer: &NodeId) -> Vec<u8> {
+        self.key(&[&[1], &peer.0])
     }
 
     pub(super) fn entry(self, key: &KeyHash) -> Vec<u8> {
@@ -178,6 +200,11 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Id and size of the change log that was written last; id 0: none yet.
+    pub(super) const fn log(&self) -> (u64, u64) {
+        (self.log_id, self.position.saturating_sub(self.log_first).saturating_add(1))
+    }
+
     pub(super) fn to_row(&self) -> Vec<u8> {
         let mut row = Vec::with_capacity(160);
         row.put_u8(ROW_VERSION);
@@ -221,6 +248,11 @@ impl Head {
         reader.finish()?;
         Ok(head)
     }
+}
+
+/// The beginning of a row that will have a checksum.
+pub(super) fn start_row() -> Vec<u8> {
+    vec![ROW_VERSION]
 }
 
 /// Appends a checksum: against rot, not against anyone.

@@ -11,7 +11,7 @@ use super::turn::protocol;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Totals};
 use crate::hash::{KeyHash, StateHash};
-use crate::merkle::{CertificateMessage, Envelope, Signature};
+use crate::merkle::{Certificate, CertificateMessage, Envelope, Signature};
 use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
 
 /// How far the join has come.
@@ -23,6 +23,15 @@ enum Joining {
     Wanted,
     Polled,
     Durable,
+}
+
+/// What both ends signed, and what its root stands for: to be kept.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Agreement {
+    /// The certificate.
+    pub certificate: Certificate,
+    /// The envelope of its root.
+    pub envelope: Envelope,
 }
 
 /// The end of a session.
@@ -38,6 +47,8 @@ pub(super) struct Verification {
     joining: Joining,
     merged: Option<Causality>,
     message: Option<CertificateMessage>,
+    envelope: Option<Envelope>,
+    agreement: Option<Agreement>,
     own_signature: Option<Signature>,
     peer_joined: Option<Option<Vec<u8>>>,
     remember: Option<JoinRecord>,
@@ -291,6 +302,7 @@ impl Session {
             self.setup.clock.max(self.theirs.clock),
         );
         self.verification.message = Some(message.map_err(|_| protocol())?);
+        self.verification.envelope = Some(envelope);
         self.verification.merged = Some(merged);
         Ok(())
     }
@@ -397,8 +409,18 @@ impl Session {
             .merged
             .take()
             .map(|merged| JoinRecord { log_position: self.ours.log_position, merged });
+        self.verification.agreement = self
+            .verification
+            .envelope
+            .take()
+            .map(|envelope| Agreement { certificate: certificate.clone(), envelope });
         self.outcome = Some(Outcome::Complete { certificate: Some(Box::new(certificate)) });
         Ok(())
+    }
+
+    /// What both ends signed, once: whoever drives the session keeps it.
+    pub const fn poll_agreement(&mut self) -> Option<Agreement> {
+        self.verification.agreement.take()
     }
 
     /// What to remember of this session, now that the peer is known to have joined.

@@ -32,11 +32,16 @@ pub enum Table {
     Evidence = 12,
     /// Collection id, key hash, value hash -> nothing: values whose bytes were found lost.
     Lost = 13,
+    /// Collection id, 0, position -> one certificate; 1, node id -> the last one with that node.
+    Certificates = 14,
+    /// Collection id, kind of fact, node id, ... -> signed log heads seen of peers, and what
+    /// contradicts them.
+    Witness = 15,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Meta,
         Self::Collections,
         Self::Heads,
@@ -50,6 +55,8 @@ impl Table {
         Self::Joins,
         Self::Evidence,
         Self::Lost,
+        Self::Certificates,
+        Self::Witness,
     ];
 
     /// Number on disk, never reused for another table.
