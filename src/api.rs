@@ -33,6 +33,7 @@
 //! ```
 
 mod body;
+mod certificates;
 pub mod client;
 mod entries;
 pub mod error;

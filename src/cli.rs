@@ -13,6 +13,7 @@
 //! ```
 
 mod arguments;
+mod certificate;
 mod collection;
 mod config;
 mod control;
@@ -114,6 +115,7 @@ enum Verb {
     Dump(dump::Dump),
     Prove(prove::Prove),
     Verify(verify::Verify),
+    Certificate(certificate::Certificates),
     Recover(recover::Recover),
     Demo(demo::Demo),
 }
@@ -205,6 +207,7 @@ impl Verb {
             Self::Dump(verb) => verb.run(context),
             Self::Prove(verb) => verb.run(context),
             Self::Verify(verb) => verb.run(),
+            Self::Certificate(verb) => verb.run(context),
             Self::Recover(verb) => verb.run(context),
             Self::Demo(verb) => verb.run(),
         }

@@ -15,6 +15,8 @@ macro_rules! both_ways {
     };
 }
 
+#[path = "cli/certificate.rs"]
+mod certificate;
 #[path = "cli/docs.rs"]
 mod docs;
 #[path = "cli/failures.rs"]

@@ -33,9 +33,10 @@ use super::entries::CONFLICT;
 use super::error::Problem;
 use super::frames::FramesError;
 use super::types::{
-    Check, CollectionInfo, CollectionList, Created, DigestComparison, DigestText, Imported,
-    NewCollection, NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed,
-    SessionList, StatusText, SyncRequest, Written,
+    CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo, CollectionList,
+    Created, DigestComparison, DigestText, Imported, NewCollection, NodeInfo, PeerRequest,
+    ReadingText, RecoverRequest, Recovery, Reloaded, Removed, SessionList, StatusText, SyncRequest,
+    Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -282,6 +283,30 @@ impl Client {
         taken(self.ask(Method::GET, &path, Body::empty()).await?, MAX_ANSWER_BYTES).await
     }
 
+    /// The certificates of a collection that the node has kept, the latest first.
+    ///
+    /// # Errors
+    /// The store failed, or there is no such peer.
+    pub async fn certificates(
+        &self,
+        name: &CollectionName,
+        asked: &CertificateQuery,
+    ) -> Result<CertificateList, CallError> {
+        self.get(&of_query(name, "/certificates", asked)).await
+    }
+
+    /// A certificate, by number, or the last one with a peer, or the last one.
+    ///
+    /// # Errors
+    /// There is none.
+    pub async fn certificate(
+        &self,
+        name: &CollectionName,
+        asked: &CertificateQuery,
+    ) -> Result<CertificateAnswer, CallError> {
+        self.get(&of_query(name, "/certificate", asked)).await
+    }
+
     /// Checks a collection against its hashes.
     ///
     /// # Errors
@@ -412,16 +437,28 @@ fn of_key(name: &CollectionName, endpoint: &str, key: &Key) -> String {
     format!("{}?key_hex={}", path(name, endpoint), hex::encode(key.as_bytes()))
 }
 
+fn of_query(name: &CollectionName, endpoint: &str, asked: &CertificateQuery) -> String {
+    let CertificateQuery { peer, number, before, limit } = asked;
+    let numbers = [("number", number), ("before", before), ("limit", limit)];
+    let numbers =
+        numbers.into_iter().filter_map(|(key, value)| Some(format!("{key}={}", (*value)?)));
+    let peer = peer.iter().map(|peer| format!("peer={}", encoded(peer.as_bytes())));
+    format!("{}?{}", path(name, endpoint), numbers.chain(peer).collect::<Vec<_>>().join("&"))
+}
+
 /// An endpoint of a collection, whose name may have any characters.
 fn path(name: &CollectionName, endpoint: &str) -> String {
-    let mut path = String::from("collections/");
-    for &byte in name.as_bytes() {
+    format!("collections/{}{endpoint}", encoded(name.as_bytes()))
+}
+
+fn encoded(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
-            path.push(char::from(byte));
+            text.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            text.push_str(&format!("%{byte:02X}"));
         }
     }
-    path.push_str(endpoint);
-    path
+    text
 }

@@ -64,6 +64,12 @@ pub enum ApiError {
         /// Where it was looked for.
         collection: CollectionName,
     },
+    /// There is no such certificate.
+    #[error(
+        "no such certificate of {0} is kept: see `selfsame certificate ls {0}`; one comes with \
+        each session that leaves both ends the same, other than before"
+    )]
+    NoCertificate(CollectionName),
     /// A key has several versions where one was asked for.
     #[error(
         "{key}: {versions} concurrent versions are held, and the policy shows all: see them with \
@@ -155,7 +161,9 @@ impl ApiError {
         match self {
             Self::Client(error) => of_client(error),
             Self::Net(error) => of_net(error),
-            Self::NoSuchKey { .. } | Self::SeveralVersions { .. } => Exit::Differs,
+            Self::NoSuchKey { .. } | Self::SeveralVersions { .. } | Self::NoCertificate(_) => {
+                Exit::Differs
+            }
             Self::Stopped => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -172,6 +180,7 @@ impl ApiError {
             Self::ValueSize(_) => ("value_size", StatusCode::PAYLOAD_TOO_LARGE),
             Self::ValueLost => ("value_lost", StatusCode::CONFLICT),
             Self::NoSuchKey { .. } => ("no_such_key", StatusCode::NOT_FOUND),
+            Self::NoCertificate(_) => ("no_certificate", StatusCode::NOT_FOUND),
             Self::SeveralVersions { .. } => ("several_versions", StatusCode::CONFLICT),
             Self::UnsafeKeys { .. } => ("unsafe_keys", StatusCode::CONFLICT),
             Self::NothingToRecover(_) => ("nothing_to_recover", StatusCode::CONFLICT),

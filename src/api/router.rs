@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::answer;
 use super::error::ApiError;
-use super::{Host, entries, sessions, status, transfer};
+use super::{Host, certificates, entries, sessions, status, transfer};
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
@@ -30,6 +30,8 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/digest", get(entries::digest))
         .route("/digest/compare", post(sessions::compare))
         .route("/proof", get(entries::proof))
+        .route("/certificates", get(certificates::list))
+        .route("/certificate", get(certificates::one))
         .route("/check", get(entries::check))
         .route("/recover", post(entries::recover))
         .route("/import", post(transfer::import))

@@ -12,8 +12,12 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod certificate;
 mod session;
 
+pub use certificate::{
+    AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
+};
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,
     RefusedText, Report, SyncLine, SyncRequest,
@@ -57,6 +61,9 @@ pub struct StatusText {
     /// Its collections.
     #[serde(flatten)]
     pub collections: CollectionList,
+    /// What it has last certified with each peer.
+    #[serde(default)]
+    pub agreements: Vec<AgreementText>,
     /// What its daemon knows; none if no daemon runs.
     pub daemon: Option<Status>,
 }

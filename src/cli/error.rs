@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::Exit;
 use crate::api::error::{causes, of_net};
 use crate::api::{ApiError, CallError, Problem};
-use crate::merkle::BundleError;
+use crate::merkle::{BundleError, CertificateBundleError, EnvelopeError};
 use crate::net::NetError;
 use crate::node::home::HomeError;
 use crate::node::pairing::{InvitationError, PairingError};
@@ -105,6 +105,15 @@ pub enum CliError {
     /// A proof does not hold.
     #[error("not proved: {0}")]
     Bundle(#[from] BundleError),
+    /// A certificate is none, or does not hold.
+    #[error("{what}: {0}", what = if .0.is_well_formed() { "not valid" } else { "malformed" })]
+    Certificate(#[from] CertificateBundleError),
+    /// A file is no envelope.
+    #[error("malformed: {0}")]
+    Envelope(EnvelopeError),
+    /// A certificate is between two nodes.
+    #[error("a certificate is between two nodes: give --node twice, not {0} times")]
+    TwoNodes(usize),
     /// The file to verify is too large.
     #[error("{} is larger than any proof bundle: it is none", .0.display())]
     NoBundle(PathBuf),
@@ -158,6 +167,7 @@ impl CliError {
         match self {
             Self::Problem(problem) => Exit::of_code(problem.exit),
             Self::Bundle(_) => Exit::Unproved,
+            Self::Certificate(error) if error.is_well_formed() => Exit::Unproved,
             Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,

@@ -37,6 +37,16 @@ pub(super) fn new_file(folder: &Path) -> io::Result<NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
+/// Writes a file, which appears whole or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    let mut file = new_file(folder).map_err(CliError::file("write", path))?;
+    file.write_all(bytes).map_err(CliError::file("write", path))?;
+    file.persist(path).map_err(|error| CliError::file("write", path)(error.error))?;
+    Ok(())
+}
+
 /// Refuses a path that is the data folder or lies within it.
 pub(super) fn outside(path: &Path, data: &Path) -> Result<(), CliError> {
     let Ok(data) = data.canonicalize() else { return Ok(()) };

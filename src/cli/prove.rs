@@ -1,6 +1,5 @@
 //! `selfsame prove`
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -8,6 +7,7 @@ use serde_json::json;
 
 use super::arguments::{self, KeyArgument};
 use super::error::CliError;
+use super::folder::write_whole;
 use super::output::{Output, note, print, print_json};
 use super::{Context, Exit};
 use crate::merkle::Bundle;
@@ -51,7 +51,7 @@ impl Prove {
                 note(format_args!("{key} is {result} in {} with root {root}", self.collection));
                 return Ok(Exit::Done);
             }
-            write(&self.output, &bytes)?;
+            write_whole(&self.output, &bytes)?;
             if self.json {
                 let root = root.to_string();
                 print_json(&json!({"result": result, "root": root, "bytes": bytes.len()}))?;
@@ -65,14 +65,4 @@ impl Prove {
             Ok(Exit::Done)
         })
     }
-}
-
-/// The file appears whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut file = super::folder::new_file(folder).map_err(CliError::file("write", path))?;
-    file.write_all(bytes).map_err(CliError::file("write", path))?;
-    file.persist(path).map_err(|error| CliError::file("write", path)(error.error))?;
-    Ok(())
 }

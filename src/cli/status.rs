@@ -4,23 +4,24 @@ use clap::Args;
 
 use super::collection::listed;
 use super::error::CliError;
-use super::output::{self, count, counted, print, print_json, size, span};
+use super::output::{self, count, counted, date_time, print, print_json, size, span};
 use super::{Context, Exit};
-use crate::api::types::StatusText;
+use crate::api::types::{AgreementText, StatusText};
 use crate::node::status::{PairStatus, PeerStatus, Status};
 
 /// Shows how this node is: its collections, and what its daemon knows of its peers
 ///
 /// Of a node that runs (`selfsame serve`): each peer with its connection, clock and last error,
 /// and for each collection and peer since when both are known to be equal, how the last session
-/// ended and when the next one is due. Without a daemon: the collections.
+/// ended and when the next one is due. Without a daemon: the collections. In both cases, from
+/// the certificates kept: since when each collection is certified to be equal to that of a peer.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame status
   selfsame status --json | jq '.daemon.pairs[] | select(.equal_since_ms == null)'")]
 pub(super) struct ShowStatus {
     /// Prints JSON: {"id", "version", "process", "clock", "collections", "damaged_rows",
-    /// "daemon"}, the last null if none runs
+    /// "agreements", "daemon"}, the last null if none runs
     #[arg(long)]
     json: bool,
 }
@@ -59,6 +60,7 @@ fn described(status: &StatusText) -> String {
             }
         }
     }
+    parts.extend(agreements(status));
     for row in &status.collections.damaged_rows {
         let name = row.collection.as_deref().unwrap_or("(no name)");
         parts.push(format!("damaged: {name}: {}", row.damage));
@@ -172,6 +174,24 @@ fn pairs(daemon: &Status) -> Option<String> {
         ]);
     }
     (!daemon.pairs.is_empty()).then(|| table.to_string())
+}
+
+/// What was certified, and whether it still holds here.
+fn agreements(status: &StatusText) -> Option<String> {
+    let line = |one: &AgreementText| {
+        let peer = one.name.clone().unwrap_or_else(|| one.peer.chars().take(8).collect());
+        let (collection, when, number) = (&one.collection, date_time(one.since_ms), one.number);
+        if one.equal {
+            format!("{collection}: equal to {peer} since {when} (certificate {number})")
+        } else {
+            format!(
+                "{collection}: was equal to {peer} at {when} (certificate {number}), and has \
+                 changed here since"
+            )
+        }
+    };
+    let lines: Vec<_> = status.agreements.iter().map(line).collect();
+    (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
 fn last_session(daemon: &Status, pair: &PairStatus) -> String {

@@ -1,0 +1,96 @@
+//! Certificates with the real binary: kept over restarts, written, verified without a node.
+
+use super::node::{TestNode, write};
+
+both_ways!(
+    a_certificate_is_kept_shown_and_verified_offline,
+    files_that_are_no_certificate_are_told_from_those_that_do_not_hold,
+);
+
+/// Two nodes that have signed; the second one is reached as the tests say.
+fn signed() -> (TestNode, TestNode) {
+    let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
+    a.run(["put", "c", "k", "value"]).ended(0);
+    let listening = a.listen(&[&b]);
+    b.run(["sync", "c", "--peer", &listening.peer]).ended(0);
+    assert_eq!(listening.interrupt(), 0);
+    (a, b)
+}
+
+fn a_certificate_is_kept_shown_and_verified_offline() {
+    let (a, b) = signed();
+    for (node, peer) in [(&a, &b), (&b, &a)] {
+        let listed = node.run(["certificate", "ls", "c", "--json"]).ended(0).lines();
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed[0]["root"], node.root());
+        assert_eq!(listed[0]["entries"], 1);
+        let status = node.run(["status", "--json"]).ended(0).json();
+        let agreement = &status["agreements"][0];
+        assert_eq!((&agreement["equal"], &agreement["peer"]), (&true.into(), &peer.id().into()));
+        assert_eq!(agreement["since_ms"], listed[0]["kept_ms"]);
+        let said = node.run(["status"]).ended(0);
+        let expected = format!("c: equal to {} since ", &peer.id()[..8]);
+        assert!(said.text().contains(&expected), "{}", said.text());
+    }
+    assert!(b.run(["certificate", "ls", "c"]).ended(0).text().contains(&a.id()[..8]));
+    let shown = b.run(["certificate", "show", "c", "--peer", &a.id(), "--out", "c.cert"]);
+    assert!(shown.ended(0).text().contains("item 1 of 2 in the certificate log"));
+    b.run(["certificate", "show", "c", "-o", "bare.cert", "--bare"]).ended(0);
+    let of_file = b.run(["certificate", "show", "--file", "c.cert", "--json"]).ended(0).json();
+    assert_eq!((&of_file["root"], &of_file["entries"]), (&b.root().into(), &1.into()));
+    let piped = b.run(["certificate", "show", "c", "--bare", "--out", "-"]).ended(0).stdout;
+    assert_eq!(piped, std::fs::read(b.path("bare.cert")).unwrap());
+
+    // whoever verifies has no node
+    let elsewhere = TestNode::bare();
+    for name in ["c.cert", "bare.cert"] {
+        std::fs::copy(b.path(name), elsewhere.path(name)).unwrap();
+        let (one, other, root) = (a.id(), b.id(), b.root());
+        let verify = ["certificate", "verify", name, "--node", &one, "--node", &other];
+        elsewhere.run(verify).ended(0);
+        let said = elsewhere.run([&verify[..], &["--root", &root, "--json"]].concat()).ended(0);
+        assert_eq!(said.json()["result"], "valid");
+        elsewhere.run([&verify[..], &["--root", &"0".repeat(64)]].concat()).ended(6);
+        let wrong = ["certificate", "verify", name, "--node", &one, "--node", &elsewhere_id()];
+        elsewhere.run(wrong).ended(6).said("not valid: it is between");
+    }
+    assert!(!elsewhere.data().exists());
+
+    // it says so until something changes here
+    b.run(["put", "c", "k", "other"]).ended(0);
+    let status = b.run(["status", "--json"]).ended(0).json();
+    assert_eq!(status["agreements"][0]["equal"], false);
+    assert!(b.run(["status"]).ended(0).text().contains("and has changed here since"));
+    b.run(["certificate", "show", "c", "--number", "99"]).ended(1).said("no such certificate of c");
+    b.run(["certificate", "show", "c", "--peer", "nobody"]).ended(2);
+}
+
+/// The id of a node that has no part in it.
+fn elsewhere_id() -> String {
+    "8139770ea87d175f56a35466c34c7ecccb8d8a91b4ee37a25df60f5b8fc9b394".into()
+}
+
+fn files_that_are_no_certificate_are_told_from_those_that_do_not_hold() {
+    let (a, b) = signed();
+    b.run(["certificate", "show", "c", "--out", "c.cert"]).ended(0);
+    let honest = std::fs::read(b.path("c.cert")).unwrap();
+    let (one, other) = (a.id(), b.id());
+    let verify = |bytes: &[u8]| {
+        write(&b.path("it.cert"), bytes);
+        b.run(["certificate", "verify", "it.cert", "--node", &one, "--node", &other])
+    };
+    verify(&honest).ended(0);
+    verify(&honest[..honest.len() - 1]).ended(2).said("malformed: ");
+    verify(&[&honest[..], b"\n"].concat()).ended(2).said("malformed: ");
+    verify(b"").ended(2).said("malformed: ");
+    verify(&vec![1; 1 << 20]).ended(2).said("more than any certificate has");
+    let root = hex::decode(b.root()).unwrap();
+    let at = honest.windows(32).position(|window| window == root).unwrap();
+    let mut flipped = honest.clone();
+    flipped[at] ^= 1;
+    verify(&flipped).ended(6).said("did not sign it");
+    b.run(["certificate", "verify", "it.cert", "--node", &one]).ended(2).said("--node twice");
+    b.run(["certificate", "verify", "no.cert", "--node", &one, "--node", &other])
+        .ended(2)
+        .said("cannot read no.cert");
+}
