@@ -63,6 +63,9 @@ pub struct Limits {
     /// Most rows that the certificate log of a collection keeps: about 600 bytes each on disk.
     /// The last certificate with each peer is kept beyond.
     pub certificate_log_entries: u64,
+    /// A peer is told signed heads of this node's logs no more often than this, in milliseconds:
+    /// about 230 bytes each time. It is asked for proofs a tenth as often.
+    pub heads_told_every_ms: u64,
 }
 
 impl Default for Limits {
@@ -90,6 +93,7 @@ impl Default for Limits {
             history_percent: 10,
             removal_log_entries: 1_000_000,
             certificate_log_entries: 10_000,
+            heads_told_every_ms: 60_000,
         }
     }
 }

@@ -51,6 +51,7 @@ mod rows;
 mod snapshot;
 mod token;
 mod view;
+mod witness;
 
 pub use certificates::KeptCertificate;
 pub use collection::{Collection, PresentWriter, Reading, Version};
@@ -65,6 +66,7 @@ pub use view::{
     ApplyOutcome, CollectionView, Entry, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate,
     RefusalReason, Refused, RemovalLog, ViewError,
 };
+pub use witness::{KeptEvidence, SeenLog, Witnessed};
 
 use crate::dots::ContextError;
 use crate::store::StoreError;

@@ -14,12 +14,13 @@ use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::entry::{Sibling, Totals};
 use selfsame::hash::{HashAlgorithm, StateHash, TreeHash};
 use selfsame::limits::Limits;
-use selfsame::merkle::Envelope;
+use selfsame::merkle::log::{HeadStatement, LogId, LogIdentity, LogKind};
+use selfsame::merkle::{Envelope, MerkleLog};
 use selfsame::replica::{CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError};
 use selfsame::session::message::{
     Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
-    OpeningPart, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix,
-    WireSpec,
+    OpeningPart, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WireHead,
+    WirePrefix, WireSpec,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, Tally,
@@ -885,6 +886,62 @@ fn a_certificate_that_the_peer_did_not_sign_is_none() {
         "{:?}",
         victim.outcome()
     );
+}
+
+#[test]
+fn heads_of_logs_come_once_signed_and_in_their_place() {
+    let head = |kind: LogKind, size: u64, by: u64| {
+        let mut log = MerkleLog::new(HashAlgorithm::Blake3);
+        (0..size).for_each(|item| drop(log.append(&item.to_le_bytes())));
+        let name = Node::new(1).collection.name().clone();
+        let algorithm = HashAlgorithm::Blake3;
+        let fields = LogIdentity { algorithm, kind, id: LogId(7), name }.at(&log);
+        let key = Node::new(by).key;
+        let sign = |message: &[u8]| key.sign(message).to_bytes();
+        let statement = HeadStatement::sign(fields, key.node_id(), &sign);
+        WireHead::new(&statement.unwrap())
+    };
+    let (changes, certificates) =
+        (head(LogKind::Changes, 3, MALLORY), head(LogKind::Certificates, 2, MALLORY));
+    let ready = |end: bool| {
+        let node = node_with(5, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        if end {
+            let tree = victim.tree();
+            victim.end_turn(tree, true);
+            victim.work();
+        }
+        victim
+    };
+    let heads = |heads: &[WireHead]| FreeMessage::Heads(heads.to_vec());
+    let mut honest = ready(true);
+    honest.free(heads(&[changes.clone(), certificates.clone()]));
+    assert_eq!(honest.session.poll_heads().len(), 2);
+    assert!(honest.session.poll_heads().is_empty() && honest.outcome().is_none());
+    honest.free(heads(&[changes.clone()]));
+    honest.ended_by(AbortCode::Protocol);
+
+    let of_nobody = WireHead { kind: 3, ..changes.clone() };
+    let empty = WireHead { size: 0, ..changes.clone() };
+    for (wrong, code) in [
+        (vec![], AbortCode::Protocol),
+        (vec![certificates.clone(), changes.clone()], AbortCode::Protocol),
+        (vec![changes.clone(), changes.clone()], AbortCode::Protocol),
+        (vec![of_nobody], AbortCode::Protocol),
+        (vec![empty], AbortCode::Protocol),
+        (vec![head(LogKind::Changes, 3, 5)], AbortCode::Lie),
+        (vec![WireHead { size: 4, ..changes.clone() }], AbortCode::Lie),
+        (vec![WireHead { root: [1; 32], ..changes.clone() }], AbortCode::Lie),
+    ] {
+        let mut victim = ready(true);
+        victim.free(heads(&wrong));
+        victim.ended_by(code);
+        assert!(victim.session.poll_heads().is_empty());
+    }
+    let mut early = ready(false);
+    early.free(heads(&[changes]));
+    early.ended_by(AbortCode::Protocol);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use selfsame::dots::Dot;
 use selfsame::entry::{Record, Sibling, Totals};
 use selfsame::hash::{HashAlgorithm, KeyHash, LogHash, RecordDigest, SessionId};
 use selfsame::merkle::{
-    Answer, Bundle, Certificate, CertificateMessage, Claim, ConsistencyProof, Envelope,
-    InclusionProof, Leaf, MerkleLog, MultiProof, NodeKey, Prefix, Proof, SubtreeProof, Tree,
+    Answer, Bundle, Certificate, CertificateBundle, CertificateMessage, Claim, ConsistencyProof,
+    Contradiction, Envelope, HeadStatement, InclusionProof, Leaf, LogId, LogIdentity, LogKind,
+    MerkleLog, MultiProof, NodeKey, Prefix, Proof, SubtreeProof, Tree,
 };
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 
@@ -98,13 +99,15 @@ impl World {
 pub fn check(input: &[u8]) {
     let [algorithm, kind, bytes @ ..] = input else { return };
     let world = World::of(*algorithm);
-    match kind % 7 {
+    match kind % 9 {
         0 => single(world, bytes),
         1 => many(world, bytes),
         2 => subtree(world, bytes),
         3 => bundle(world, bytes),
         4 => inclusion(world, bytes),
         5 => consistency(world, bytes),
+        7 => certificate_bundle(world, bytes),
+        8 => contradiction(bytes),
         _ => {
             if let Ok(certificate) = Certificate::parse(bytes) {
                 assert_eq!(certificate.to_bytes(), bytes);
@@ -205,6 +208,53 @@ fn consistency(world: &World, bytes: &[u8]) {
     }
 }
 
+/// Nobody but the two nodes of the seeds ever signed anything here.
+fn certificate_bundle(world: &World, bytes: &[u8]) {
+    let Ok(bundle) = CertificateBundle::parse(bytes) else { return };
+    // a certificate alone is read too, and written with nothing beside it
+    assert!(bundle.to_bytes() == bytes || bundle.certificate().to_bytes() == bytes);
+    let keys = [1, 2].map(|seed| NodeKey::from_seed(&[seed; 32]).node_id());
+    if bundle.check_nodes(&keys).is_ok() {
+        let of_worlds = (0..2).map(|choice| *certificate(World::of(choice)).message().root());
+        assert!(of_worlds.into_iter().any(|root| bundle.check_root(&root).is_ok()));
+    }
+    let _ = bundle.clone().with_envelope(world.envelope.clone());
+}
+
+fn contradiction(bytes: &[u8]) {
+    let Ok(contradiction) = Contradiction::parse(bytes) else { return };
+    assert_eq!(contradiction.to_bytes(), bytes);
+    let [first, second] = contradiction.statements();
+    assert_eq!((first.node(), second.node()), (contradiction.node(), contradiction.node()));
+    assert_ne!(first, second);
+}
+
+/// What a node says of a log whose items are all the same.
+fn statement(world: &World, item: &[u8], size: u64) -> HeadStatement {
+    let mut log = MerkleLog::new(world.algorithm());
+    (0..size).for_each(|_| drop(log.append(item)));
+    let identity = LogIdentity {
+        algorithm: world.algorithm(),
+        kind: LogKind::Certificates,
+        id: LogId(9),
+        name: world.envelope.name().clone(),
+    };
+    let key = NodeKey::from_seed(&[1; 32]);
+    let sign = |message: &[u8]| key.sign(message).to_bytes();
+    HeadStatement::sign(identity.at(&log), key.node_id(), &sign).expect("not empty")
+}
+
+fn bundle_of(world: &World) -> CertificateBundle {
+    let certificate = certificate(world);
+    let (item, algorithm) = (certificate.to_bytes(), world.algorithm());
+    let leaves = [algorithm.log_leaf(&item); 3];
+    let proof = InclusionProof::of_leaves(algorithm, &leaves, 1).expect("three items");
+    let bundle = CertificateBundle::new(certificate).with_envelope(world.envelope.clone());
+    bundle
+        .and_then(|bundle| bundle.with_place(statement(world, &item, 3), proof))
+        .expect("it holds together")
+}
+
 /// Inputs from real proofs.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
@@ -239,6 +289,15 @@ pub fn seeds() -> Vec<Vec<u8>> {
             }
         }
         seed(6, certificate(world).to_bytes());
+        seed(7, bundle_of(world).to_bytes());
+        seed(7, CertificateBundle::new(certificate(world)).to_bytes());
+        let (one, other) = (statement(world, b"this", 3), statement(world, b"that", 3));
+        let two = Contradiction::of_two_roots(&one, &other).expect("two roots");
+        seed(8, two.to_bytes());
+        let proof = ConsistencyProof::of_leaves(algorithm, &world.log, 3).expect("a longer log");
+        let later = statement(world, b"that", ITEMS);
+        let failed = Contradiction::of_failed_proof(&one, &later, proof).expect("another log");
+        seed(8, failed.to_bytes());
     }
     seeds
 }

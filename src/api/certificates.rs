@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 
 use super::Host;
-use super::body::{answer, blocking};
+use super::body::{answer, blocking, json};
 use super::error::ApiError;
 use super::router::{Asked, Named};
 use super::types::{
-    AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
+    Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
+    DistrustText, EvidenceList, EvidenceText, PeerRequest, SeenLogText,
 };
 use crate::merkle::{CertificateBundle, HeadStatement};
 use crate::net::parse_node_id;
@@ -138,4 +140,58 @@ pub(super) fn agreements(host: &Host) -> Result<Vec<AgreementText>, ApiError> {
         }
     }
     Ok(agreements)
+}
+
+pub(super) async fn evidence(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+) -> Result<Response, ApiError> {
+    let list = blocking(move || {
+        let mut logs = Vec::new();
+        for seen in collection.seen_logs(None)? {
+            logs.push(SeenLogText::from(&seen));
+        }
+        let evidence = collection.contradictions(None)?;
+        Ok(EvidenceList {
+            evidence: evidence.iter().map(EvidenceText::from).collect(),
+            distrusted: distrusted_of(&host, &collection)?,
+            logs,
+        })
+    })
+    .await?;
+    answer(&list)
+}
+
+pub(super) async fn accept(
+    State(host): State<Arc<Host>>,
+    Named(collection): Named,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let PeerRequest { peer } = json(body, host.limits().body_pause).await?;
+    let accepted = blocking(move || {
+        let peer = meant(&host, &peer.parse()?)?;
+        Ok(Accepted { accepted: collection.trust_again(&peer)? })
+    })
+    .await?;
+    answer(&accepted)
+}
+
+/// With whom there are no sessions, over any collection.
+pub(super) fn distrusted(host: &Host) -> Result<Vec<DistrustText>, ApiError> {
+    let mut all = Vec::new();
+    for collection in host.node().replica.collections() {
+        all.extend(distrusted_of(host, &collection)?);
+    }
+    Ok(all)
+}
+
+fn distrusted_of(host: &Host, collection: &Kept) -> Result<Vec<DistrustText>, ApiError> {
+    let book = host.node().access.book();
+    let all = collection.distrusted()?.into_iter().map(|(peer, since_ms)| DistrustText {
+        collection: collection.name().to_string(),
+        peer: peer.to_string(),
+        name: book.entry(&peer).and_then(|it| it.name.as_ref()).map(ToString::to_string),
+        since_ms,
+    });
+    Ok(all.collect())
 }

@@ -33,10 +33,10 @@ use super::entries::CONFLICT;
 use super::error::Problem;
 use super::frames::FramesError;
 use super::types::{
-    CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo, CollectionList,
-    Created, DigestComparison, DigestText, Imported, NewCollection, NodeInfo, PeerRequest,
-    ReadingText, RecoverRequest, Recovery, Reloaded, Removed, SessionList, StatusText, SyncRequest,
-    Written,
+    Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
+    CollectionList, Created, DigestComparison, DigestText, EvidenceList, Imported, NewCollection,
+    NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed, SessionList,
+    StatusText, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -305,6 +305,26 @@ impl Client {
         asked: &CertificateQuery,
     ) -> Result<CertificateAnswer, CallError> {
         self.get(&of_query(name, "/certificate", asked)).await
+    }
+
+    /// What peers have contradicted themselves with, and what is known of their logs.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub async fn evidence(&self, name: &CollectionName) -> Result<EvidenceList, CallError> {
+        self.get(&path(name, "/evidence")).await
+    }
+
+    /// Takes sessions up again with a peer that has contradicted itself.
+    ///
+    /// # Errors
+    /// There is no such peer, or the store failed.
+    pub async fn accept(
+        &self,
+        name: &CollectionName,
+        peer: &PeerRequest,
+    ) -> Result<Accepted, CallError> {
+        self.send(Method::POST, &path(name, "/evidence/accept"), to_json(peer)?).await
     }
 
     /// Checks a collection against its hashes.

@@ -250,6 +250,7 @@ fn of_client(error: &ClientError) -> Exit {
         ClientError::Link(LinkError::Net(error)) => of_net(error),
         ClientError::Link(LinkError::Version { .. })
         | ClientError::NoPlace(_)
+        | ClientError::Contradicted { .. }
         | ClientError::UnknownCollection(_)
         | ClientError::PeerFailed => Exit::Refused,
         ClientError::Link(_) | ClientError::Silent(_) => Exit::Unreachable,

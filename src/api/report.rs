@@ -122,7 +122,11 @@ fn of_failure(failure: &Failure) -> Exit {
         | AbortCode::ReadOnly
         | AbortCode::Busy { .. }
         | AbortCode::Duplicate => Exit::Refused,
-        AbortCode::Protocol | AbortCode::Lie | AbortCode::RootMismatch => Exit::Unproved,
+        AbortCode::Contradiction if matches!(failure, Failure::Peer(_)) => Exit::Refused,
+        AbortCode::Protocol
+        | AbortCode::Lie
+        | AbortCode::RootMismatch
+        | AbortCode::Contradiction => Exit::Unproved,
         AbortCode::Brake(_) => Exit::Brake,
         AbortCode::Cancelled | AbortCode::Deadline | AbortCode::TooSlow | AbortCode::Reset => {
             Exit::Unreachable

@@ -32,6 +32,8 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/proof", get(entries::proof))
         .route("/certificates", get(certificates::list))
         .route("/certificate", get(certificates::one))
+        .route("/evidence", get(certificates::evidence))
+        .route("/evidence/accept", post(certificates::accept))
         .route("/check", get(entries::check))
         .route("/recover", post(entries::recover))
         .route("/import", post(transfer::import))

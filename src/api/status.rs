@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::Host;
 use super::body::{LINES, Sink, answer, blocking, of_media};
-use super::certificates::agreements;
+use super::certificates::{agreements, distrusted};
 use super::error::{ApiError, causes};
 use super::types::{Reloaded, SessionList, StatusText};
 
@@ -19,6 +19,7 @@ pub(super) async fn status(State(host): State<Arc<Host>>) -> Result<Response, Ap
             node: host.info(),
             collections: host.collections()?,
             agreements: agreements(&host)?,
+            distrusted: distrusted(&host)?,
             daemon: host.daemon().ok().map(|of| of.daemon.status()),
         })
     })

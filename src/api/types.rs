@@ -16,7 +16,8 @@ mod certificate;
 mod session;
 
 pub use certificate::{
-    AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
+    Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
+    DistrustText, EvidenceList, EvidenceText, SeenLogText,
 };
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,
@@ -64,6 +65,9 @@ pub struct StatusText {
     /// What it has last certified with each peer.
     #[serde(default)]
     pub agreements: Vec<AgreementText>,
+    /// With whom it has no sessions over what, since they have contradicted themselves.
+    #[serde(default)]
+    pub distrusted: Vec<DistrustText>,
     /// What its daemon knows; none if no daemon runs.
     pub daemon: Option<Status>,
 }

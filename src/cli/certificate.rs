@@ -1,5 +1,7 @@
 //! `selfsame certificate`: what this node and its peers have signed to each other.
 
+mod accept;
+mod evidence;
 mod ls;
 mod show;
 mod verify;
@@ -32,6 +34,8 @@ enum Verb {
     Ls(ls::List),
     Show(show::Show),
     Verify(verify::Verify),
+    Evidence(evidence::Evidence),
+    Accept(accept::Accept),
 }
 
 impl Certificates {
@@ -40,6 +44,8 @@ impl Certificates {
             Verb::Ls(verb) => verb.run(context),
             Verb::Show(verb) => verb.run(context),
             Verb::Verify(verb) => verb.run(),
+            Verb::Evidence(verb) => verb.run(context),
+            Verb::Accept(verb) => verb.run(context),
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use super::Exit;
 use crate::api::error::{causes, of_net};
 use crate::api::{ApiError, CallError, Problem};
-use crate::merkle::{BundleError, CertificateBundleError, EnvelopeError};
+use crate::merkle::{BundleError, CertificateBundleError, ContradictionError, EnvelopeError};
 use crate::net::NetError;
 use crate::node::home::HomeError;
 use crate::node::pairing::{InvitationError, PairingError};
@@ -108,6 +108,9 @@ pub enum CliError {
     /// A certificate is none, or does not hold.
     #[error("{what}: {0}", what = if .0.is_well_formed() { "not valid" } else { "malformed" })]
     Certificate(#[from] CertificateBundleError),
+    /// A file holds no evidence.
+    #[error("not proved: {0}")]
+    Evidence(#[from] ContradictionError),
     /// A file is no envelope.
     #[error("malformed: {0}")]
     Envelope(EnvelopeError),
@@ -166,7 +169,7 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Problem(problem) => Exit::of_code(problem.exit),
-            Self::Bundle(_) => Exit::Unproved,
+            Self::Bundle(_) | Self::Evidence(_) => Exit::Unproved,
             Self::Certificate(error) if error.is_well_formed() => Exit::Unproved,
             Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,

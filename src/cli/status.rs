@@ -21,7 +21,7 @@ use crate::node::status::{PairStatus, PeerStatus, Status};
   selfsame status --json | jq '.daemon.pairs[] | select(.equal_since_ms == null)'")]
 pub(super) struct ShowStatus {
     /// Prints JSON: {"id", "version", "process", "clock", "collections", "damaged_rows",
-    /// "agreements", "daemon"}, the last null if none runs
+    /// "agreements", "distrusted", "daemon"}, the last null if none runs
     #[arg(long)]
     json: bool,
 }
@@ -61,6 +61,15 @@ fn described(status: &StatusText) -> String {
         }
     }
     parts.extend(agreements(status));
+    for one in &status.distrusted {
+        let peer = one.name.as_ref().unwrap_or(&one.peer);
+        parts.push(format!(
+            "{collection}: {peer} has signed contradictory heads of one log, and there are no \
+             sessions with it since {since}: see `selfsame certificate evidence {collection}`",
+            collection = one.collection,
+            since = date_time(one.since_ms),
+        ));
+    }
     for row in &status.collections.damaged_rows {
         let name = row.collection.as_deref().unwrap_or("(no name)");
         parts.push(format!("damaged: {name}: {}", row.damage));

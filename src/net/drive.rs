@@ -19,7 +19,8 @@ use super::link::{Link, LinkError};
 use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
 use crate::hash::{SessionId, StateHash};
-use crate::replica::{Collection, Snapshot, ViewError};
+use crate::merkle::{Contradiction, HeadStatement};
+use crate::replica::{Collection, Snapshot, ViewError, Witnessed};
 use crate::session::{AbortCode, Agreement, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
@@ -41,6 +42,8 @@ pub struct SessionReport {
     pub state: Option<StateHash>,
     /// What became of the certificate, if there is one.
     pub kept: Option<Result<u64, String>>,
+    /// What the peer's signed heads contradict, of all that it has signed before.
+    pub contradictions: Vec<Contradiction>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -105,6 +108,7 @@ pub async fn drive<S: Store>(
         lost: None,
         stop: world.stop.clone(),
         kept: None,
+        contradictions: Vec::new(),
     };
     loop {
         driver.prepare(&world);
@@ -115,7 +119,7 @@ pub async fn drive<S: Store>(
         driver.see_to(event, &world);
         (world.progress)(&driver.session);
     }
-    let kept = driver.kept.take();
+    let (kept, contradictions) = (driver.kept.take(), std::mem::take(&mut driver.contradictions));
     let session = driver.farewell(world.view).await;
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
     SessionReport {
@@ -124,6 +128,7 @@ pub async fn drive<S: Store>(
         totals: session.merged_totals(),
         state: session.agreed_state(),
         kept,
+        contradictions,
         elapsed: started.elapsed(),
     }
 }
@@ -147,6 +152,7 @@ struct Driver<'a> {
     lost: Option<Instant>,
     stop: watch::Receiver<bool>,
     kept: Option<Result<u64, String>>,
+    contradictions: Vec<Contradiction>,
 }
 
 /// What a session waits for.
@@ -168,12 +174,31 @@ impl<'a> Driver<'a> {
         if let (None, Some(id)) = (&self.expected, self.session.id()) {
             self.expected = Some(Expected::new(world.link, id));
         }
+        self.hold_against(world);
         work(&mut self.session, world, &mut self.next_control, &mut self.next_bulk);
         self.keep(world);
         let unopened = self.bulk.outgoing.is_none() && self.opening.is_none();
         if self.next_bulk.is_some() && unopened && self.lost.is_none() {
             let (link, id) = (world.link, self.session.id());
             self.opening = id.map(|id| Box::pin(async move { link.open_bulk(&id).await }) as _);
+        }
+    }
+
+    /// Holds what the peer has signed of its logs against what it signed before.
+    fn hold_against<S: Store>(&mut self, world: &World<'a, S>) {
+        for statement in self.session.poll_heads() {
+            let mut witnessed = Ok(Witnessed::Consistent);
+            timed(&mut self.session, |_| {
+                witnessed = world.collection.witness(&statement, (world.now_ms)());
+            });
+            match witnessed {
+                Ok(Witnessed::Consistent) => {}
+                Ok(Witnessed::Contradicts(contradiction, _)) => {
+                    self.contradictions.push(*contradiction);
+                    self.session.abort(AbortCode::Contradiction);
+                }
+                Err(error) => self.session.store_failed(&error.to_string()),
+            }
         }
     }
 
@@ -391,6 +416,9 @@ fn work<S: Store>(
         {
             let joined = world.collection.join(&request, (world.now_ms)());
             let joined = joined.map(|_| ()).map_err(|error| ViewError::Store(error.to_string()));
+            if joined.is_ok() && session.will_sign() {
+                session.tell_heads(&heads_to_tell(session, world));
+            }
             session.joined(joined, world.sign);
         }
         abandon_cloned_writer(session, world.collection);
@@ -405,6 +433,14 @@ fn work<S: Store>(
             *next_bulk = session.poll_transmit(Lane::Bulk, world.view);
         }
     });
+}
+
+/// Signed heads of this node's logs, if the peer is to be told. Only an aid to whoever watches
+/// this node: a session does without.
+fn heads_to_tell<S: Store>(session: &Session, world: &World<'_, S>) -> Vec<HeadStatement> {
+    let heads = world.collection.heads_to_tell(&world.link.peer(), (world.now_ms)());
+    let heads = heads.unwrap_or_default().into_iter();
+    heads.filter_map(|fields| HeadStatement::sign(fields, session.me(), world.sign).ok()).collect()
 }
 
 /// A writer whose dots stand for two puts is used by a clone too: the next put draws a fresh one.

@@ -33,15 +33,16 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::needed_for;
+use super::manager::accuse;
 use super::peers::{Grant, PeersError};
 use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
 use super::{Node, Watch};
-use crate::merkle::Digest;
+use crate::merkle::{ConsistencyProof, Digest};
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
     PeerAddress, RecvStream, SessionReport, StreamKind, World, drive, stopped,
 };
-use crate::replica::{Collection, LostValue, ReplicaError};
+use crate::replica::{Collection, LostValue, ReplicaError, Witnessed};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
 use crate::session::{AbortCode, Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
@@ -106,6 +107,18 @@ pub enum ClientError {
         {collection}=write` (or =read, if it is only to take)"
     )]
     NoGrant {
+        /// Its name, or its id.
+        peer: String,
+        /// The collection.
+        collection: CollectionName,
+    },
+    /// The peer has contradicted itself.
+    #[error(
+        "{peer} has signed contradictory heads of one log of {collection}, and this node has no \
+        sessions with it over that: see `selfsame certificate evidence {collection}`; `selfsame \
+        certificate accept {collection} {peer}` takes them up again"
+    )]
+    Contradicted {
         /// Its name, or its id.
         peer: String,
         /// The collection.
@@ -310,6 +323,11 @@ impl<S: Store> Node<S> {
     ) -> Result<SessionReport, ClientError> {
         let (peer, name) = (link.peer(), &collection.spec().name);
         self.check_grant(&peer, name, config.mode)?;
+        if tokio::task::block_in_place(|| collection.distrusted_since(&peer))?.is_some() {
+            let book = self.access.book();
+            let peer = book.entry(&peer).map_or_else(|| peer.to_string(), ToString::to_string);
+            return Err(ClientError::Contradicted { peer, collection: name.clone() });
+        }
         let place = self.sessions.admit(self.session_key(peer, name), true);
         let place = place.map_err(ClientError::NoPlace)?;
         let begun = async {
@@ -347,7 +365,49 @@ impl<S: Store> Node<S> {
         };
         let report = drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await;
         place.ended(&report);
+        let over = matches!(report.outcome, Outcome::Failed(_) | Outcome::Interrupted);
+        if !over {
+            // what comes of it is noted; the session has ended well whatever that is
+            let _ = self.check_growth(link, collection).await;
+        }
         Ok(report)
+    }
+
+    /// Asks the peer to prove that its logs, as it has signed them, have grown and not changed:
+    /// those of which that is not known, and not asked lately. Who proves what does not hold has
+    /// contradicted itself.
+    ///
+    /// # Errors
+    /// The link is lost, or this node's store failed.
+    pub async fn check_growth(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+    ) -> Result<(), ClientError> {
+        let (peer, now_ms) = (link.peer(), Self::now_ms());
+        let due = tokio::task::block_in_place(|| collection.logs_to_prove(&peer, now_ms))?;
+        for seen in due {
+            let (first, second) = (seen.proved.fields(), seen.last.fields());
+            let query = Query::Growth {
+                collection: collection.name().as_str().to_owned(),
+                kind: second.log().kind.id(),
+                id: second.log().id,
+                first: (first.size(), *first.root()),
+                second: (second.size(), *second.root()),
+            };
+            let mut answers = self.ask(link, &query).await?;
+            let proof = match self.next(&mut answers).await? {
+                // bytes that are no proof prove nothing
+                Answer::Growth(Some(bytes)) => ConsistencyProof::parse(&bytes.0).ok(),
+                _ => None,
+            };
+            let witness = || collection.witness_proof(&seen, proof, Self::now_ms());
+            if let Witnessed::Contradicts(contradiction, _) = tokio::task::block_in_place(witness)?
+            {
+                accuse(&contradiction);
+            }
+        }
+        Ok(())
     }
 
     /// Asks the peer for the values whose bytes were found lost here, and installs what it has

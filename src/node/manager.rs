@@ -29,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
 use super::status::{RunningSession, SessionCounters, SessionEnd, SessionEvent, named};
+use crate::merkle::Contradiction;
 use crate::net::SessionReport;
 use crate::session::{AbortCode, Failure, Outcome, Phase, Session};
 use crate::types::{CollectionName, NodeId};
@@ -387,6 +388,17 @@ impl Place {
             ..ending(running)
         });
         drop(state);
+        if let (Some(end), Some(Err(error))) = (&end, &report.kept) {
+            tracing::error!(
+                peer = end.peer,
+                collection = end.collection,
+                error,
+                "the certificate of this session could not be kept"
+            );
+        }
+        for contradiction in &report.contradictions {
+            accuse(contradiction);
+        }
         self.tell(end)
     }
 
@@ -422,6 +434,19 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.not_begun("it was dropped before its end");
     }
+}
+
+/// Says that a peer has contradicted itself.
+pub(super) fn accuse(contradiction: &Contradiction) {
+    let [first, second] = contradiction.statements().map(|statement| statement.fields());
+    tracing::error!(
+        peer = %contradiction.node(),
+        collection = %first.log().name,
+        log = %first.log().id,
+        sizes = ?[first.size(), second.size()],
+        "the peer has signed contradictory heads of one log: no sessions with it over this \
+         collection until `selfsame certificate accept`"
+    );
 }
 
 /// A line for people who read logs.
@@ -524,6 +549,7 @@ mod tests {
         assert_eq!(place.permit(), Err(AbortCode::Deadline));
         let report = SessionReport {
             kept: None,
+            contradictions: Vec::new(),
             outcome: Outcome::Failed(Failure::Ours(AbortCode::Deadline)),
             stats: Default::default(),
             totals: Default::default(),

@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use super::forest::WireState;
 use crate::clock::Stamp;
 use crate::entry::Totals;
-use crate::hash::{ForestRoot, HASH_LEN, KeyHash, Root, TreeHash, ValueHash};
-use crate::merkle::{BUCKETS, Digest, Envelope};
+use crate::hash::{ForestRoot, HASH_LEN, KeyHash, LogHash, Root, TreeHash, ValueHash};
+use crate::merkle::{BUCKETS, Digest, Envelope, LogId};
 use crate::session::message::{Bytes, WireSpec};
 use crate::types::CollectionSpec;
 
@@ -52,6 +52,19 @@ pub enum Query {
         /// What the asker offers, if that is not what it said last on this connection.
         offers: Option<Vec<WireSpec>>,
     },
+    /// Proof that a log of the asked node has grown from one head that it signed into another.
+    Growth {
+        /// Name of the collection.
+        collection: String,
+        /// Kind of the log.
+        kind: u8,
+        /// Its id.
+        id: LogId,
+        /// Size and root of the earlier head.
+        first: (u64, LogHash),
+        /// Size and root of the later one.
+        second: (u64, LogHash),
+    },
 }
 
 /// An answer.
@@ -75,6 +88,8 @@ pub enum Answer {
         /// Whether another frame follows.
         more: bool,
     },
+    /// The log has grown: a consistency proof; none if that cannot be proved any more.
+    Growth(Option<Bytes>),
 }
 
 /// Values in one question.

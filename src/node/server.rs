@@ -37,12 +37,14 @@ use super::client::ClientError;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
 use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
-use crate::hash::{KeyHash, StateHash, ValueHash};
+use crate::hash::{KeyHash, LogHash, StateHash, ValueHash};
+use crate::merkle::{LogId, LogKind};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive, farewell, hurried, stopped,
 };
 use crate::replica::Collection;
+use crate::session::message::Bytes;
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::session::{AbortCode, Session};
 use crate::store::Store;
@@ -321,6 +323,10 @@ impl<S: Store> Server<S> {
             Ok(place) => place,
             Err(code) => return self.refuse(peer, send, code).await,
         };
+        if !matches!(collection.distrusted_since(&peer), Ok(None)) {
+            place.failed(&AbortCode::Contradiction.to_string());
+            return self.refuse(peer, send, AbortCode::Contradiction).await;
+        }
         let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
             place.failed("the collection could not be read");
             return self.refuse(peer, send, AbortCode::Internal).await;
@@ -343,6 +349,10 @@ impl<S: Store> Server<S> {
         };
         let report = Box::new(drive(session, send, reader, world).await);
         place.ended(&report);
+        if link.peer_greeting().serves && !*self.stop.borrow() {
+            // the peer may be gone by now, or another version
+            let _ = node.check_growth(link, &collection).await;
+        }
         let collection = collection.spec().name.clone();
         (self.listener)(Event::Session { peer, collection, report });
     }
@@ -377,6 +387,9 @@ impl<S: Store> Server<S> {
                     None => vec![Answer::Unknown],
                 }
             }
+            Ok(Query::Growth { collection, kind, id, first, second }) => {
+                vec![self.growth(&link.peer(), collection, (kind, id), (first, second))]
+            }
             Ok(Query::Values { .. }) | Err(_) => return,
         };
         let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
@@ -404,6 +417,24 @@ impl<S: Store> Server<S> {
         let granted = node.access.grant(peer, &name) >= Grant::Read;
         let collection = node.replica.collection(&name).ok();
         collection.filter(|_| granted).map(|collection| (name, collection))
+    }
+
+    fn growth(
+        &self,
+        peer: &NodeId,
+        name: String,
+        (kind, id): (u8, LogId),
+        (first, second): ((u64, LogHash), (u64, LogHash)),
+    ) -> Answer {
+        let Some((_, collection)) = self.seen_by(peer, name) else {
+            return Answer::Unknown;
+        };
+        let Some(kind) = LogKind::from_id(kind) else { return Answer::Growth(None) };
+        let (first, second) = ((first.0, &first.1), (second.0, &second.1));
+        match block_in_place(|| collection.prove_growth(kind, id, first, second)) {
+            Ok(proof) => Answer::Growth(proof.map(|proof| Bytes(proof.to_bytes()))),
+            Err(_) => Answer::Failed,
+        }
     }
 
     fn digest(&self, peer: &NodeId, name: String) -> Answer {

@@ -9,7 +9,7 @@ use std::sync::PoisonError;
 
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::hash::{HASH_LEN, LogHash, LogHead};
-use crate::merkle::log::{LogHeadFields, LogKind, LogSegment, first_item};
+use crate::merkle::log::{LogHeadFields, LogId, LogKind, LogSegment, first_item};
 use crate::merkle::{Certificate, Envelope, InclusionProof, MerkleLog};
 use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 use crate::types::NodeId;
@@ -23,6 +23,8 @@ use super::rows::{checked, key_tail, start_row, with_check};
 
 /// Rows that are kept whatever the limit: those of one batch.
 const LEAST_KEPT: u64 = 2;
+/// Most rows that are read to prove to a peer that a log has grown.
+const PROOF_ITEMS: u64 = 65_536;
 /// Most rows dropped with one that is kept: after the limit was lowered it takes a few.
 const DROPPED_AT_ONCE: u64 = 64;
 
@@ -378,6 +380,36 @@ impl<S: Store> Collection<S> {
         let fields = identity(kind, self.spec.algorithm, &self.spec.name, id).at(&log);
         self.store.settle(synced, Durability::Always)?;
         Ok(Some((fields, proof)))
+    }
+
+    /// A log, of whichever opening, up to a size.
+    pub(super) fn certificate_segment(
+        &self,
+        id: LogId,
+        size: u64,
+    ) -> Result<Option<LogSegment>, ReplicaError> {
+        let part = self.with_certificates(|log| {
+            let places = &log.places;
+            if places.position.saturating_sub(places.floor) > PROOF_ITEMS {
+                return Ok(None);
+            }
+            if id.0 == places.cut_id {
+                return self.part(places, places.floor);
+            }
+            if id.0 == places.log_id {
+                return self.part(places, places.position);
+            }
+            for position in places.floor..=places.position {
+                let row = self.store.get(Table::Certificates, &self.id.certificate(position))?;
+                let row = row.as_ref().and_then(|row| Row::parse(row).ok());
+                if matches!(row, Some(Row::Opening { id: found, .. }) if found == id.0) {
+                    return self.part(places, position);
+                }
+            }
+            Ok(None)
+        })?;
+        let part = part.filter(|part| part.id == id.0);
+        Ok(part.and_then(|part| part.segment.when_it_had(size)))
     }
 
     /// The log of which the row at a position is.

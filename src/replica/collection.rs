@@ -23,6 +23,7 @@ use super::pages::{self, ReadError, with_pages};
 use super::rows::{CollectionId, Head};
 use super::snapshot::Snapshot;
 use super::view::{CollectionView, Entry, JoinRecord};
+use super::witness::Told;
 use super::{Random, ReplicaError};
 
 /// What the collections of a replica share.
@@ -137,6 +138,7 @@ pub struct Collection<S: Store> {
     pub(super) losses: Arc<Losses<S>>,
     pub(super) group: Group,
     pub(super) certificates: Mutex<Option<CertificateLog>>,
+    pub(super) told: Mutex<Told>,
 }
 
 /// A value as a policy reads it.
@@ -163,6 +165,10 @@ impl<S: Store> Collection<S> {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         // a poisoned lock: what is live changes only in the last, infallible steps of a commit
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn with_live<R>(

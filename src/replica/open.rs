@@ -211,6 +211,7 @@ impl<S: Store> Collection<S> {
             losses,
             group: Group::default(),
             certificates: Mutex::default(),
+            told: Mutex::default(),
         })
     }
 

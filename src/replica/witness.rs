@@ -25,10 +25,8 @@ const LOGS_OF_A_PEER: usize = 8;
 /// Contradictions of one peer that are kept, and of all: more prove no more.
 const EVIDENCE_OF_A_PEER: usize = 8;
 const EVIDENCE_OF_ALL: usize = 1_024;
-/// A peer is told the heads of this node's logs no more often than this.
-const TOLD_EVERY_MS: u64 = 60_000;
-/// A peer is asked to prove that a log has grown no more often than this.
-const ASKED_EVERY_MS: u64 = 600_000;
+/// A peer is asked to prove that a log has grown this many times less often than it is told.
+const TOLD_FOR_ASKED: u64 = 10;
 /// Peers of which it is remembered when they were told.
 const PEERS_TOLD: usize = 1_024;
 /// Heads of the present change log from which proofs can be made.
@@ -173,8 +171,10 @@ impl<S: Store> Collection<S> {
     ) -> Result<(), ReplicaError> {
         let prefix = [&self.id.seen_of(peer)[..], &[kind.id()]].concat();
         let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
-        let mut rows: Vec<(u64, &Row)> =
-            rows.iter().map(|row| (SeenLog::parse(&row.value).map_or(0, |it| it.seen_ms), row)).collect();
+        let mut rows: Vec<(u64, &Row)> = rows
+            .iter()
+            .map(|row| (SeenLog::parse(&row.value).map_or(0, |it| it.seen_ms), row))
+            .collect();
         rows.sort_by_key(|(seen_ms, _)| *seen_ms);
         let over = (rows.len() + 1).saturating_sub(LOGS_OF_A_PEER);
         for (_, row) in rows.into_iter().take(over) {
@@ -189,12 +189,12 @@ impl<S: Store> Collection<S> {
         Ok(row.and_then(|row| SeenLog::parse(&row).ok()))
     }
 
-    /// The logs of a peer that this node has heard of.
+    /// The logs that this node has heard of: of all peers, or of one of them.
     ///
     /// # Errors
     /// The store failed.
-    pub fn seen_logs(&self, peer: &NodeId) -> Result<Vec<SeenLog>, ReplicaError> {
-        let prefix = self.id.seen_of(peer);
+    pub fn seen_logs(&self, peer: Option<&NodeId>) -> Result<Vec<SeenLog>, ReplicaError> {
+        let prefix = peer.map_or_else(|| self.id.witness(&[&[0]]), |peer| self.id.seen_of(peer));
         let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
         Ok(rows.iter().filter_map(|row| SeenLog::parse(&row.value).ok()).collect())
     }
@@ -207,10 +207,11 @@ impl<S: Store> Collection<S> {
     pub fn logs_to_prove(&self, peer: &NodeId, now_ms: u64) -> Result<Vec<SeenLog>, ReplicaError> {
         let _one = self.told();
         let mut due = Vec::new();
+        let every_ms = self.node.limits.heads_told_every_ms.saturating_mul(TOLD_FOR_ASKED);
         let mut batch = Batch::default();
-        for seen in self.seen_logs(peer)? {
+        for seen in self.seen_logs(Some(peer))? {
             let grown = seen.proved.fields().size() < seen.last.fields().size();
-            let rested = now_ms.saturating_sub(seen.asked_ms) >= ASKED_EVERY_MS;
+            let rested = now_ms.saturating_sub(seen.asked_ms) >= every_ms;
             if grown && rested {
                 let asked = SeenLog { asked_ms: now_ms, ..seen.clone() };
                 let key = self.id.seen(seen.last.fields(), peer);
@@ -298,10 +299,7 @@ impl<S: Store> Collection<S> {
     ///
     /// # Errors
     /// The store failed.
-    pub fn contradictions(
-        &self,
-        peer: Option<&NodeId>,
-    ) -> Result<Vec<KeptEvidence>, ReplicaError> {
+    pub fn contradictions(&self, peer: Option<&NodeId>) -> Result<Vec<KeptEvidence>, ReplicaError> {
         let prefix = self.id.witness(&[&[1]]);
         let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, EVIDENCE_OF_ALL)?;
         let mut found = Vec::new();
@@ -338,7 +336,8 @@ impl<S: Store> Collection<S> {
         let prefix = self.id.witness(&[&[2]]);
         let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
         let since = |row: &Row| <[u8; 8]>::try_from(&*row.value).map_or(0, u64::from_le_bytes);
-        let found = rows.iter().filter_map(|row| Some((NodeId(key_tail(&row.key).ok()?), since(row))));
+        let found =
+            rows.iter().filter_map(|row| Some((NodeId(key_tail(&row.key).ok()?), since(row))));
         Ok(found.collect())
     }
 
@@ -374,9 +373,10 @@ impl<S: Store> Collection<S> {
         now_ms: u64,
     ) -> Result<Vec<LogHeadFields>, ReplicaError> {
         {
+            let every_ms = self.node.limits.heads_told_every_ms;
             let mut told = self.told();
             let last = told.when_ms.get(peer);
-            if last.is_some_and(|last| now_ms.abs_diff(*last) < TOLD_EVERY_MS) {
+            if last.is_some_and(|last| now_ms.abs_diff(*last) < every_ms) {
                 return Ok(Vec::new());
             }
             if told.when_ms.len() >= PEERS_TOLD {

@@ -435,7 +435,9 @@ impl Session {
                     && self.verification.is_open()
             }
             Message::Free(FreeMessage::Abort(_)) => true,
-            Message::Free(FreeMessage::Joined { .. }) => self.moves_entries(),
+            Message::Free(FreeMessage::Joined { .. } | FreeMessage::Heads(_)) => {
+                self.moves_entries()
+            }
             // what was verified changes no more
             Message::Free(_) => self.moves_entries() && self.verification.is_open(),
         };
@@ -472,6 +474,7 @@ impl Session {
             FreeMessage::Refused(items) => self.peer_refused(&items, view),
             FreeMessage::Ready(ready) => self.peer_ready(ready),
             FreeMessage::Joined { signature } => self.peer_joined(signature.map(|s| s.0)),
+            FreeMessage::Heads(heads) => self.peer_heads(&heads),
             FreeMessage::Request(wants) => self.peer_wants(wants, view),
             FreeMessage::NeedSignature(dot) => self.peer_needs_signature(dot, view),
             FreeMessage::Signature { dot, signature } => self.peer_signature(dot, signature),
@@ -633,6 +636,12 @@ impl Session {
         &self.setup.limits
     }
 
+    /// This node.
+    #[must_use]
+    pub const fn me(&self) -> NodeId {
+        self.setup.me
+    }
+
     /// The collection's name, algorithm and policy.
     #[must_use]
     pub const fn spec(&self) -> &CollectionSpec {
@@ -667,9 +676,10 @@ const fn phase_of(message: &Message, current: Phase) -> Phase {
             | FreeMessage::NeedBlocks { .. }
             | FreeMessage::Blocks { .. } => Phase::StateRequest,
             FreeMessage::Refused(_) | FreeMessage::Unavailable(_) => Phase::StateTransfer,
-            FreeMessage::Ready(_) | FreeMessage::Joined { .. } | FreeMessage::Abort(_) => {
-                Phase::Verification
-            }
+            FreeMessage::Ready(_)
+            | FreeMessage::Joined { .. }
+            | FreeMessage::Heads(_)
+            | FreeMessage::Abort(_) => Phase::Verification,
         },
     }
 }

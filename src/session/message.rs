@@ -30,11 +30,13 @@ use crate::clock::Stamp;
 use crate::delta::{BaseId, BlockSignature, Encoded, Encoding, GapRequest, Signature};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::Sibling;
-use crate::hash::{ContextHash, HashAlgorithm, KeyHash, StateHash, TreeHash};
+use crate::hash::{ContextHash, HashAlgorithm, KeyHash, LogHash, StateHash, TreeHash};
+use crate::merkle::log::{HeadStatement, LogHeadFields, LogId, LogIdentity, LogKind};
+use crate::merkle::{LogHeadError, SignedLogHead};
 use crate::replica::RefusalReason;
 use crate::sketch::bloom::WireFilter;
 use crate::sketch::estimator::Estimator;
-use crate::types::{CollectionName, CollectionSpec, Policy, TypeError};
+use crate::types::{CollectionName, CollectionSpec, NodeId, Policy, TypeError};
 
 /// Bytes that travel as one run, not as a sequence of numbers.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
@@ -455,6 +457,59 @@ pub enum FreeMessage {
     Unavailable(Vec<Dot>),
     /// The session ends here, for a reason.
     Abort(super::outcome::AbortCode),
+    /// Signed heads of this side's logs of the collection, before its signature: at most one of
+    /// each kind.
+    Heads(Vec<WireHead>),
+}
+
+/// A signed head of a log of the collection, as it travels: who signed, name and hash algorithm
+/// are those of the session.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct WireHead {
+    /// Kind of the log.
+    pub kind: u8,
+    /// Its id.
+    pub id: [u8; 8],
+    /// Number of its items.
+    pub size: u64,
+    /// Its root.
+    pub root: [u8; 32],
+    /// The sender's signature.
+    pub signature: SignedLogHead,
+}
+
+impl WireHead {
+    /// Of what a node says of a log of the session's collection.
+    #[must_use]
+    pub fn new(statement: &HeadStatement) -> Self {
+        let fields = statement.fields();
+        Self {
+            kind: fields.log().kind.id(),
+            id: fields.log().id.0.to_le_bytes(),
+            size: fields.size(),
+            root: fields.root().0,
+            signature: *statement.signature(),
+        }
+    }
+
+    /// What the sender says of its log.
+    ///
+    /// # Errors
+    /// It is none, or the sender did not sign it.
+    pub fn check(
+        &self,
+        spec: &CollectionSpec,
+        sender: NodeId,
+    ) -> Result<HeadStatement, LogHeadError> {
+        let log = LogIdentity {
+            algorithm: spec.algorithm,
+            kind: LogKind::from_id(self.kind).ok_or(LogHeadError::Kind(self.kind))?,
+            id: LogId(u64::from_le_bytes(self.id)),
+            name: spec.name.clone(),
+        };
+        let fields = LogHeadFields::new(log, self.size, LogHash(self.root))?;
+        HeadStatement::new(sender, fields, self.signature)
+    }
 }
 
 /// Verification: this side's merged snapshot, all applied and readable.

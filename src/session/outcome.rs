@@ -147,7 +147,8 @@ impl Failure {
                 AbortCode::Protocol | AbortCode::Lie => Fault::Ours,
                 _ => Fault::Nobody,
             },
-            Self::Ours(AbortCode::Protocol | AbortCode::Lie) | Self::Lie { .. } => Fault::Theirs,
+            Self::Ours(AbortCode::Protocol | AbortCode::Lie | AbortCode::Contradiction)
+            | Self::Lie { .. } => Fault::Theirs,
             Self::Ours(AbortCode::Internal) | Self::View(_) => Fault::Ours,
             Self::Ours(_) => Fault::Nobody,
         }
@@ -234,4 +235,11 @@ pub enum AbortCode {
     /// once and the one of the lesser node id goes on.
     #[error("another session of the two nodes over the collection runs: nothing needs to be done")]
     Duplicate,
+    /// The other node has signed two things of one log that cannot both be true.
+    #[error(
+        "one of the two nodes has signed contradictory heads of one log, and the other holds them \
+         as proof: see `selfsame certificate evidence` there; `selfsame certificate accept` takes \
+         sessions up again"
+    )]
+    Contradiction,
 }

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use super::knowledge::Theirs;
 use super::machine::{Flow, Session, Turn};
-use super::message::{Bytes, FreeMessage, Ready};
+use super::message::{Bytes, FreeMessage, Ready, WireHead};
 use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
 use super::turn::protocol;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Totals};
 use crate::hash::{KeyHash, StateHash};
-use crate::merkle::{Certificate, CertificateMessage, Envelope, Signature};
+use crate::merkle::{
+    Certificate, CertificateMessage, Envelope, HeadStatement, LogHeadError, Signature,
+};
 use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
 
 /// How far the join has come.
@@ -51,6 +53,8 @@ pub(super) struct Verification {
     agreement: Option<Agreement>,
     own_signature: Option<Signature>,
     peer_joined: Option<Option<Vec<u8>>>,
+    /// What the peer signed of its logs, until it is polled.
+    peer_heads: Option<Vec<HeadStatement>>,
     remember: Option<JoinRecord>,
 }
 
@@ -191,6 +195,54 @@ impl Session {
             return Err(protocol());
         }
         Ok(())
+    }
+
+    /// Heads of the peer's logs: once, after this side is ready and before the peer's signature.
+    pub(super) fn peer_heads(&mut self, heads: &[WireHead]) -> Result<(), Failure> {
+        let verification = &self.verification;
+        let early = verification.ready_sent.is_none();
+        let late = verification.peer_joined.is_some() || verification.peer_heads.is_some();
+        let in_order = heads.windows(2).all(|pair| pair[0].kind < pair[1].kind);
+        if early || late || !in_order || heads.is_empty() {
+            return Err(protocol());
+        }
+        let checked: Result<Vec<_>, _> =
+            heads.iter().map(|head| head.check(&self.ours.spec, self.setup.peer)).collect();
+        let checked = checked.map_err(|error| match error {
+            LogHeadError::Signature(_) => Failure::Ours(AbortCode::Lie),
+            _ => protocol(),
+        })?;
+        self.verification.peer_heads = Some(checked);
+        Ok(())
+    }
+
+    /// What the peer has signed of its logs: whoever drives the session holds it against what
+    /// was said before.
+    pub fn poll_heads(&mut self) -> Vec<HeadStatement> {
+        // that they came is remembered
+        self.verification.peer_heads.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Whether this side will sign a certificate once it has joined: then heads may be told.
+    #[must_use]
+    pub const fn will_sign(&self) -> bool {
+        self.verification.message.is_some() && self.outcome.is_none()
+    }
+
+    /// Tells the peer signed heads of this side's logs: before [`joined`](Self::joined), if the
+    /// session will sign. Those that are not this side's are not told.
+    pub fn tell_heads(&mut self, heads: &[HeadStatement]) {
+        let mut heads: Vec<_> = heads
+            .iter()
+            .filter(|head| head.node() == self.setup.me)
+            .filter(|head| head.fields().log().name == self.ours.spec.name)
+            .map(WireHead::new)
+            .collect();
+        heads.sort_unstable_by_key(|head| head.kind);
+        heads.dedup_by_key(|head| head.kind);
+        if self.will_sign() && !heads.is_empty() {
+            self.send_free(FreeMessage::Heads(heads));
+        }
     }
 
     /// Goes on with verification as far as it can, after anything that happened.

@@ -1,5 +1,7 @@
 //! Certificates with the real binary: kept over restarts, written, verified without a node.
 
+use std::path::Path;
+
 use super::node::{TestNode, write};
 
 both_ways!(
@@ -93,4 +95,62 @@ fn files_that_are_no_certificate_are_told_from_those_that_do_not_hold() {
     b.run(["certificate", "verify", "no.cert", "--node", &one, "--node", &other])
         .ended(2)
         .said("cannot read no.cert");
+}
+
+/// What a backup has of a data folder that nobody has open.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_restored_copy_and_a_killed_process_accuse_nobody() {
+    let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
+    let mut number = 0;
+    let mut meet = |node: &TestNode, killed: bool| {
+        for _ in 0..2 {
+            number += 1;
+            let key = number.to_string();
+            node.run(["put", "c", &key, "value"]).ended(0);
+            b.run(["put", "c", &format!("of b {key}"), "value"]).ended(0);
+            let listening = b.listen(&[&a]);
+            node.run(["sync", "c", "--peer", &listening.peer]).ended(0);
+            node.run(["put", "c", &key, "and more"]).ended(0);
+            node.run(["sync", "c", "--peer", &listening.peer]).ended(0);
+            // dropped, it is killed
+            if !killed {
+                assert_eq!(listening.interrupt(), 0);
+            }
+        }
+    };
+    meet(&a, false);
+    let backup = a.path("backup");
+    copy(&a.data(), &backup);
+    meet(&a, true);
+    // the old copy beside the original, each opened on its own: a clone
+    let clone = TestNode::bare();
+    copy(&backup, &clone.data());
+    meet(&clone, false);
+    meet(&a, false);
+    meet(&clone, true);
+    // and in place of the original: a backup that was restored
+    std::fs::remove_dir_all(a.data()).unwrap();
+    copy(&backup, &a.data());
+    meet(&a, false);
+    meet(&clone, false);
+    for node in [&a, &b, &clone] {
+        node.run(["certificate", "evidence", "c"]).ended(1).said("no peer has contradicted itself");
+        let heard = node.run(["certificate", "evidence", "c", "--json"]).ended(1).json();
+        assert!(!heard["logs"].as_array().unwrap().is_empty(), "they did tell their heads");
+        assert!(heard["distrusted"].as_array().unwrap().is_empty());
+    }
+    b.run(["certificate", "accept", "c", &a.id()]).ended(0).said("nothing stood against");
 }

@@ -63,6 +63,17 @@ impl LogSegment {
         Some(log)
     }
 
+    /// The same log when it had `size` items; none if it never had, or those are not all kept.
+    #[must_use]
+    pub fn when_it_had(mut self, size: u64) -> Option<Self> {
+        let more = usize::try_from(size.checked_sub(self.first())?).ok()?;
+        if more > self.leaves.len() {
+            return None;
+        }
+        self.leaves.truncate(more);
+        Some(self)
+    }
+
     /// Proof that an item is in the whole log; none if it was dropped or never was. As many
     /// hashes as items are kept.
     #[must_use]
