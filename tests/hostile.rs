@@ -892,7 +892,9 @@ fn a_certificate_that_the_peer_did_not_sign_is_none() {
 fn heads_of_logs_come_once_signed_and_in_their_place() {
     let head = |kind: LogKind, size: u64, by: u64| {
         let mut log = MerkleLog::new(HashAlgorithm::Blake3);
-        (0..size).for_each(|item| drop(log.append(&item.to_le_bytes())));
+        for item in 0..size {
+            log.append(&item.to_le_bytes());
+        }
         let name = Node::new(1).collection.name().clone();
         let algorithm = HashAlgorithm::Blake3;
         let fields = LogIdentity { algorithm, kind, id: LogId(7), name }.at(&log);
@@ -915,6 +917,9 @@ fn heads_of_logs_come_once_signed_and_in_their_place() {
         victim
     };
     let heads = |heads: &[WireHead]| FreeMessage::Heads(heads.to_vec());
+    // what a session that signs may cost more, at most once a minute, each way
+    let frame = wire::encode(&Message::Free(heads(&[changes.clone(), certificates.clone()])));
+    assert_eq!(4 + frame.unwrap().len(), 219);
     let mut honest = ready(true);
     honest.free(heads(&[changes.clone(), certificates.clone()]));
     assert_eq!(honest.session.poll_heads().len(), 2);

@@ -232,7 +232,9 @@ fn contradiction(bytes: &[u8]) {
 /// What a node says of a log whose items are all the same.
 fn statement(world: &World, item: &[u8], size: u64) -> HeadStatement {
     let mut log = MerkleLog::new(world.algorithm());
-    (0..size).for_each(|_| drop(log.append(item)));
+    for _ in 0..size {
+        log.append(item);
+    }
     let identity = LogIdentity {
         algorithm: world.algorithm(),
         kind: LogKind::Certificates,

@@ -346,6 +346,7 @@ impl<S: Store> Node<S> {
                 return Err(error);
             }
         };
+        let stopped = stop.clone();
         let world = World {
             link,
             collection,
@@ -365,21 +366,28 @@ impl<S: Store> Node<S> {
         };
         let report = drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await;
         place.ended(&report);
-        let over = matches!(report.outcome, Outcome::Failed(_) | Outcome::Interrupted);
-        if !over {
-            // what comes of it is noted; the session has ended well whatever that is
-            let _ = self.check_growth(link, collection).await;
+        if !matches!(report.outcome, Outcome::Failed(_) | Outcome::Interrupted) {
+            self.check_growth(link, collection, stopped).await;
         }
         Ok(report)
     }
 
     /// Asks the peer to prove that its logs, as it has signed them, have grown and not changed:
     /// those of which that is not known, and not asked lately. Who proves what does not hold has
-    /// contradicted itself.
-    ///
-    /// # Errors
-    /// The link is lost, or this node's store failed.
+    /// contradicted itself; a peer that is gone, or too slow, is asked another time.
     pub async fn check_growth(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        tokio::select! {
+            _ = tokio::time::timeout(self.patience, self.ask_growth(link, collection)) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
+        }
+    }
+
+    async fn ask_growth(
         &self,
         link: &Link,
         collection: &Arc<Collection<S>>,

@@ -349,12 +349,10 @@ impl<S: Store> Server<S> {
         };
         let report = Box::new(drive(session, send, reader, world).await);
         place.ended(&report);
-        if link.peer_greeting().serves && !*self.stop.borrow() {
-            // the peer may be gone by now, or another version
-            let _ = node.check_growth(link, &collection).await;
+        (self.listener)(Event::Session { peer, collection: name, report });
+        if link.peer_greeting().serves {
+            node.check_growth(link, &collection, self.stop).await;
         }
-        let collection = collection.spec().name.clone();
-        (self.listener)(Event::Session { peer, collection, report });
     }
 
     async fn refuse(&self, peer: NodeId, send: SendStream, code: AbortCode) {

@@ -2,6 +2,10 @@
 
 use std::path::Path;
 
+use selfsame::hash::HashAlgorithm;
+use selfsame::merkle::{HeadStatement, LogId, LogIdentity, LogKind, MerkleLog};
+use selfsame::types::CollectionName;
+
 use super::node::{TestNode, write};
 
 both_ways!(
@@ -153,4 +157,62 @@ fn a_restored_copy_and_a_killed_process_accuse_nobody() {
         assert!(heard["distrusted"].as_array().unwrap().is_empty());
     }
     b.run(["certificate", "accept", "c", &a.id()]).ended(0).said("nothing stood against");
+}
+
+/// Heads that a node signed of one size of one log, as a machine does that was copied while it
+/// ran.
+fn two_heads(node: &TestNode) -> [HeadStatement; 2] {
+    node.with_home(|home| {
+        ["this", "that"].map(|item| {
+            let mut log = MerkleLog::new(HashAlgorithm::Blake3);
+            log.append(item.as_bytes());
+            let (algorithm, kind, id) = (log.algorithm(), LogKind::Changes, LogId(7));
+            let name = CollectionName::new("c").unwrap();
+            let fields = LogIdentity { algorithm, kind, id, name }.at(&log);
+            let sign = |message: &[u8]| home.identity.sign(message);
+            HeadStatement::sign(fields, home.identity.node_id(), &sign).unwrap()
+        })
+    })
+}
+
+#[test]
+fn a_peer_that_contradicted_itself_is_named_and_kept_away_until_it_is_accepted() {
+    let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
+    let heads = two_heads(&a);
+    b.with_home(|home| {
+        let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
+        heads.iter().for_each(|head| drop(collection.witness(head, 1_000).unwrap()));
+    });
+    let said = b.run(["status"]).ended(0);
+    assert!(said.text().contains("has signed contradictory heads of one log"), "{}", said.text());
+    let status = b.run(["status", "--json"]).ended(0).json();
+    assert_eq!(status["distrusted"][0]["peer"], a.id());
+    let said = b.run(["certificate", "evidence", "c"]).ended(0);
+    assert!(said.text().contains("the two signatures alone prove it"), "{}", said.text());
+
+    // whoever dials
+    let listening = a.listen(&[&b]);
+    b.run(["sync", "c", "--peer", &listening.peer]).ended(5).said("certificate accept c");
+    assert_eq!(listening.interrupt(), 0);
+    let listening = b.listen(&[&a]);
+    a.run(["sync", "c", "--peer", &listening.peer]).ended(5).said("contradictory heads");
+
+    // others can see for themselves, without a node
+    b.run(["certificate", "evidence", "c", "--number", "1", "--out", "a.evidence"]).ended(0);
+    b.run(["certificate", "evidence", "c", "--number", "2"]).ended(1);
+    let elsewhere = TestNode::bare();
+    std::fs::copy(b.path("a.evidence"), elsewhere.path("a.evidence")).unwrap();
+    let file = ["certificate", "evidence", "--file", "a.evidence", "--json"];
+    let shown = elsewhere.run(file).ended(0).json();
+    assert_eq!((&shown["peer"], &shown["proves_itself"]), (&a.id().into(), &true.into()));
+    let mut forged = std::fs::read(b.path("a.evidence")).unwrap();
+    *forged.last_mut().unwrap() ^= 1;
+    write(&elsewhere.path("a.evidence"), forged);
+    elsewhere.run(file).ended(6).said("not proved: evidence");
+
+    b.run(["certificate", "accept", "c", &a.id()]).ended(0);
+    a.run(["sync", "c", "--peer", &listening.peer]).ended(0);
+    assert_eq!(listening.interrupt(), 0);
+    assert!(b.run(["status", "--json"]).json()["distrusted"].as_array().unwrap().is_empty());
+    b.run(["certificate", "evidence", "c"]).ended(0);
 }
