@@ -46,10 +46,10 @@ fn limits() -> Limits {
 fn open_with(
     store: Memory,
     limits: Limits,
-    mut draw: impl FnMut() -> u64 + Send + 'static,
+    draw: impl FnMut() -> u64 + Send + 'static,
 ) -> (Replica<Memory>, Arc<Mem>) {
     let options = ReplicaOptions { limits, ..ReplicaOptions::default() };
-    let replica = Replica::open(store, options, Box::new(move || draw())).unwrap();
+    let replica = Replica::open(store, options, Box::new(draw)).unwrap();
     let collection = replica.create_collection(spec()).unwrap();
     (replica, collection)
 }

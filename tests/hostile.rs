@@ -924,7 +924,7 @@ fn heads_of_logs_come_once_signed_and_in_their_place() {
     honest.free(heads(&[changes.clone(), certificates.clone()]));
     assert_eq!(honest.session.poll_heads().len(), 2);
     assert!(honest.session.poll_heads().is_empty() && honest.outcome().is_none());
-    honest.free(heads(&[changes.clone()]));
+    honest.free(heads(std::slice::from_ref(&changes)));
     honest.ended_by(AbortCode::Protocol);
 
     let of_nobody = WireHead { kind: 3, ..changes.clone() };

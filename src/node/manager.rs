@@ -443,9 +443,9 @@ pub(super) fn accuse(contradiction: &Contradiction) {
         peer = %contradiction.node(),
         collection = %first.log().name,
         log = %first.log().id,
-        sizes = ?[first.size(), second.size()],
-        "the peer has signed contradictory heads of one log: no sessions with it over this \
-         collection until `selfsame certificate accept`"
+        size = first.size(),
+        other_size = second.size(),
+        "the peer has signed contradictory heads of one log"
     );
 }
 
