@@ -13,7 +13,11 @@ use crate::session::{
 /// Sums over all sessions of a synchronisation; the root is that of this node in the end.
 pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
     let outcome = &done.last().outcome;
-    let (word, detail) = words(outcome);
+    let (word, mut detail) = words(outcome);
+    let kept = done.last().kept.as_ref();
+    if let Some(Err(error)) = kept {
+        detail.push_str(&format!("; the certificate could not be kept: {error}"));
+    }
     let mut stats = SyncStats::default();
     done.reports.iter().for_each(|one| stats += one.stats.clone());
     let elapsed: Duration = done.reports.iter().map(|one| one.elapsed).sum();
@@ -37,6 +41,7 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
         same_dot: stats.same_dot,
         refused: refused(outcome).iter().map(refused_text).collect(),
         certificate: certificate(outcome),
+        certificate_number: kept.and_then(|kept| kept.as_ref().ok()).copied(),
         root: root.map(|root| root.to_string()),
         truncated: matches!(outcome, Outcome::Compared { truncated: true, .. }),
         exit: exit(outcome).code(),

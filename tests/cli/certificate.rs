@@ -18,7 +18,8 @@ fn signed() -> (TestNode, TestNode) {
     let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
     a.run(["put", "c", "k", "value"]).ended(0);
     let listening = a.listen(&[&b]);
-    b.run(["sync", "c", "--peer", &listening.peer]).ended(0);
+    let done = b.run(["sync", "c", "--peer", &listening.peer, "--json"]).ended(0).json();
+    assert_eq!(done["certificate_number"], 2, "the first row of its log is none");
     assert_eq!(listening.interrupt(), 0);
     (a, b)
 }

@@ -196,6 +196,9 @@ pub struct Report {
     pub refused: Vec<RefusedText>,
     /// The convergence certificate, in hex.
     pub certificate: Option<String>,
+    /// Its number in this node's certificate log, if it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_number: Option<u64>,
     /// The root here in the end.
     pub root: Option<String>,
     /// Whether there are more differences than were named.
