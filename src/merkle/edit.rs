@@ -343,8 +343,9 @@ impl<'a> Editor<'a> {
         Part::new(NodeId::inner(index), *sums)
     }
 
-    /// The part now stands at `at`, within a page or not: rows of pages follow, and the name of
-    /// what is sealed.
+    /// The part now stands at `at`, within a page or not: rows of pages follow. What is sealed
+    /// keeps its name: under a shorter one a snapshot, or a store that has not taken the change,
+    /// still has the leaves that are gone here.
     fn place(&mut self, part: &Part, at: u16, in_page: bool) {
         let had_row = match part.origin {
             Origin::Untouched { at: old, in_page: was } if (old, was) == (at, in_page) => return,
@@ -359,10 +360,6 @@ impl<'a> Editor<'a> {
             if !in_page {
                 self.touched.entry(Prefix::of(&key, at)).or_insert(false);
             }
-        }
-        if let Kind::Sealed(index) = part.id.kind() {
-            let slot = self.trie.sealed.slot_mut(index);
-            slot.prefix = Prefix::of(&slot.prefix.first_key(), at);
         }
     }
 

@@ -1,0 +1,342 @@
+//! A disk in memory that loses, lies, fills up, fails and rots.
+//!
+//! What was synced and the batches since then are kept apart: a loss of power keeps a prefix of
+//! those batches, cut anywhere in their bytes; a batch that was cut is gone as a whole, as a
+//! journal with checksums has it.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use selfsame::store::{
+    Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
+};
+
+use super::dice::Dice;
+
+type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
+
+/// All tables at one moment; a copy shares what is not written.
+#[derive(Clone, Default)]
+pub struct Tables([Arc<Rows>; 14]);
+
+impl Tables {
+    fn of(&self, table: Table) -> &Rows {
+        &self.0[usize::from(table.id())]
+    }
+
+    fn write(&mut self, batch: &Batch) {
+        for (table, key, value) in batch.iter() {
+            self.set(table, key, value.map(Arc::clone));
+        }
+    }
+
+    pub fn set(&mut self, table: Table, key: &[u8], value: Option<Arc<[u8]>>) {
+        let rows = Arc::make_mut(&mut self.0[usize::from(table.id())]);
+        match value {
+            Some(value) => drop(rows.insert(key.into(), value)),
+            None => drop(rows.remove(key)),
+        }
+    }
+
+    /// The rows of one table, with those of another moment in their place.
+    pub fn replace(&mut self, table: Table, other: &Self) {
+        let at = usize::from(table.id());
+        self.0[at] = Arc::clone(&other.0[at]);
+    }
+
+    pub fn rows(&self, table: Table) -> impl Iterator<Item = (&Arc<[u8]>, &Arc<[u8]>)> {
+        self.of(table).iter()
+    }
+}
+
+impl Read for Tables {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        Ok(self.of(table).get(key).cloned())
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let start = match start {
+            Bound::Included(key) | Bound::Excluded(key) if key >= prefix => start,
+            _ => Bound::Included(prefix),
+        };
+        let rows = self.of(table).range::<[u8], _>((start, Bound::Unbounded));
+        let of_prefix = rows.take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+        Ok(of_prefix
+            .map(|(key, value)| Row { key: (**key).into(), value: Arc::clone(value) })
+            .collect())
+    }
+}
+
+/// What goes wrong with writing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteFault {
+    /// So many batches find no room, then there is some again.
+    Full(u32),
+    /// The batch after so many fails; nobody knows whether it reached the disk.
+    Fails(u32),
+    /// The sync after so many fails: what was written shows, and may be lost.
+    SyncFails(u32),
+}
+
+/// A batch since the last sync.
+struct Written {
+    number: u64,
+    batch: Batch,
+}
+
+#[derive(Default)]
+struct State {
+    visible: Tables,
+    synced: Tables,
+    unsynced: Vec<Written>,
+    /// Number of the last batch, whether it was taken or not.
+    number: u64,
+    /// Number of the last batch that shows.
+    shown: u64,
+    fault: Option<WriteFault>,
+    /// Syncs are answered and not done.
+    lies: bool,
+    /// An earlier write failed.
+    refuses: bool,
+    token: Option<Vec<u8>>,
+}
+
+/// The disk of one node. A process that opens it after a crash gets it by another handle.
+#[derive(Default)]
+pub struct Disk(Mutex<State>);
+
+/// What a loss of power left.
+pub struct Crash {
+    /// Number of the last batch that is there.
+    pub kept: u64,
+    /// Batches that are gone.
+    pub lost: usize,
+    /// Whether the first of them was cut in the middle.
+    pub torn: bool,
+}
+
+impl Disk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("a history has one thread")
+    }
+
+    pub fn tables(&self) -> Tables {
+        self.state().visible.clone()
+    }
+
+    /// Number of the last batch that shows.
+    pub fn shown(&self) -> u64 {
+        self.state().shown
+    }
+
+    /// Number of the last batch, which may show or not.
+    pub fn number(&self) -> u64 {
+        self.state().number
+    }
+
+    /// Whether a crash can take nothing back of what shows.
+    pub fn is_synced(&self) -> bool {
+        let state = self.state();
+        state.unsynced.iter().all(|written| written.number > state.shown)
+    }
+
+    pub fn is_sick(&self) -> bool {
+        self.state().refuses
+    }
+
+    pub fn lies(&self) -> bool {
+        self.state().lies
+    }
+
+    pub fn lie(&self, lies: bool) {
+        self.state().lies = lies;
+    }
+
+    pub fn break_with(&self, fault: WriteFault) {
+        self.state().fault = Some(fault);
+    }
+
+    pub fn has_fault(&self) -> bool {
+        self.state().fault.is_some()
+    }
+
+    /// Everything is well from now on.
+    pub fn mend(&self) {
+        let mut state = self.state();
+        (state.fault, state.lies) = (None, false);
+    }
+
+    /// The power goes: what was not synced is there up to some byte.
+    pub fn crash(&self, dice: &mut Dice) -> Crash {
+        let mut state = self.state();
+        let bytes: usize = state.unsynced.iter().map(|written| written.batch.bytes()).sum();
+        let keep = match dice.below(4) {
+            0 => bytes,
+            1 => 0,
+            _ => dice.below(bytes + 1),
+        };
+        let (mut whole, mut used) = (0, 0);
+        for written in &state.unsynced {
+            used += written.batch.bytes();
+            if used > keep {
+                break;
+            }
+            whole += 1;
+        }
+        let all = std::mem::take(&mut state.unsynced);
+        let torn = whole < all.len() && keep > 0 && used - all[whole].batch.bytes() < keep;
+        let mut rows = state.synced.clone();
+        for written in &all[..whole] {
+            rows.write(&written.batch);
+        }
+        let last = whole.checked_sub(1).map(|at| all[at].number);
+        let kept = last.unwrap_or_else(|| all.first().map_or(state.number, |first| first.number - 1));
+        *state = State {
+            visible: rows.clone(),
+            synced: rows,
+            number: state.number,
+            shown: kept,
+            token: state.token.take(),
+            ..State::default()
+        };
+        Crash { kept, lost: all.len() - whole, torn }
+    }
+
+    /// The rows of a backup, put in place of those that are there. What a clean close left stays
+    /// where it is: no backup holds it.
+    pub fn restore(&self, rows: Tables) {
+        let mut state = self.state();
+        state.number += 1;
+        *state = State {
+            visible: rows.clone(),
+            synced: rows,
+            number: state.number,
+            shown: state.number,
+            token: state.token.take(),
+            ..State::default()
+        };
+    }
+
+    pub fn token(&self) -> Option<Vec<u8>> {
+        self.state().token.clone()
+    }
+
+    /// Changes a row, wherever it lies. All that was written is on disk by then.
+    pub fn rot(&self, table: Table, key: &[u8], value: Arc<[u8]>) {
+        let mut state = self.state();
+        state.visible.set(table, key, Some(value));
+        state.synced = state.visible.clone();
+        state.unsynced.clear();
+    }
+
+    pub fn sync(&self) {
+        let mut state = self.state();
+        if !state.lies && !state.refuses {
+            state.synced = state.visible.clone();
+            state.unsynced.clear();
+        }
+    }
+}
+
+impl State {
+    fn refusal(&self) -> Result<(), StoreError> {
+        if self.refuses { Err(StoreError::Refusing("a write failed".into())) } else { Ok(()) }
+    }
+}
+
+impl Read for Disk {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.state().visible.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.state().visible.scan(table, prefix, start, limit)
+    }
+}
+
+impl Store for Disk {
+    type Snapshot = Tables;
+
+    fn snapshot(&self) -> Result<Tables, StoreError> {
+        Ok(self.tables())
+    }
+
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
+        let mut state = self.state();
+        state.refusal()?;
+        match state.fault {
+            Some(WriteFault::Full(left)) => {
+                state.fault = left.checked_sub(1).map(WriteFault::Full);
+                if state.fault.is_some() {
+                    return Err(StoreError::Full);
+                }
+            }
+            Some(WriteFault::Fails(0)) => {
+                state.fault = None;
+                state.refuses = true;
+                state.number += 1;
+                let number = state.number;
+                state.unsynced.push(Written { number, batch });
+                return Err(StoreError::Io("the write failed".into()));
+            }
+            Some(WriteFault::Fails(left)) => state.fault = Some(WriteFault::Fails(left - 1)),
+            Some(WriteFault::SyncFails(_)) | None => {}
+        }
+        state.number += 1;
+        state.shown = state.number;
+        state.visible.write(&batch);
+        let number = state.number;
+        state.unsynced.push(Written { number, batch });
+        Ok(CommitNumber(number))
+    }
+
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
+        if durability != Durability::Always {
+            return Ok(());
+        }
+        let mut state = self.state();
+        if state.unsynced.first().is_none_or(|first| first.number > number.0) {
+            return Ok(());
+        }
+        state.refusal()?;
+        match state.fault {
+            Some(WriteFault::SyncFails(0)) => {
+                state.fault = None;
+                state.refuses = true;
+                return Err(StoreError::Io("the sync failed".into()));
+            }
+            Some(WriteFault::SyncFails(left)) => {
+                state.fault = Some(WriteFault::SyncFails(left - 1));
+            }
+            _ => {}
+        }
+        drop(state);
+        self.sync();
+        Ok(())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { persistent: true, sync_interval_ms: 10 }
+    }
+
+    fn take_token(&self) -> Option<Vec<u8>> {
+        self.state().token.take()
+    }
+
+    fn leave_token(&self, token: &[u8]) {
+        self.state().token = Some(token.to_vec());
+    }
+}
