@@ -14,6 +14,10 @@ pub mod hash;
 pub mod limits;
 #[cfg(feature = "tree")]
 pub mod merkle;
+#[cfg(feature = "dangerous-mutants")]
+pub mod mutants;
+#[cfg(all(feature = "session", not(feature = "dangerous-mutants")))]
+mod mutants;
 #[cfg(feature = "node")]
 pub mod net;
 #[cfg(feature = "node")]

@@ -1,7 +1,17 @@
 //! Rules of the engine that can be broken, one at a time, so that tests show that they would
 //! notice. Only with the feature `dangerous-mutants`; without it nothing of this is compiled in.
+//!
+//! ```
+//! # #[cfg(feature = "dangerous-mutants")] {
+//! use selfsame::mutants::{Mutant, choose};
+//!
+//! choose(Some(Mutant::ApplyBlindly)); // from now on this thread brings back what was deleted
+//! choose(None);
+//! # }
+//! ```
 
 /// A rule that is broken.
+#[cfg_attr(not(feature = "dangerous-mutants"), allow(unreachable_pub))]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum Mutant {
@@ -39,9 +49,9 @@ mod chosen {
 }
 
 #[cfg(feature = "dangerous-mutants")]
-pub use chosen::choose;
-#[cfg(feature = "dangerous-mutants")]
 pub(crate) use chosen::breaks;
+#[cfg(feature = "dangerous-mutants")]
+pub use chosen::choose;
 
 /// No rule is ever broken.
 #[cfg(not(feature = "dangerous-mutants"))]

@@ -134,6 +134,31 @@ proptest! {
     }
 }
 
+/// Pages beside the one that changes are not in memory, and must not be needed to undo it.
+#[test]
+fn a_delete_that_a_full_disk_refuses_does_not_damage_the_collection() {
+    for gone in 0..6 {
+        let store = Arc::new(Failing::default());
+        let open = |seed| {
+            let replica = Replica::open(Arc::clone(&store), options(1), random(seed)).unwrap();
+            replica.create_collection(spec(HashAlgorithm::Blake3)).unwrap()
+        };
+        let (collection, mut model) = (open(1), Model::default());
+        for number in 0..6 {
+            model.add(&key(number), collection.put(&key(number), [number], NOW).unwrap());
+        }
+        drop(collection);
+        let collection = open(2);
+        store.full.store(true, Ordering::Relaxed);
+        assert!(is_full(collection.delete(&key(gone), NOW)));
+        store.full.store(false, Ordering::Relaxed);
+        model.assert_is(&collection);
+        collection.delete(&key(gone), NOW).unwrap();
+        model.remove_key(&key(gone));
+        model.assert_is(&collection);
+    }
+}
+
 #[test]
 fn a_join_that_the_store_refuses_did_not_happen() {
     let (left, right) = (Arc::new(Failing::default()), Arc::new(Failing::default()));

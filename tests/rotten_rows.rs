@@ -110,6 +110,27 @@ fn no_row_of_any_table_can_make_a_replica_panic() {
     }
 }
 
+/// A row that still parses says something else: a version that nobody wrote would spread to peers.
+#[test]
+fn an_entry_of_which_one_bit_rotted_is_lost_and_not_taken_for_another() {
+    let (store, collection) = filled();
+    drop(collection);
+    let row = &keys(&store, Table::Entries)[7];
+    let whole = store.get(Table::Entries, row).unwrap().unwrap();
+    for bit in 0..whole.len() * 8 {
+        let mut rotten = whole.to_vec();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        write_row(&store, Table::Entries, row, Some(&rotten));
+        let collection = open(&store, 2 + bit as u64);
+        let recovered = collection.recover().unwrap();
+        assert_eq!((recovered.entries, recovered.lost), (18, 1), "bit {bit}");
+        assert!(collection.check().unwrap().is_sound());
+        // for the next bit: everything as it was
+        write_row(&store, Table::Entries, row, Some(&whole));
+        assert_eq!(collection.recover().unwrap().entries, 19);
+    }
+}
+
 fn named(name: &str, algorithm: HashAlgorithm, policy: Policy) -> CollectionSpec {
     CollectionSpec { name: CollectionName::new(name).unwrap(), algorithm, policy }
 }

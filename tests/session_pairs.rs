@@ -12,7 +12,10 @@ use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::hash::HashAlgorithm;
 use selfsame::limits::Limits;
 use selfsame::replica::{CollectionView, JoinRequest, RefusalReason};
-use selfsame::session::{AbortCode, Failure, Lane, Mode, Outcome, Phase, Strategy, SyncConfig};
+use selfsame::session::message::{FreeMessage, Message};
+use selfsame::session::{
+    AbortCode, Failure, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, wire,
+};
 
 fn seeds(default: u64) -> u64 {
     std::env::var("SELFSAME_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
@@ -173,6 +176,62 @@ fn a_cut_at_any_frame_loses_nothing_and_the_next_session_completes() {
             oracle.check_converged(&[&a, &b]);
         }
     }
+}
+
+/// Both ends join, and then one of them is stopped before it has the other's signature: it cannot
+/// know that the other has its own, so it must not say that the session failed.
+#[test]
+fn an_end_that_is_stopped_after_its_join_does_not_say_that_the_session_failed() {
+    for mode in [Mode::Both, Mode::Pull, Mode::Push] {
+        for stopped in 0..2 {
+            let (mut a, mut b, mut oracle) = (Node::new(1), Node::new(2), Oracle::default());
+            oracle.put(&mut a, &key("of a"), b"1");
+            oracle.put(&mut b, &key("of b"), b"2");
+            let config = SyncConfig { mode, ..SyncConfig::default() };
+            let outcomes = stop_when_joined(&a, &b, config, stopped);
+            never_contradict(&outcomes);
+            let ended = |end: &Outcome| !matches!(end, Outcome::Failed(_));
+            assert!(outcomes.iter().all(ended), "{mode:?} {stopped}: {outcomes:?}");
+        }
+    }
+}
+
+/// A session in which one end is stopped when it has done its part. The other's last word does not
+/// reach it.
+fn stop_when_joined(a: &Node, b: &Node, config: SyncConfig, stopped: usize) -> [Outcome; 2] {
+    let mut rng = SmallRng::seed_from_u64(5);
+    let nodes = [a, b];
+    let views = [0, 1].map(|at: usize| nodes[at].collection.snapshot().unwrap());
+    let mut first = Session::initiate(a.setup(b.id(), config.clone(), &mut rng), &views[0]);
+    let hello = first.poll_transmit(Lane::Control, &views[0]).unwrap();
+    let hello = Session::read_hello(&hello).unwrap();
+    let second = Session::respond(&hello, b.setup(a.id(), config, &mut rng), &views[1]);
+    let mut ends = [first, second];
+    for _ in 0..50 {
+        for at in [1 - stopped, stopped] {
+            while let Some(updates) = ends[at].poll_apply(true) {
+                let epoch = views[at].epoch();
+                let outcomes = nodes[at].collection.apply(updates, epoch, nodes[at].now_ms);
+                ends[at].applied(&outcomes.unwrap(), &views[at]);
+            }
+            if let Some(request) = ends[at].poll_join() {
+                nodes[at].collection.join(&request, nodes[at].now_ms).unwrap();
+                ends[at].joined(Ok(()), &|message| nodes[at].key.sign(message).to_bytes());
+            }
+            for lane in [Lane::Control, Lane::Bulk] {
+                while let Some(frame) = ends[at].poll_transmit(lane, &views[at]) {
+                    // the last word of the other end is lost
+                    let message = wire::decode::<Message>(&frame);
+                    let last = matches!(message, Ok(Message::Free(FreeMessage::Joined { .. })));
+                    if lane == Lane::Bulk || !last || at == stopped {
+                        ends[1 - at].handle(lane, &frame, &views[1 - at], nodes[1 - at].now_ms);
+                    }
+                }
+            }
+        }
+    }
+    ends[stopped].abort(AbortCode::Cancelled);
+    ends.map(|end| end.outcome().cloned().unwrap())
 }
 
 #[test]

@@ -14,7 +14,7 @@ use source::{Source, package, sources};
 /// A room is a module of the crate's root, or one below that stands on another floor than its
 /// parent. The root itself is the map and stands on none.
 const FLOORS: [(&str, &[&str]); 6] = [
-    ("L0 words", &["clock", "codec", "dots", "entry", "hash", "limits", "types"]),
+    ("L0 words", &["clock", "codec", "dots", "entry", "hash", "limits", "mutants", "types"]),
     ("L1 algorithms", &["delta", "merkle", "sketch"]),
     ("L2 protocol", &["replica", "session", "store"]),
     ("L3 world", &["net", "store::committer", "store::embedded"]),

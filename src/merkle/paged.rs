@@ -47,8 +47,8 @@ pub const MAX_PAGE_LEAVES: usize = 4_096;
 ///
 /// What needs a sealed page is answered with [`Sealed`], which names it, and has changed
 /// nothing: load the leaves under that prefix, [`unseal`](Self::unseal) it, and do the same
-/// again. Where removals let several pages grow into one, its sealed parts keep their names: so
-/// find leaves by prefix, not by row. The page size does not show in any hash.
+/// again. Where removals let a page reach further, or several grow into one, what is sealed keeps
+/// its name, under which a snapshot has the same leaves: so find leaves by prefix, not by row. The page size does not show in any hash.
 ///
 /// Which rows of pages changed is kept until [`take_page_changes`](Self::take_page_changes); a
 /// clone starts without. Memory and the cost of clones are those of [`Tree`](super::Tree); a
@@ -155,6 +155,9 @@ impl PagedTree {
             return false;
         }
         let Ok(Some(standing)) = self.trie.under(prefix) else { return false };
+        if matches!(standing.node.id.kind(), Kind::Sealed(_)) {
+            return false; // under the name that it had before its neighbour went
+        }
         let trie = Arc::make_mut(&mut self.trie);
         let sums = trie.sums(standing.node.id);
         trie.free(standing.node.id);

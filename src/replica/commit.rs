@@ -10,6 +10,7 @@ use crate::hash::{KeyHash, LogHead};
 use crate::limits::Limits;
 use crate::merkle::Change;
 use crate::merkle::log::{LogKind, first_item};
+use crate::mutants::{Mutant, breaks};
 use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 
 use super::ReplicaError;
@@ -117,6 +118,7 @@ impl<S: Store> Collection<S> {
         for (&dot, holder) in &drafted.dots {
             match holder {
                 Some(_) => after.observe(dot, |dot| held.contains(dot)),
+                None if breaks(Mutant::ForgetExceptions) => {}
                 None => after.mark_dead(dot, |dot| held.contains(dot)),
             }
         }

@@ -8,7 +8,7 @@ use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, LogKind, PagedTree};
-use crate::store::{Batch, Durability, Read, Store, Table};
+use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 
 use super::ReplicaError;
 use super::collection::{Collection, State};
@@ -183,15 +183,19 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn recover(&self) -> Result<Recovered, ReplicaError> {
         let mut state = self.lock();
-        let known = match &*state {
-            State::Live(live) => live.head.epoch,
-            State::Damaged { epoch, .. } => *epoch,
+        let (known, number) = match &*state {
+            State::Live(live) => (live.head.epoch, live.number),
+            State::Damaged { epoch, .. } => (*epoch, CommitNumber::default()),
         };
         let epoch = known.saturating_add(1);
         *state = State::Damaged { what: "it is being recovered".into(), epoch };
         let recovered = self.rebuild(epoch).map_err(|error| error.of(&self.spec.name));
         let loaded = load_state(&*self.store, &self.node, self.id, &self.spec);
-        if let Ok(loaded) = loaded {
+        if let Ok(mut loaded) = loaded {
+            if let State::Live(live) = &mut loaded {
+                // what was not synced before a recovery that failed still is not
+                live.number = number;
+            }
             *state = loaded;
             self.count_change();
         }

@@ -274,17 +274,20 @@ pub(super) fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
     }
 }
 
+/// An entry has a checksum of its own: when its page does not verify, it tells which of the
+/// page's entries survive.
 pub(super) fn write_entry(key: &Key, record: &Record) -> Vec<u8> {
     let record = record.to_bytes();
-    let mut row = Vec::with_capacity(2 + key.as_bytes().len() + record.len());
+    let mut row = Vec::with_capacity(3 + key.as_bytes().len() + record.len() + CHECK_BYTES);
+    row.put_u8(ROW_VERSION);
     row.put_u16(key.as_bytes().len() as u16);
     row.put_bytes(key.as_bytes());
     row.put_bytes(&record);
-    row
+    with_check(row)
 }
 
 pub(super) fn read_entry(row: &[u8]) -> Result<Entry, CodecError> {
-    let mut reader = Reader::new(row);
+    let mut reader = Reader::new(checked(row)?);
     let len = reader.u16()?;
     let key = Key::new(reader.bytes(usize::from(len))?)
         .map_err(|_| CodecError::Invalid("a key has no or too many bytes"))?;

@@ -17,6 +17,7 @@ use super::turn::{TurnItem, protocol};
 use crate::entry::Totals;
 use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use crate::merkle::{Leaf, PagedTree, Prefix, Tree};
+use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 use crate::sketch::estimator::Estimator;
 
@@ -320,7 +321,9 @@ impl Session {
         self.partial |= mine.len() == room;
         let listed: BTreeMap<_, _> = theirs.into_iter().collect();
         for (key, record) in &mine {
-            if listed.get(key).is_none_or(|theirs| !record.0.starts_with(theirs)) {
+            if !listed.contains_key(key) && breaks(Mutant::RemoveByLeaf) {
+                self.remove_unasked(*key, view)?;
+            } else if listed.get(key).is_none_or(|theirs| !record.0.starts_with(theirs)) {
                 self.differs(*key);
             }
         }

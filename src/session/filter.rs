@@ -1,5 +1,7 @@
 //! Bloom exchange: a filter over the dots held, and a second one over what passed the first.
 
+use std::sync::Arc;
+
 use super::config::Strategy;
 use super::machine::{Flow, Session};
 use super::message::TurnMessage;
@@ -9,7 +11,9 @@ use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
 use super::wire;
 use crate::dots::DotSet;
+use crate::hash::KeyHash;
 use crate::limits::Limits;
+use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 use crate::sketch::bloom::{BloomFilter, FilterSeed, WireFilter};
 
@@ -95,6 +99,10 @@ impl Session {
         self.partial |= found > most as u64;
         let mut candidates = DotSet::default();
         for (dot, key) in lacking {
+            if breaks(Mutant::RemoveByFilter) {
+                self.remove_unasked(key, view)?;
+                continue;
+            }
             let seen = self.peer_seen()?.has(dot);
             if self.flow != Flow::Give && seen {
                 // one version gone, the others may well be: asked in the same breath
@@ -130,6 +138,22 @@ impl Session {
         let message = TurnMessage::Filter { filter, items: own, second: true };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
+    }
+
+    /// What a session must never do: takes all that is held of a key for seen and dead at the peer.
+    /// Only mutants do.
+    pub(super) fn remove_unasked(
+        &mut self,
+        key: KeyHash,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let entry = view.entry(&key)?;
+        let held = entry.iter().flat_map(|entry| entry.record.siblings());
+        let held: Vec<_> = held.map(|sibling| sibling.dot).collect();
+        let peer = Arc::clone(self.peer_seen()?);
+        self.knowledge.entry(key, Phase::MerkleComparison).gone.extend(held);
+        self.knowledge.refresh(&key, view, &peer)?;
+        self.update(key, view)
     }
 
     /// Each filter comes once, the second only in answer to one that this side sent.

@@ -552,9 +552,12 @@ impl Session {
         }
     }
 
-    /// Ends the session from outside: the user stopped it, a deadline passed.
+    /// Ends the session from outside: the user stopped it, a deadline passed. Once this side has
+    /// done its part, the peer may end the session well by itself, and this side cannot know.
     pub fn abort(&mut self, code: AbortCode) {
-        if self.outcome.is_none() {
+        if self.has_done_its_part() {
+            self.disconnected();
+        } else {
             self.fail(Failure::Ours(code));
         }
     }

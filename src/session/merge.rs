@@ -28,6 +28,7 @@
 
 use crate::dots::{Causality, Dot};
 use crate::entry::{Record, Sibling};
+use crate::mutants::{Mutant, breaks};
 
 /// Whether a side that holds `record` of the key has seen the dot.
 fn seen(record: Option<&Record>, causality: &Causality, dot: Dot) -> bool {
@@ -69,6 +70,7 @@ pub fn dead(mine: Option<&Record>, theirs: Option<&Record>, their_seen: &Causali
     mine.into_iter()
         .flat_map(Record::siblings)
         .map(|sibling| sibling.dot)
-        .filter(|&dot| their_seen.knows(dot) && theirs.is_none_or(|theirs| !theirs.holds(dot)))
+        .filter(|&dot| their_seen.knows(dot) || breaks(Mutant::RemoveUnseen))
+        .filter(|&dot| theirs.is_none_or(|theirs| !theirs.holds(dot)))
         .collect()
 }

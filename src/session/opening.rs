@@ -233,7 +233,7 @@ impl Session {
     }
 
     /// The dots held above the own context, unless they are too many runs.
-    fn dots_above(view: &dyn CollectionView) -> Result<Option<DotSet>, Failure> {
+    pub(super) fn dots_above(view: &dyn CollectionView) -> Result<Option<DotSet>, Failure> {
         let mut above = DotSet::default();
         for writer in view.writers()? {
             let mut after = view.causality().counter(writer);

@@ -16,6 +16,9 @@ use crate::merkle::{
 };
 use crate::replica::{CollectionView, JoinRecord, JoinRequest, RefusalReason, ViewError};
 
+/// Of the exceptions that there may be, this part may come of sessions that join nothing.
+const GAPS_SHARE: u64 = 16;
+
 /// How far the join has come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 enum Joining {
@@ -55,6 +58,8 @@ pub(super) struct Verification {
     peer_joined: Option<Option<Vec<u8>>>,
     /// What the peer signed of its logs, until it is polled.
     peer_heads: Option<Vec<HeadStatement>>,
+    /// Whether nothing of what the peer has seen is joined, because of what was refused.
+    holds_back: bool,
     remember: Option<JoinRecord>,
 }
 
@@ -181,6 +186,15 @@ impl Session {
         let dead = held.filter(|sibling| peer.causality.exceptions().contains(sibling.dot));
         self.verification.kept.extend(&dead.map(|sibling| sibling.dot).collect());
         Ok(())
+    }
+
+    /// Whether the peer can end the session well by what this side has said.
+    pub(super) fn has_done_its_part(&self) -> bool {
+        match self.flow {
+            // the taker joins by itself
+            Flow::Give => self.verification.ready_sent.is_some(),
+            _ => self.verification.joining == Joining::Durable,
+        }
     }
 
     pub(super) fn peer_ready(&mut self, ready: Ready) -> Result<(), Failure> {
@@ -310,6 +324,8 @@ impl Session {
         if self.flow == Flow::Both && self.verification.refused.is_empty() {
             self.prepare_certificate(view)?;
         }
+        self.verification.holds_back =
+            self.verification.has_refusals() && self.gaps(view)? < self.most_gaps();
         self.verification.joining = Joining::Wanted;
         if self.flow == Flow::Give {
             self.verification.joining = Joining::Durable;
@@ -378,8 +394,26 @@ impl Session {
             return None;
         }
         self.verification.joining = Joining::Polled;
+        if self.verification.holds_back {
+            let (peer, refused) = (Causality::default(), DotSet::default());
+            return Some(JoinRequest { epoch: self.ours.epoch, peer, refused });
+        }
         let peer = self.theirs.seen.as_ref()?.causality.clone();
         Some(JoinRequest { epoch: self.ours.epoch, peer, refused: self.not_taken() })
+    }
+
+    /// Runs of dots, held or dead, between which something was never seen here.
+    fn gaps(&self, view: &dyn CollectionView) -> Result<usize, Failure> {
+        let above = Self::dots_above(view)?.map_or(usize::MAX, |above| above.run_count());
+        Ok(above.saturating_add(self.ours.causality.exceptions().run_count()))
+    }
+
+    /// From so many gaps on a session with refusals joins what it can (rule D8). Below, it joins
+    /// nothing: among what the peer has seen dead may be versions of a key that was left out, and
+    /// nobody knows which. Whoever named them to others would make that key vanish there, although
+    /// nobody deleted it and what replaced it was refused (rule D7).
+    fn most_gaps(&self) -> usize {
+        usize::try_from(self.setup.limits.max_exceptions / GAPS_SHARE).unwrap_or(usize::MAX)
     }
 
     /// Of left-out keys: all dots that the peer holds and this side may not have taken, and those

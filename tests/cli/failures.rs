@@ -90,9 +90,9 @@ fn a_socket_that_a_killed_process_left_is_in_nobodys_way() {
 #[test]
 fn a_store_of_another_format_is_left_alone() {
     let node = TestNode::with_collection(&[]);
+    write(&node.data().join("store/FORMAT"), "selfsame store 3\n");
+    node.run(["ls", "c"]).ended(2).said("selfsame store 3").said("version");
     write(&node.data().join("store/FORMAT"), "selfsame store 2\n");
-    node.run(["ls", "c"]).ended(2).said("selfsame store 2").said("version");
-    write(&node.data().join("store/FORMAT"), "selfsame store 1\n");
     node.run(["ls", "c"]).ended(0);
 }
 

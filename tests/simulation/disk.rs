@@ -103,6 +103,8 @@ struct State {
     fault: Option<WriteFault>,
     /// Syncs are answered and not done.
     lies: bool,
+    /// A sync was answered and not done, and none was done since.
+    owes: bool,
     /// An earlier write failed.
     refuses: bool,
     token: Option<Vec<u8>>,
@@ -141,18 +143,25 @@ impl Disk {
         self.state().number
     }
 
-    /// Whether a crash can take nothing back of what shows.
+    /// Whether a crash can take nothing back of what shows, but aids that nobody was promised.
     pub fn is_synced(&self) -> bool {
         let state = self.state();
-        state.unsynced.iter().all(|written| written.number > state.shown)
+        let aid = |batch: &Batch| {
+            batch
+                .iter()
+                .all(|(table, ..)| matches!(table, Table::Lost | Table::Joins | Table::Values))
+        };
+        state.unsynced.iter().all(|one| one.number > state.shown || aid(&one.batch))
     }
 
     pub fn is_sick(&self) -> bool {
         self.state().refuses
     }
 
+    /// Whether it says, or has said, more than is true.
     pub fn lies(&self) -> bool {
-        self.state().lies
+        let state = self.state();
+        state.lies || state.owes
     }
 
     pub fn lie(&self, lies: bool) {
@@ -197,7 +206,8 @@ impl Disk {
             rows.write(&written.batch);
         }
         let last = whole.checked_sub(1).map(|at| all[at].number);
-        let kept = last.unwrap_or_else(|| all.first().map_or(state.number, |first| first.number - 1));
+        let kept =
+            last.unwrap_or_else(|| all.first().map_or(state.number, |first| first.number - 1));
         *state = State {
             visible: rows.clone(),
             synced: rows,
@@ -242,6 +252,7 @@ impl Disk {
             state.synced = state.visible.clone();
             state.unsynced.clear();
         }
+        state.owes = state.lies && !state.unsynced.is_empty();
     }
 }
 

@@ -9,7 +9,9 @@ use selfsame::replica::{
     ApplyOutcome, CollectionView, JoinRequest, KeyUpdate, Snapshot, ViewError,
 };
 use selfsame::session::message::{FreeMessage, Message};
-use selfsame::session::{AbortCode, Failure, Lane, Outcome, Session, Setup, SyncConfig, wire};
+use selfsame::session::{
+    AbortCode, Failure, Lane, Outcome, Phase, Session, Setup, SyncConfig, wire,
+};
 
 use super::disk::Disk;
 use super::mutant::{self, Mutant};
@@ -63,11 +65,21 @@ impl Flight {
     pub fn is_over(&self) -> bool {
         let over = |at: usize| match &self.ends[at] {
             None => at == 0 || self.hello.is_none(),
-            Some(end) => {
-                self.outcomes[at].is_some() && (self.cut || end.session.is_flushed())
-            }
+            Some(end) => self.outcomes[at].is_some() && (self.cut || end.session.is_flushed()),
         };
         over(0) && over(1)
+    }
+
+    /// Whether one end found nothing to do after the hello. The other may have stopped before it
+    /// heard of that, and cannot know.
+    fn found_equal(&self) -> bool {
+        let stopped = Outcome::Failed(Failure::Ours(AbortCode::Cancelled));
+        let same = |end: &Option<End>| {
+            let phase = end.as_ref().map(|end| end.session.phase());
+            phase == Some(Phase::Hello) || end.is_none()
+        };
+        let stopped_at = |at: usize| self.outcomes[at].as_ref() == Some(&stopped);
+        (stopped_at(0) && same(&self.ends[1])) || (stopped_at(1) && same(&self.ends[0]))
     }
 
     fn lose_frames(&mut self) {
@@ -299,6 +311,10 @@ impl World {
         self.count_vanishing(which, at, &updates, &mine)?;
         let applied = self.apply(node, &updates, epoch, peer.as_deref())?;
         note!(self, "session {id}: {} applies {}", name(node), summary(&updates, &applied));
+        if applied.is_ok() && self.dice.percent(10) {
+            note!(self, "and once more");
+            let _ = self.apply(node, &updates, epoch, peer.as_deref())?;
+        }
         let flight = &mut self.flights[which];
         let Some(end) = &mut flight.ends[at] else { return Ok(true) };
         match applied {
@@ -445,7 +461,8 @@ impl World {
         let flight = &mut self.flights[which];
         flight.outcomes[at] = Some(outcome);
         if let [Some(one), Some(other)] = &flight.outcomes {
-            ensure(go_together(one, other) && go_together(other, one), || {
+            let together = go_together(one, other) && go_together(other, one);
+            ensure(together || flight.found_equal(), || {
                 format!("session {id} ended with {} and {}", shown(one), shown(other))
             })?;
         }
@@ -459,12 +476,15 @@ impl World {
             Outcome::Complete { certificate: Some(certificate) } => {
                 let root = one.merged(other).root()?;
                 ensure(*certificate.message().root() == root, || {
-                    format!("session {} is certified with a root that is not the merged one", flight.id)
+                    format!(
+                        "session {} is certified with a root that is not the merged one",
+                        flight.id
+                    )
                 })
             }
-            Outcome::Complete { certificate: None } => ensure(one == other, || {
-                format!("session {} found equal what is not", flight.id)
-            }),
+            Outcome::Complete { certificate: None } => {
+                ensure(one == other, || format!("session {} found equal what is not", flight.id))
+            }
             Outcome::Compared { differences, truncated: false } => {
                 let keys = one.entries.keys().chain(other.entries.keys());
                 let differ = keys.filter(|key| one.entries.get(key) != other.entries.get(key));
@@ -479,7 +499,12 @@ impl World {
     }
 
     /// The modes in which both ends run to their end, with everything delivered.
-    pub fn run_session(&mut self, from: usize, to: usize, config: SyncConfig) -> Result<[Option<Outcome>; 2], String> {
+    pub fn run_session(
+        &mut self,
+        from: usize,
+        to: usize,
+        config: SyncConfig,
+    ) -> Result<[Option<Outcome>; 2], String> {
         self.begin_session(from, to, config)?;
         let which = self.flights.len() - 1;
         let mut idle = 0;
@@ -496,12 +521,6 @@ impl World {
 /// Whether one end may say this while the other says that.
 fn go_together(one: &Outcome, other: &Outcome) -> bool {
     match one {
-        // whoever stops after its hello cannot know that the peer found nothing to do
-        Outcome::Complete { certificate: None } => {
-            let stopped = Failure::Ours(AbortCode::Cancelled);
-            matches!(other, Outcome::Complete { .. } | Outcome::Interrupted)
-                || *other == Outcome::Failed(stopped)
-        }
         Outcome::Complete { .. } => {
             matches!(other, Outcome::Complete { .. } | Outcome::Interrupted)
         }

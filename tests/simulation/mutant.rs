@@ -46,7 +46,11 @@ pub enum Mutant {
 }
 
 /// Updates as a node that decides by stamps would have them.
-pub fn pruned(mutant: Option<Mutant>, mut updates: Vec<KeyUpdate>, model: &Model) -> Vec<KeyUpdate> {
+pub fn pruned(
+    mutant: Option<Mutant>,
+    mut updates: Vec<KeyUpdate>,
+    model: &Model,
+) -> Vec<KeyUpdate> {
     if mutant != Some(Mutant::PruneByStamp) {
         return updates;
     }
@@ -79,13 +83,17 @@ pub fn mix_moments(tables: &mut Tables, other: &Tables) {
     tables.replace(Table::Context, other);
 }
 
+/// A join as if nothing had been refused.
+pub fn everything_of(peer: &Model, epoch: u64) -> JoinRequest {
+    let (context, exceptions) = peer.canonical();
+    let peer = Causality::new(context, exceptions.into_iter().collect(), &DotSet::default());
+    JoinRequest { epoch, peer, refused: DotSet::default() }
+}
+
 /// Gives a recovered collection its old context back.
 pub fn keep_context(things: &Things, before: &Model, now_ms: u64) {
-    let (context, exceptions) = before.canonical();
-    let peer = Causality::new(context, exceptions.into_iter().collect(), &DotSet::default());
     if let Ok(snapshot) = things.snapshot() {
-        let request = JoinRequest { epoch: snapshot.epoch(), peer, refused: DotSet::default() };
-        let _ = things.join(&request, now_ms);
+        let _ = things.join(&everything_of(before, snapshot.epoch()), now_ms);
     }
 }
 

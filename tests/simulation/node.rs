@@ -33,6 +33,7 @@ pub struct Backup {
     pub tables: Tables,
     pub token: Option<Vec<u8>>,
     pub stand: Stand,
+    pub lost: BTreeSet<(u8, ValueHash)>,
 }
 
 /// A change that was answered with an error and may have reached the disk.
@@ -152,9 +153,7 @@ impl Node {
         let (shown, stand) = (self.disk.shown(), self.stand.clone());
         self.remember_at(shown, stand);
         if self.disk.is_synced() {
-            let last = self.past.pop();
-            self.past.clear();
-            self.past.extend(last);
+            self.forget_past();
         }
     }
 

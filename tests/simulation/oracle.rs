@@ -98,15 +98,20 @@ impl Model {
         }
         context.retain(|_, counter| *counter > 0);
         let held: BTreeSet<Dot> = self.held().map(|(dot, ..)| dot).collect();
-        let above =
-            |dot: &&Dot| dot.counter() > context.get(&dot.writer()).copied().unwrap_or(0);
+        let above = |dot: &&Dot| dot.counter() > context.get(&dot.writer()).copied().unwrap_or(0);
         let exceptions = self.seen.iter().filter(above).filter(|dot| !held.contains(dot));
         let exceptions = exceptions.copied().collect();
         (context, exceptions)
     }
 
     /// What a message says of one key, by rule D7.
-    pub fn apply(&mut self, key: u8, update: &KeyUpdate, now_ms: u64, limits: &Limits) -> Predicted {
+    pub fn apply(
+        &mut self,
+        key: u8,
+        update: &KeyUpdate,
+        now_ms: u64,
+        limits: &Limits,
+    ) -> Predicted {
         let mut predicted = Predicted::default();
         let mut adds: Vec<Sibling> = Vec::new();
         for add in &update.add {

@@ -57,6 +57,31 @@ impl Profile {
         }
     }
 
+    /// So many nodes to which nothing happens by itself.
+    pub fn quiet(nodes: usize) -> Self {
+        Self {
+            nodes,
+            most_nodes: nodes,
+            keys: 4,
+            steps: 0,
+            page_leaves: 1,
+            overlap: 2,
+            crashes: false,
+            disk_faults: false,
+            lies: false,
+            rot: false,
+            restores: false,
+            recoveries: false,
+            pushes: false,
+            skews: false,
+            cuts: false,
+            one_way: false,
+            narrow: false,
+            large_values: false,
+            vanishing: true,
+        }
+    }
+
     /// Limits and durability of a node.
     pub fn node(&self, dice: &mut Dice) -> (Limits, Durability) {
         let mut limits = Limits { max_clock_drift_ms: 500, ..Limits::default() };

@@ -47,10 +47,14 @@ impl World {
                 )
             })?;
         }
-        let states: Vec<_> = self.nodes.iter().map(|node| {
-            let things = node.usable().ok_or("not open")?;
-            things.state_hash().map_err(text)
-        }).collect::<Result<_, String>>()?;
+        let states: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| {
+                let things = node.usable().ok_or("not open")?;
+                things.state_hash().map_err(text)
+            })
+            .collect::<Result<_, String>>()?;
         ensure(states.windows(2).all(|pair| pair[0] == pair[1]), || {
             "the nodes hold the same and have not seen the same".into()
         })
@@ -76,11 +80,13 @@ impl World {
     fn round(&mut self) -> Holds {
         for one in 0..self.nodes.len() {
             for other in one + 1..self.nodes.len() {
-                let strategy = *self.dice.pick(&[Strategy::Auto, Strategy::Merkle, Strategy::Bloom]);
+                let strategy =
+                    *self.dice.pick(&[Strategy::Auto, Strategy::Merkle, Strategy::Bloom]);
                 let config = SyncConfig { strategy, ..SyncConfig::default() };
                 let (from, to) = if self.dice.percent(50) { (one, other) } else { (other, one) };
                 let outcomes = self.run_session(from, to, config)?;
-                let complete = |end: &Option<Outcome>| matches!(end, Some(Outcome::Complete { .. }));
+                let complete =
+                    |end: &Option<Outcome>| matches!(end, Some(Outcome::Complete { .. }));
                 ensure(outcomes.iter().all(complete), || {
                     format!("a session without faults ends with {outcomes:?}")
                 })?;

@@ -11,6 +11,8 @@ use super::world::{World, note};
 
 /// Things that are done at one end of a session in one step, at most.
 const PUMPED: usize = 12;
+/// Draws for each: most of what is drawn cannot be done just then.
+const TRIES: usize = 6;
 
 impl World {
     pub fn step(&mut self) -> Holds {
@@ -103,9 +105,14 @@ impl World {
             return Ok(());
         }
         let which = self.dice.below(self.flights.len());
-        for _ in 0..self.dice.between(1, PUMPED) {
+        let most = self.dice.between(1, PUMPED);
+        let mut done = 0;
+        for _ in 0..most * TRIES {
             let (at, action) = (self.dice.below(2), self.dice.below(6));
-            self.pump(which, at, action)?;
+            done += usize::from(self.pump(which, at, action)?);
+            if done == most {
+                break;
+            }
         }
         Ok(())
     }
@@ -177,7 +184,7 @@ impl World {
                 self.fault(at, WriteFault::SyncFails(after));
             }
             3 if self.profile.lies => {
-                let lies = !self.nodes[at].disk.lies();
+                let lies = self.dice.percent(50);
                 note!(self, "the disk of {} lies: {lies}", name(at));
                 self.nodes[at].disk.lie(lies);
             }

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use selfsame::dots::{Dot, DotSet};
+use selfsame::dots::{Causality, Dot};
 use selfsame::entry::Sibling;
 use selfsame::hash::KeyHash;
 use selfsame::replica::{
     ApplyOutcome, CollectionView, IncomingSibling, JoinRequest, KeyUpdate, RefusalReason,
     ReplicaError,
 };
+
+use selfsame::store::Durability;
 
 use super::dice::Dice;
 use super::disk::{Disk, WriteFault};
@@ -62,8 +64,17 @@ pub fn number_of(hash: &KeyHash) -> Result<u8, String> {
 
 impl World {
     pub fn begin(seed: u64, mutant: Option<Mutant>, keep: bool) -> Result<Self, String> {
-        let mut dice = Dice::new(seed);
-        let profile = Profile::draw(&mut dice);
+        let profile = Profile::draw(&mut Dice::new(!seed));
+        Self::with(profile, seed, mutant, keep)
+    }
+
+    pub fn with(
+        profile: Profile,
+        seed: u64,
+        mutant: Option<Mutant>,
+        keep: bool,
+    ) -> Result<Self, String> {
+        let dice = Dice::new(seed);
         let mut world = Self {
             seed,
             dice,
@@ -146,7 +157,7 @@ impl World {
         let said = match put {
             Ok(sibling) => {
                 self.took_put(at, number, sibling, value, over.as_deref())?;
-                self.acknowledged(at)?;
+                self.acknowledged(at, before)?;
                 format!("as {}", self.truth.name(sibling.dot))
             }
             Err(error @ ReplicaError::ValueSize { .. }) => {
@@ -155,7 +166,8 @@ impl World {
             }
             Err(error @ ReplicaError::Siblings { .. }) => {
                 let held = self.nodes[at].model().dots(number);
-                let stay = held.iter().filter(|dot| over.as_ref().is_some_and(|o| !o.contains(dot)));
+                let stay =
+                    held.iter().filter(|dot| over.as_ref().is_some_and(|o| !o.contains(dot)));
                 ensure(stay.count() + 1 > limits.max_siblings, || text(&error))?;
                 "too many siblings".into()
             }
@@ -211,7 +223,7 @@ impl World {
                     format!("{} deleted {removed} siblings, not {}", name(at), dots.len())
                 })?;
                 self.took(at, &Ghost::Model(after))?;
-                self.acknowledged(at)?;
+                self.acknowledged(at, before)?;
                 self.truth.names(dots)
             }
             Err(error) => self.failed(at, &error, before, Ghost::Model(after))?,
@@ -272,9 +284,9 @@ impl World {
     }
 
     /// What was answered for under `always` is synced, as far as the disk tells the truth.
-    fn acknowledged(&self, at: usize) -> Holds {
+    fn acknowledged(&self, at: usize, (shown, _): (u64, u64)) -> Holds {
         let node = &self.nodes[at];
-        let promised = node.durability == selfsame::store::Durability::Always;
+        let promised = node.durability == Durability::Always && node.disk.shown() > shown;
         ensure(!promised || node.disk.lies() || node.disk.is_synced(), || {
             format!("{} answered for what is not synced", node.name())
         })
@@ -412,26 +424,34 @@ impl World {
         let Some(things) = self.nodes[at].usable() else { return Ok(Err("not open".into())) };
         let before = self.nodes[at].model().clone();
         let mut after = before.clone();
-        after.join(peer, &request.refused);
-        for &dot in after.seen.difference(&before.seen) {
+        let nothing = request.peer == Causality::default();
+        let (context, exceptions) = peer.canonical();
+        let empty = context.is_empty() && exceptions.is_empty();
+        ensure(!nothing || refusals || empty, || {
+            format!("{} joins nothing, and nothing was refused", name(at))
+        })?;
+        if !(nothing && refusals) {
+            after.join(peer, &request.refused);
+        }
+        let live_epoch = things.snapshot().map(|snapshot| snapshot.epoch()).ok();
+        let stale = live_epoch.is_some_and(|live| live != request.epoch);
+        for &dot in after.seen.difference(&before.seen).filter(|_| !stale) {
             ensure(after.holds(dot) || !peer.holds(dot), || {
                 format!("{} joins past {}, which it never got", name(at), self.truth.name(dot))
             })?;
         }
-        for (dot, ..) in mine.held().filter(|_| !refusals) {
+        for (dot, ..) in mine.held().filter(|_| !refusals && !stale) {
             ensure(!peer.is_dead(dot) || !after.holds(dot), || {
                 format!("{} outlived a session that saw it dead", self.truth.name(dot))
             })?;
         }
         let (now, written) = (self.now_at(at), self.written(at));
-        let live_epoch = things.snapshot().map(|snapshot| snapshot.epoch()).ok();
         let mut given = request.clone();
         match self.mutant {
-            Some(Mutant::JoinPastRefused) => given.refused = DotSet::default(),
+            Some(Mutant::JoinPastRefused) => given = mutant::everything_of(peer, request.epoch),
             Some(Mutant::JoinAfterReset) => given.epoch = live_epoch.unwrap_or(given.epoch),
             _ => {}
         }
-        let stale = live_epoch.is_some_and(|live| live != request.epoch);
         let joined = match things.join(&given, now) {
             Ok(_) if stale => return Err(format!("{} joined after a reset", name(at))),
             Err(ReplicaError::OtherEpoch(what)) if stale => Err(what),
@@ -513,6 +533,9 @@ impl World {
             self.nodes[at].remember();
         }
         note!(self, "{} closes", name(at));
+        if self.profile.restores && self.dice.percent(60) {
+            self.backup(at);
+        }
         if self.dice.percent(20) {
             // and dies before it is opened again
             self.crash(at)?;
@@ -525,14 +548,13 @@ impl World {
 
     pub fn backup(&mut self, at: usize) {
         let node = &self.nodes[at];
-        let ghostless = node.ghost.is_none() && node.open.is_some();
-        if !ghostless {
+        if node.ghost.is_some() {
             return;
         }
         let (tables, stand) = (node.disk.tables(), node.stand.clone());
         note!(self, "{} is backed up", name(at));
-        let token = self.nodes[at].disk.token();
-        self.backups.push(Backup { of: at, tables, token, stand });
+        let (token, lost) = (self.nodes[at].disk.token(), self.nodes[at].lost.clone());
+        self.backups.push(Backup { of: at, tables, token, stand, lost });
         if self.backups.len() > 4 {
             self.backups.remove(0);
         }
@@ -560,6 +582,7 @@ impl World {
         }
         node.ghost = None;
         node.stand = backup.stand;
+        node.lost.extend(backup.lost);
         node.forget_past();
         note!(self, "{} is restored from a backup of {}", name(at), name(backup.of));
         if self.dice.percent(70) { self.start(at) } else { Ok(()) }
@@ -575,25 +598,30 @@ impl World {
         let begun = self.nodes[at].disk.number();
         let recovered = things.recover();
         self.nodes[at].remember_at(begun + 1, old.clone());
+        // cut short at its very end, it shows all the same
+        let shows = self.nodes[at].disk.shown() > begun && things.damage().is_none();
         match recovered {
-            Ok(recovered) => {
+            Err(error) if !shows => {
+                self.nodes[at].stand.damaged = true;
+                note!(self, "{} cannot be recovered: {error}", name(at));
+            }
+            recovered => {
                 let stand = &mut self.nodes[at].stand;
                 let model = &mut stand.model;
                 model.entries.retain(|number, _| !stand.rotten.contains(number));
                 model.seen = model.held().map(|(dot, ..)| dot).collect();
-                ensure(recovered.entries == model.entries.len() as u64, || {
-                    format!("{} recovered {recovered:?}, not {:?}", name(at), model.entries)
-                })?;
+                let entries = model.entries.len() as u64;
+                ensure(
+                    recovered.as_ref().is_ok_and(|kept| kept.entries == entries)
+                        || recovered.is_err(),
+                    || format!("{} recovered {recovered:?}, not {:?}", name(at), model.entries),
+                )?;
                 (stand.damaged, stand.rotten) = (false, Default::default());
                 self.nodes[at].remember();
                 if self.mutant == Some(Mutant::KeepContext) {
                     mutant::keep_context(&things, &old.model, self.now_ms);
                 }
                 note!(self, "{} is recovered: {recovered:?}", name(at));
-            }
-            Err(error) => {
-                self.nodes[at].stand.damaged = true;
-                note!(self, "{} cannot be recovered: {error}", name(at));
             }
         }
         self.check(at)
@@ -606,9 +634,11 @@ impl World {
         let Ok(lost) = things.lost_values(100) else { return Ok(()) };
         for value in lost {
             let number = number_of(&value.key)?;
-            let mut bytes = self.nodes.iter().filter(|node| node.at != at).find_map(|node| {
-                node.usable()?.value(&value.key, &value.hash).ok().flatten()
-            });
+            let mut bytes = self
+                .nodes
+                .iter()
+                .filter(|node| node.at != at)
+                .find_map(|node| node.usable()?.value(&value.key, &value.hash).ok().flatten());
             if from_truth {
                 let mut written = self.truth.written.values();
                 let known = written.find(|(_, sibling, _)| sibling.value_hash == value.hash);

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::{of_folder, of_opening};
 use crate::store::StoreError;
 
-const FORMAT: &str = "selfsame store 1";
+const FORMAT: &str = "selfsame store 2";
 const LOCK_FILE: &str = "LOCK";
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const NEW_DATABASE: &str = "db.new";
