@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use harness::history::{live, live_all};
 use harness::profile::Profile;
 use harness::world::World;
-use selfsame::session::SyncConfig;
+use selfsame::session::{Strategy, SyncConfig};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -71,6 +71,31 @@ fn a_key_does_not_vanish_at_others_because_what_replaced_it_was_refused() {
         world.settle()
     })();
     lived.unwrap();
+}
+
+/// A session ends at its limit of keys: versions that the peer has replaced are named, and what
+/// replaced them is for the next session.
+#[test]
+fn a_key_does_not_vanish_because_a_session_had_no_room_for_what_replaced_it() {
+    for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+        for seed in 0..40 {
+            let mut world = World::with(Profile::quiet(2), seed, None, false).unwrap();
+            let config = SyncConfig { strategy, ..SyncConfig::default() };
+            let lived = (|| {
+                world.nodes[1].limits.max_session_entries = 1;
+                (0..4).try_for_each(|number| world.put(0, number, b"old".to_vec(), None))?;
+                for _ in 0..6 {
+                    world.run_session(0, 1, config.clone())?;
+                }
+                (0..4).try_for_each(|number| world.put(0, number, b"new".to_vec(), None))?;
+                for _ in 0..6 {
+                    world.run_session(1, 0, config.clone())?;
+                }
+                world.settle()
+            })();
+            lived.unwrap();
+        }
+    }
 }
 
 #[test]

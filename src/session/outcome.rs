@@ -51,7 +51,8 @@ pub enum Outcome {
         /// The signed statement of both.
         certificate: Option<Box<Certificate>>,
     },
-    /// Verified without the refused items; joined up to them.
+    /// Verified without the refused items. What was applied is durable; what the peer has seen is
+    /// not joined, or only up to them.
     Incomplete {
         /// The items, and whether it was this side that refused.
         refused: Vec<RefusedItem>,

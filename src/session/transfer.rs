@@ -71,7 +71,8 @@ pub(super) struct Incoming {
     /// Bytes of signatures that wait with what is wanted.
     signature_bytes: usize,
     outstanding_bytes: u64,
-    /// Sizes of all values that this session took on.
+    /// Siblings, and sizes of all values, that this session took on.
+    accepted: u64,
     accepted_bytes: u64,
     issued: BTreeSet<Dot>,
     ready: VecDeque<KeyUpdate>,
@@ -90,6 +91,11 @@ impl Incoming {
             && self.wanted.is_empty()
             && self.ready.is_empty()
             && self.in_flight.is_empty()
+    }
+
+    /// Siblings that this session took on.
+    pub(super) const fn accepted(&self) -> u64 {
+        self.accepted
     }
 
     /// Sizes of all values that this session took on.
@@ -286,6 +292,7 @@ impl Session {
             return Ok(());
         }
         for sibling in &adds {
+            incoming.accepted += 1;
             incoming.accepted_bytes = incoming.accepted_bytes.saturating_add(sibling.size);
         }
         let pending = incoming.pending.entry(key).or_default();

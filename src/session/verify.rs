@@ -289,8 +289,19 @@ impl Session {
         if many && !self.setup.config.allow_removals {
             return Err(Failure::Ours(AbortCode::Brake(vanishing)));
         }
-        self.incoming.release_vanishing();
+        if !self.partial || !self.moves_siblings() {
+            self.incoming.release_vanishing();
+        }
         Ok(())
+    }
+
+    /// Whether anybody gets siblings by this session. In one that has no room for everything, what
+    /// replaces a dead sibling may be among the rest: so what would vanish waits for a session that
+    /// moves nothing else.
+    fn moves_siblings(&self) -> bool {
+        // what is refused is told each time and moves nothing
+        let told = self.told_news > 0 && !self.verification.has_refusals();
+        told || self.incoming.accepted() > 0
     }
 
     fn get_ready(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
