@@ -41,5 +41,5 @@ mutants! {
     exceptions_are_not_sent: Outside::HideExceptions, within 50;
     entries_and_context_are_of_different_moments: Outside::MixMoments, within 50;
     the_context_outlives_damage: Outside::KeepContext, within 50;
-    a_session_in_flight_joins_after_a_reset: Outside::JoinAfterReset, within 1_500;
+    a_session_in_flight_joins_after_a_reset: Outside::JoinAfterReset, within 400;
 }

@@ -27,6 +27,8 @@ pub struct Profile {
     /// Nodes with small limits: values, siblings, keys of a session, removals.
     pub narrow: bool,
     pub large_values: bool,
+    /// Whether sessions with refusals join up to what was refused, as with a context full of gaps.
+    pub joins_beside: bool,
     /// Whether keys that vanish too early are a fault.
     pub vanishing: bool,
 }
@@ -34,6 +36,7 @@ pub struct Profile {
 impl Profile {
     pub fn draw(dice: &mut Dice) -> Self {
         let nodes = dice.between(2, 4);
+        let joins_beside = dice.percent(15);
         Self {
             nodes,
             most_nodes: if dice.percent(40) { dice.between(nodes, 6) } else { nodes },
@@ -53,7 +56,8 @@ impl Profile {
             one_way: dice.percent(50),
             narrow: dice.percent(30),
             large_values: dice.percent(40),
-            vanishing: true,
+            joins_beside,
+            vanishing: !joins_beside,
         }
     }
 
@@ -78,6 +82,7 @@ impl Profile {
             one_way: false,
             narrow: false,
             large_values: false,
+            joins_beside: false,
             vanishing: true,
         }
     }
@@ -98,6 +103,9 @@ impl Profile {
             if dice.percent(30) {
                 (limits.max_removals, limits.max_removals_percent) = (1, 10);
             }
+        }
+        if self.joins_beside {
+            limits.max_exceptions = 15;
         }
         if dice.percent(20) {
             limits.removal_log_entries = dice.between(1, 4) as u64;
