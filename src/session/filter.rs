@@ -1,5 +1,7 @@
 //! Bloom exchange: a filter over the dots held, and a second one over what passed the first.
 
+use std::collections::BTreeMap;
+
 use super::config::Strategy;
 use super::machine::{Flow, Session};
 use super::message::TurnMessage;
@@ -8,7 +10,6 @@ use super::phase::Phase;
 use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
 use super::wire;
-use crate::dots::DotSet;
 use crate::limits::Limits;
 use crate::replica::CollectionView;
 use crate::sketch::bloom::{BloomFilter, FilterSeed, WireFilter};
@@ -93,7 +94,7 @@ impl Session {
             }
         })?;
         self.partial |= found > most as u64;
-        let mut candidates = DotSet::default();
+        let mut candidates = BTreeMap::new();
         for (dot, key) in lacking {
             let seen = self.peer_seen()?.has(dot);
             if self.flow != Flow::Give && seen {
@@ -102,9 +103,9 @@ impl Session {
                 let peer = self.peer_seen()?;
                 let siblings = entry.iter().flat_map(|entry| entry.record.siblings());
                 for sibling in siblings.filter(|sibling| peer.has(sibling.dot)) {
-                    candidates.insert(sibling.dot);
+                    candidates.insert(sibling.dot, key);
                 }
-                candidates.insert(dot);
+                candidates.insert(dot, key);
             } else {
                 self.tell(key, Phase::BloomExchange);
             }
