@@ -44,6 +44,7 @@ pub(crate) mod paths;
 mod reach;
 pub(crate) mod report;
 mod router;
+mod scrub;
 pub mod serve;
 mod sessions;
 mod status;

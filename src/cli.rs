@@ -42,6 +42,7 @@ mod put;
 mod recover;
 mod report;
 mod rm;
+mod scrub;
 mod serve;
 mod service;
 mod sessions;
@@ -117,6 +118,7 @@ enum Verb {
     Verify(verify::Verify),
     Certificate(certificate::Certificates),
     Recover(recover::Recover),
+    Scrub(scrub::Scrub),
     Demo(demo::Demo),
 }
 
@@ -209,6 +211,7 @@ impl Verb {
             Self::Verify(verb) => verb.run(),
             Self::Certificate(verb) => verb.run(context),
             Self::Recover(verb) => verb.run(context),
+            Self::Scrub(verb) => verb.run(context),
             Self::Demo(verb) => verb.run(),
         }
     }

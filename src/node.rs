@@ -76,6 +76,7 @@ pub mod pairing;
 pub mod peers;
 pub mod query;
 pub mod schedule;
+pub mod scrub;
 pub mod server;
 pub mod status;
 

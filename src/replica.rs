@@ -43,11 +43,15 @@ mod list;
 mod loaded;
 mod log;
 mod lost;
+mod mend;
+#[cfg(feature = "node")]
+pub(crate) mod migrate;
 mod open;
 mod pages;
 mod put;
 mod recovery;
 mod rows;
+mod scrub;
 mod snapshot;
 mod token;
 mod view;
@@ -61,6 +65,7 @@ pub use lost::LostValue;
 pub use open::{Random, Replica, ReplicaOptions};
 pub use put::Imported;
 pub use recovery::{CheckReport, Recovered};
+pub use scrub::{Rot, RotKind, ScrubProgress, ScrubReport, ScrubStep};
 pub use snapshot::Snapshot;
 pub use view::{
     ApplyOutcome, CollectionView, Entry, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate,
@@ -69,6 +74,7 @@ pub use view::{
 pub use witness::{KeptEvidence, SeenLog, Witnessed};
 
 use crate::dots::ContextError;
+use crate::hash::KeyHash;
 use crate::store::StoreError;
 
 /// A replica could not do what was asked.
@@ -88,6 +94,15 @@ pub enum ReplicaError {
         collection: String,
         /// What did not verify.
         what: String,
+    },
+    /// One entry rotted: it cannot be read, and keys beside it in its page not be written, until a
+    /// peer gives it back (rule D10). All else goes on.
+    #[error("{}", view::rotten(collection, key))]
+    Rotten {
+        /// Name of the collection.
+        collection: String,
+        /// Hash of its key.
+        key: KeyHash,
     },
     /// A snapshot could not be read.
     #[error("collection {0}: {1}")]

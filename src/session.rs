@@ -62,6 +62,7 @@
 // the code of the embedding guide is tested with the rest
 #![cfg_attr(doctest, doc = include_str!("../docs/library.md"))]
 
+mod candidates;
 mod config;
 mod descent;
 mod filter;

@@ -53,10 +53,28 @@ pub enum StoreError {
         /// Folder of the store.
         folder: PathBuf,
     },
+    /// A later version wrote the store.
+    #[error(
+        "the store in {} is of format {found}, written by selfsame {written_by}; this is selfsame \
+         {version}, which knows formats up to {known}: update selfsame; nothing was changed",
+        folder.display(),
+        version = env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// Folder of the store.
+        folder: PathBuf,
+        /// Its format.
+        found: u32,
+        /// The version that wrote it, as it says itself.
+        written_by: String,
+        /// The latest format that this version knows.
+        known: u32,
+    },
     /// The folder holds a store of another format.
     #[error(
         "{} holds a store of format {found:?}, and this version reads {expected:?}: open it with \
-         the version that wrote it, or point this one at an empty folder and let it sync",
+         the version that wrote it, or point this one at an empty folder and let it sync; nothing \
+         was changed",
         folder.display()
     )]
     Format {

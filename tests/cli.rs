@@ -31,5 +31,7 @@ mod node;
 mod oracle;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/scrub.rs"]
+mod scrub;
 #[path = "cli/status.rs"]
 mod status;

@@ -621,3 +621,142 @@ async fn a_value_that_rotted_comes_again_although_nothing_differs() {
     a.stop().await;
     b.stop().await;
 }
+
+/// All rows of a table, with one of them changed.
+fn rot_one(peer: &Peer, table: Table, at: usize, rot: impl Fn(&mut Vec<u8>)) {
+    let store = peer.node.replica.store();
+    let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let mut value = rows[at].value.to_vec();
+    rot(&mut value);
+    let mut batch = Batch::default();
+    batch.put(table, &rows[at].key, &value);
+    store.commit(batch, Durability::Always).unwrap();
+}
+
+/// A daemon that scrubs all the time.
+fn scrubbing() -> DaemonSettings {
+    let mut settings = settings();
+    settings.scrub.interval_ms = 50;
+    settings.scrub.time_percent = 100;
+    settings
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_finds_rot_by_itself_and_takes_it_back_from_a_peer() {
+    let (mut a, mut b) = pair();
+    let (of_a, of_b) = (a.collection("c"), b.collection("c"));
+    for at in 0..200 {
+        put(if at % 2 == 0 { &of_a } else { &of_b }, at, format!("value {at}"));
+    }
+    a.start();
+    let at_b = b.start_with(scrubbing());
+    until("both are the same", || same(&[&of_a, &of_b])).await;
+    for at in 0..10 {
+        of_a.delete(&key(at), now()).unwrap();
+    }
+    until("both are the same again", || same(&[&of_a, &of_b])).await;
+    let state = of_b.state_hash().unwrap();
+    let flip = |value: &mut Vec<u8>| {
+        let middle = value.len() / 2;
+        value[middle] ^= 4;
+    };
+    let tables =
+        [Table::Entries, Table::Values, Table::Dots, Table::Pages, Table::Context, Table::Log];
+    for table in tables {
+        let found = |of: &Mem| {
+            let report = of.scrub_report().unwrap();
+            report.last.map_or(0, |last| last.number)
+        };
+        let before = found(&of_b);
+        rot_one(&b, table, 0, flip);
+        until("two scrubs went over it", || found(&of_b) >= before + 2).await;
+        until("it is sound again", || of_b.check().unwrap().is_sound()).await;
+        assert_eq!(of_b.state_hash().unwrap(), state, "{table:?}: nothing was seen or forgotten");
+    }
+    for at in 0..10 {
+        assert!(of_b.get(&key(at)).unwrap().is_none(), "no deletion comes back");
+    }
+    put(&of_b, "and on", 1);
+    until("sessions go on", || same(&[&of_a, &of_b])).await;
+    assert!(at_b.status().peers[0].last_error.is_none());
+    assert!(of_a.check().unwrap().is_sound());
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_entry_that_nobody_has_any_more_is_given_up_and_the_rest_goes_on() {
+    let (mut a, mut b) = pair();
+    let (of_a, of_b) = (a.collection("c"), b.collection("c"));
+    for at in 0..40 {
+        put(&of_a, at, "first");
+    }
+    a.start();
+    let at_b = b.start();
+    until("both are the same", || same(&[&of_a, &of_b])).await;
+    assert!(at_b.stop().await);
+    // each goes on alone: what b has of this key is nowhere else
+    put(&of_b, "only here", 1);
+    put(&of_b, "here too", 1);
+    of_a.delete(&key(3), now()).unwrap();
+    put(&of_a, 5, "changed at a");
+    let rotten = of_b.key_hash(&key("only here"));
+    let store = b.node.replica.store();
+    let rows = store.scan(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let at = rows.iter().position(|row| row.key.ends_with(&rotten.0)).unwrap();
+    rot_one(&b, Table::Entries, at, |value| value[4] ^= 1);
+    let epoch = |of: &Mem| {
+        use selfsame::replica::CollectionView as _;
+        of.snapshot().unwrap().epoch()
+    };
+    let before = epoch(&of_b);
+    b.endpoint = bind(&b.node, (Ipv4Addr::LOCALHOST, 0).into());
+    a.knows(vec![b.entry(Grant::Write, true)]);
+    b.knows(vec![a.entry(Grant::Write, true)]);
+    b.start_with(scrubbing());
+    until("both are the same at last", || same(&[&of_a, &of_b])).await;
+    for collection in [&of_a, &of_b] {
+        assert!(collection.check().unwrap().is_sound());
+        assert!(collection.get(&key("here too")).unwrap().is_some(), "no write is lost beside it");
+        assert!(collection.get(&key(3)).unwrap().is_none(), "no deletion comes back");
+        assert!(collection.get(&key("only here")).unwrap().is_none());
+        let read = collection.read(&key(5)).unwrap().unwrap();
+        assert_eq!(read.versions[0].value.as_deref(), Some(&b"changed at a"[..]));
+    }
+    assert!(epoch(&of_b) > before, "it was recovered (rule D10)");
+    a.stop().await;
+    b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_comes_upon_an_entry_that_rotted_takes_it_back_first() {
+    let (a, b) = pair();
+    let (of_a, of_b) = (a.collection("c"), b.collection("c"));
+    for at in 0..60 {
+        put(&of_a, at, "first");
+    }
+    let (stop, stopped) = watch::channel(false);
+    let (node, endpoint) = (Arc::new(b.node.clone()), b.endpoint.clone());
+    tokio::spawn(server::serve(node, endpoint, stopped.clone(), Arc::new(|_| {})));
+    let link = a.node.connect(&a.endpoint, &b.address(), LIMIT).await.unwrap();
+    let config = SyncConfig::default();
+    let sync = || a.node.synchronise(&link, &of_a, &config, stopped.clone(), &Unwatched);
+    sync().await.unwrap();
+    assert!(same(&[&of_a, &of_b]));
+    // nobody has read it since: the session does
+    put(&of_b, 7, "changed at b");
+    let row = of_a.key_hash(&key(7));
+    let store = a.node.replica.store();
+    let rows = store.scan(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let near = rows.iter().position(|row_| row_.key.ends_with(&row.0)).unwrap();
+    let at = if near > 0 { near - 1 } else { 1 };
+    rot_one(&a, Table::Entries, at, |value| value[5] ^= 1);
+    while of_a.scrub(u64::MAX, now()).unwrap().found.is_empty() {}
+    assert_eq!(of_a.rotten_entries(9).unwrap().len(), 1);
+    let done = sync().await.unwrap();
+    assert!(matches!(done.last().outcome, Outcome::Complete { .. }), "{:?}", done.last().outcome);
+    assert_eq!((done.repaired, done.recovered), (1, false));
+    assert!(same(&[&of_a, &of_b]));
+    assert!(of_a.check().unwrap().is_sound());
+    stop.send(true).unwrap();
+}

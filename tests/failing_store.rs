@@ -5,8 +5,8 @@
 mod support;
 
 use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
 use selfsame::dots::DotSet;
@@ -203,4 +203,193 @@ fn a_refused_change_that_made_pages_grow_together_leaves_the_tree_as_it_was() {
     store.full.store(false, Ordering::Relaxed);
     assert_eq!(collection.delete(&key(8), NOW).unwrap(), 1);
     assert!(collection.check().unwrap().is_sound());
+}
+
+/// What becomes of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It is refused, and all later ones.
+    Fails,
+    /// Its first rows are written, then it is refused, and all later ones.
+    Torn,
+    /// It and all later ones are answered for as synced, and gone after a crash.
+    Lied,
+}
+
+/// A store of which one write, and all behind it, go wrong.
+struct Faulty {
+    store: MemoryStore,
+    /// What is there after a crash, where that is less.
+    durable: Mutex<Option<MemoryStore>>,
+    fault: Fault,
+    /// Writes that go well before.
+    left: AtomicU64,
+}
+
+fn copied(store: &impl Read) -> MemoryStore {
+    let copy = MemoryStore::default();
+    for table in Table::ALL {
+        let mut batch = Batch::default();
+        for row in store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap() {
+            batch.put(table, &row.key, &row.value);
+        }
+        copy.commit(batch, Durability::Always).unwrap();
+    }
+    copy
+}
+
+impl Faulty {
+    fn after_a_crash(&self) -> MemoryStore {
+        self.durable.lock().unwrap().take().unwrap_or_else(|| copied(&self.store))
+    }
+}
+
+impl Read for Faulty {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.store.get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(table, prefix, start, limit)
+    }
+}
+
+impl Store for Faulty {
+    type Snapshot = MemorySnapshot;
+
+    fn snapshot(&self) -> Result<MemorySnapshot, StoreError> {
+        self.store.snapshot()
+    }
+
+    fn apply(&self, batch: Batch) -> Result<CommitNumber, StoreError> {
+        let well =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
+        if well.is_ok() {
+            return self.store.apply(batch);
+        }
+        let mut durable = self.durable.lock().unwrap();
+        let first = durable.is_none();
+        match self.fault {
+            Fault::Fails => Err(StoreError::Io("it broke".into())),
+            Fault::Torn => {
+                if first {
+                    let mut torn = Batch::default();
+                    for (table, key, value) in batch.iter().take(batch.len().div_ceil(2)) {
+                        match value {
+                            Some(value) => torn.put(table, key, value),
+                            None => torn.remove(table, key),
+                        }
+                    }
+                    self.store.apply(torn)?;
+                    *durable = Some(copied(&self.store));
+                }
+                Err(StoreError::Io("it broke".into()))
+            }
+            Fault::Lied => {
+                if first {
+                    *durable = Some(copied(&self.store));
+                }
+                self.store.apply(batch)
+            }
+        }
+    }
+
+    fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
+        self.store.settle(number, durability)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+}
+
+fn open_any<S: Store>(store: S, seed: u64) -> Result<Arc<Collection<S>>, ReplicaError> {
+    Replica::open(store, options(2), random(seed))?.create_collection(spec(HashAlgorithm::Blake3))
+}
+
+type Shared = Arc<MemoryStore>;
+
+/// Scrubs, takes back what rotted from a peer that has it, scrubs again.
+fn repair<S: Store, T: Store>(
+    collection: &Collection<S>,
+    peer: &Collection<T>,
+) -> Result<(), ReplicaError> {
+    for _ in 0..2 {
+        while !collection.scrub(700, NOW)?.ended {}
+        let rotten = collection.rotten_entries(100)?;
+        let given = rotten.iter().filter_map(|key| peer.entry(key).unwrap());
+        let given: Vec<_> = given.map(|entry| (entry.key, entry.record)).collect();
+        collection.install_entries(&given)?;
+        for lost in collection.lost_values(100)? {
+            let value = peer.value(&lost.key, &lost.hash).unwrap().unwrap();
+            collection.install_value(&lost.key, &value)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_repair_whose_writes_fail_are_torn_or_lost_is_simply_done_again() {
+    // two equal replicas, one of which rots
+    let (of_sound, of_peer) = (Shared::default(), Shared::default());
+    let sound = open_any(Arc::clone(&of_sound), 1).unwrap();
+    let peer = open_any(Arc::clone(&of_peer), 2).unwrap();
+    for number in 0..30 {
+        if number % 2 == 0 { &sound } else { &peer }.put(&key(number), [number], NOW).unwrap();
+    }
+    sync(&sound, &peer, NOW);
+    sound.delete(&key(7), NOW + 1).unwrap();
+    peer.put(&key(8), *b"again", NOW + 1).unwrap();
+    sync(&sound, &peer, NOW + 2);
+    let state = sound.state_hash().unwrap();
+    assert_eq!(state, peer.state_hash().unwrap());
+    let rotten = copied(&of_sound);
+    let mut went_wrong = 0;
+    for fault in [Fault::Fails, Fault::Torn, Fault::Lied] {
+        for writes in 0..14 {
+            let store = copied(&rotten);
+            let mut batch = Batch::default();
+            for (table, at) in
+                [(Table::Entries, 3), (Table::Entries, 9), (Table::Dots, 2), (Table::Values, 5)]
+            {
+                let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+                let mut value = rows[at].value.to_vec();
+                value[0] ^= 4;
+                batch.put(table, &rows[at].key, &value);
+            }
+            store.commit(batch, Durability::Always).unwrap();
+            let left = AtomicU64::new(writes);
+            let store = Arc::new(Faulty { store, durable: Mutex::default(), fault, left });
+            let acknowledged = match open_any(Arc::clone(&store), 3) {
+                Ok(collection) => {
+                    let repaired = repair(&collection, &peer);
+                    went_wrong += u32::from(repaired.is_err());
+                    // where a sync was lied about, nothing acknowledged later need be there
+                    let put = collection.put(&key(100), *b"new", NOW + 3);
+                    put.is_ok() && fault != Fault::Lied
+                }
+                Err(_) => false,
+            };
+            let collection = open_any(store.after_a_crash(), 4).unwrap();
+            assert_eq!(collection.damage(), None, "{fault:?} {writes}");
+            repair(&collection, &peer).unwrap();
+            assert!(collection.check().unwrap().is_sound(), "{fault:?} {writes}");
+            let new = collection.get(&key(100)).unwrap().is_some();
+            assert!(new || !acknowledged, "{fault:?} {writes}: an acknowledged write is lost");
+            if !new {
+                assert_eq!(collection.state_hash().unwrap(), state, "{fault:?} {writes}");
+            }
+            assert!(collection.get(&key(7)).unwrap().is_none());
+            let beside = open_any(copied(&of_peer), 5).unwrap();
+            sync(&collection, &beside, NOW + 4);
+            assert_eq!(collection.state_hash().unwrap(), beside.state_hash().unwrap());
+        }
+    }
+    assert!(went_wrong > 8, "{went_wrong}");
 }

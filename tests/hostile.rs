@@ -461,13 +461,36 @@ fn candidates_without_end_are_answered_by_runs_and_not_for_ever() {
     }
     node.now_ms += 1;
     let mut victim = Victim::open(node, &Claim::empty(Mode::Both));
-    let candidates = every_dot_of(victim.view.writers().unwrap()[0]);
-    victim.turn(TurnMessage::Candidates(candidates.clone()));
-    assert_eq!(victim.outcome(), None, "a large run costs what is held of it");
+    let writer = victim.view.writers().unwrap()[0];
+    let mut dots = DotSet::default();
+    dots.insert_run(DotRun::new(writer, 1, 400).unwrap());
+    let keys = Bytes(vec![7; 400 * 8]);
+    let candidates = TurnMessage::Candidates { dots: WireDots::from(&dots), keys };
+    victim.turn(candidates.clone());
+    assert_eq!(victim.outcome(), None, "what an honest peer may ask");
     for _ in 0..1_000 {
-        victim.turn(TurnMessage::Candidates(candidates.clone()));
+        victim.turn(candidates.clone());
     }
     victim.ended_by(AbortCode::Limit);
+}
+
+#[test]
+fn candidates_come_each_with_its_key_or_not_at_all() {
+    for keys in [0, 8, 15, 24] {
+        let node = node_with(40, Limits::default());
+        let mut victim = Victim::open(node, &Claim::empty(Mode::Both));
+        let writer = victim.view.writers().unwrap()[0];
+        let mut dots = DotSet::default();
+        dots.insert_run(DotRun::new(writer, 1, 2).unwrap());
+        let dots = WireDots::from(&dots);
+        victim.turn(TurnMessage::Candidates { dots, keys: Bytes(vec![7; keys]) });
+        victim.ended_by(AbortCode::Protocol);
+    }
+    let node = node_with(40, Limits::default());
+    let mut victim = Victim::open(node, &Claim::empty(Mode::Both));
+    let all = every_dot_of(victim.view.writers().unwrap()[0]);
+    victim.turn(TurnMessage::Candidates { dots: all, keys: Bytes(vec![7; 8]) });
+    victim.ended_by(AbortCode::Protocol);
 }
 
 #[test]

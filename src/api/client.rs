@@ -25,7 +25,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use stream::{ExportStream, Lines, SyncStream};
+pub use stream::{ExportStream, Lines, ScrubStream, SyncStream};
 use transport::Transport;
 
 use super::body::whole;
@@ -35,8 +35,8 @@ use super::frames::FramesError;
 use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
     CollectionList, Created, DigestComparison, DigestText, EvidenceList, Imported, NewCollection,
-    NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed, SessionList,
-    StatusText, SyncRequest, Written,
+    NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed, ScrubRequest,
+    SessionList, StatusText, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -342,6 +342,21 @@ impl Client {
     pub async fn recover(&self, name: &CollectionName, force: bool) -> Result<Recovery, CallError> {
         let request = to_json(&RecoverRequest { force })?;
         self.send(Method::POST, &path(name, "/recover"), request).await
+    }
+
+    /// Scrubs a collection.
+    ///
+    /// # Errors
+    /// There is no such collection here, or it is damaged as a whole. What happens later is in
+    /// the stream.
+    pub async fn scrub(
+        &self,
+        name: &CollectionName,
+        request: &ScrubRequest,
+    ) -> Result<ScrubStream, CallError> {
+        let path = path(name, "/scrub");
+        let response = self.ask(Method::POST, &path, to_json(request)?).await?;
+        ScrubStream::begin(response.into_body()).await
     }
 
     /// Synchronises a collection with a peer.

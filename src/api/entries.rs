@@ -239,19 +239,26 @@ fn recovered(host: &Host, name: &CollectionName, force: bool) -> Result<Recovery
         }
         found => (found?, false),
     };
-    let report = checked(&collection)?;
+    let mut report = checked(&collection)?;
     let check = Check::from(&report);
-    let done = |recovered| Ok(Recovery { check: check.clone(), row_written, recovered });
+    let done =
+        |mended, recovered| Ok(Recovery { check: check.clone(), row_written, mended, recovered });
     if report.is_sound() && row_written {
-        return done(Some(Kept { entries: report.entries, lost: 0 }));
+        return done(0, Some(Kept { entries: report.entries, lost: 0 }));
+    }
+    let mut mended = 0;
+    if !report.problems.is_empty() && !force && collection.damage().is_none() {
+        // what follows from what verifies needs no recovery, which forgets what was seen
+        mended = collection.mend_all(now_ms())?;
+        report = checked(&collection)?;
     }
     if report.problems.is_empty() && !force {
-        if !report.missing_values.is_empty() {
-            return done(None);
+        if mended > 0 || !report.missing_values.is_empty() {
+            return done(mended, None);
         }
         return Err(ApiError::NothingToRecover(name.clone()));
     }
-    done(Some(Kept::from(collection.recover()?)))
+    done(mended, Some(Kept::from(collection.recover()?)))
 }
 
 fn damaged(what: String) -> CheckReport {

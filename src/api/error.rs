@@ -173,7 +173,9 @@ impl ApiError {
     fn kind(&self) -> (&'static str, StatusCode) {
         match self {
             Self::Replica(error) => of_replica(error),
-            Self::View(ViewError::Damaged { .. }) => ("damaged", StatusCode::CONFLICT),
+            Self::View(ViewError::Damaged { .. } | ViewError::Rotten { .. }) => {
+                ("damaged", StatusCode::CONFLICT)
+            }
             Self::View(_) => ("store", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Word(_) => ("no_such_word", StatusCode::BAD_REQUEST),
             Self::Address(_) => ("address", StatusCode::BAD_REQUEST),
@@ -207,6 +209,14 @@ impl ApiError {
             | Self::Replica(ReplicaError::View(_, ViewError::Damaged { collection, .. })) => {
                 Some(format!("run `selfsame recover {collection}`"))
             }
+            Self::Replica(ReplicaError::Rotten { collection, .. })
+            | Self::View(ViewError::Rotten { collection, .. })
+            | Self::Replica(ReplicaError::View(_, ViewError::Rotten { collection, .. })) => {
+                Some(format!(
+                    "run `selfsame sync {collection}` with a peer, or if none has it `selfsame \
+                     recover {collection}`, which gives it up"
+                ))
+            }
             Self::Replica(ReplicaError::Store(StoreError::Full)) => Some(
                 "make room on the disk of the data folder, and run the command again; a node that \
                  serves is to be started anew then"
@@ -238,8 +248,11 @@ fn of_replica(error: &ReplicaError) -> (&'static str, StatusCode) {
         ReplicaError::OtherSpec { .. } => ("other_settings", StatusCode::CONFLICT),
         ReplicaError::ValueSize { .. } => ("value_size", StatusCode::PAYLOAD_TOO_LARGE),
         ReplicaError::Damaged { .. }
+        | ReplicaError::Rotten { .. }
         | ReplicaError::PerhapsDamaged(_)
-        | ReplicaError::View(_, ViewError::Damaged { .. }) => ("damaged", StatusCode::CONFLICT),
+        | ReplicaError::View(_, ViewError::Damaged { .. } | ViewError::Rotten { .. }) => {
+            ("damaged", StatusCode::CONFLICT)
+        }
         _ => ("store", StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use super::error::ApiError;
-use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName};
+use super::types::{CollectionInfo, CollectionList, DamagedRow, NodeInfo, PolicyName, ScrubState};
 use crate::net::{AllowList, Endpoint, Identity, Link, NetError};
 use crate::node::Node;
 use crate::node::config::Config;
@@ -270,6 +270,7 @@ pub(super) fn described(
         siblings: None,
         bytes: None,
         root: None,
+        scrub: None,
     };
     if info.damage.is_none() {
         let totals = collection.totals()?;
@@ -277,6 +278,8 @@ pub(super) fn described(
         info.siblings = Some(totals.siblings);
         info.bytes = Some(totals.bytes);
         info.root = Some(collection.root()?.to_string());
+        let report = collection.scrub_report()?;
+        info.scrub = Some(ScrubState::new(&report, totals.entries, totals.bytes));
     }
     Ok(info)
 }

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::answer;
 use super::error::ApiError;
-use super::{Host, certificates, entries, sessions, status, transfer};
+use super::{Host, certificates, entries, scrub, sessions, status, transfer};
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
@@ -36,6 +36,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/evidence/accept", post(certificates::accept))
         .route("/check", get(entries::check))
         .route("/recover", post(entries::recover))
+        .route("/scrub", post(scrub::scrub))
         .route("/import", post(transfer::import))
         .route("/remove", post(transfer::remove))
         .route("/export", get(transfer::export))

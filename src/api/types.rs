@@ -13,12 +13,14 @@
 //! ```
 
 mod certificate;
+mod scrub;
 mod session;
 
 pub use certificate::{
     Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
     DistrustText, EvidenceList, EvidenceText, SeenLogText,
 };
+pub use scrub::{RotText, ScrubLine, ScrubRequest, ScrubState, ScrubText, ScrubbedText};
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,
     RefusedText, Report, SyncLine, SyncRequest,
@@ -206,6 +208,9 @@ pub struct CollectionInfo {
     /// Its root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<String>,
+    /// What is known of its scrubs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<ScrubState>,
 }
 
 /// The answer to a creation.
@@ -459,7 +464,11 @@ pub struct Recovery {
     /// Whether the collection's row in the list of collections was damaged, and is written again.
     #[serde(default)]
     pub row_written: bool,
-    /// What it kept; none if only values were lost, which it cannot bring back.
+    /// What was mended on the spot, without a recovery.
+    #[serde(default)]
+    pub mended: u64,
+    /// What it kept; none if only values were lost, which it cannot bring back, or all could be
+    /// mended.
     pub recovered: Option<Kept>,
 }
 

@@ -55,6 +55,13 @@ impl Progress {
         }
     }
 
+    /// So many entries and bytes in all.
+    pub(super) fn is_at(&mut self, entries: u64, bytes: u64) {
+        self.entries = entries;
+        self.bar.set_position(bytes);
+        self.bar.set_message(format!("{} entries", count(entries)));
+    }
+
     /// Says something without tearing the line.
     pub(super) fn note(&self, text: &str) {
         if self.bar.is_hidden() {

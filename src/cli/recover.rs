@@ -6,13 +6,15 @@ use serde_json::json;
 use super::error::CliError;
 use super::output::{counted, note, print, print_json, size};
 use super::{Context, Exit, arguments};
-use crate::api::types::{Check, Kept, MissingValue};
+use crate::api::types::{Check, Kept, MissingValue, Recovery};
 use crate::types::CollectionName;
 
 /// Checks a collection against its hashes, and recovers it if it is damaged
 ///
-/// Everything is read and hashed. If what is on disk does not fit together, the entries that
-/// can still be read stay, and the tree is built anew from them. What cannot be rebuilt is the
+/// Everything is read and hashed. Indexes that rotted while the entries are sound are written
+/// again, and that is all. If an entry itself rotted, first try `selfsame sync` with a peer, which
+/// takes it back as it was. Else the entries that can still be read stay, and the tree is built
+/// anew from them. What cannot be rebuilt is the
 /// memory of what this node has seen: it is cut down to what the surviving entries prove. So
 /// nothing that survives is lost, and the next sessions with peers bring back what is missing;
 /// but a deletion that no peer has heard of yet is forgotten, and such a key comes back.
@@ -39,7 +41,7 @@ pub(super) struct Recover {
     #[arg(long, conflicts_with = "check")]
     force: bool,
     /// Prints JSON: after a check {"sound", "entries", "bytes", "problems",
-    /// "missing_values"}, after a recovery {"entries", "lost"}
+    /// "missing_values"}, after a recovery {"entries", "lost"}, with "mended" if none was needed
     #[arg(long)]
     json: bool,
 }
@@ -55,6 +57,9 @@ impl Recover {
                 note("its row in the list of collections was damaged and is written again");
             }
             let Some(Kept { entries, lost }) = recovery.recovered else {
+                if recovery.mended > 0 {
+                    return self.tell_mended(&recovery);
+                }
                 return self.tell(&recovery.check);
             };
             for problem in &recovery.check.problems {
@@ -72,6 +77,20 @@ impl Recover {
             }
             Ok(Exit::Done)
         })
+    }
+
+    fn tell_mended(&self, recovery: &Recovery) -> Result<Exit, CliError> {
+        let (check, mended) = (&recovery.check, recovery.mended);
+        if self.json {
+            print_json(&json!({"entries": check.entries, "lost": 0, "mended": mended}))?;
+        } else {
+            print(format_args!(
+                "mended {}: {} written again from the entries, which are sound; nothing is lost",
+                self.collection,
+                counted(mended, "row", "rows"),
+            ))?;
+        }
+        Ok(if check.missing_values.is_empty() { Exit::Done } else { Exit::Differs })
     }
 
     fn tell(&self, check: &Check) -> Result<Exit, CliError> {

@@ -7,7 +7,9 @@ use super::error::CliError;
 use super::output::{self, count, counted, date_time, print, print_json, size, span};
 use super::{Context, Exit};
 use crate::api::types::{AgreementText, StatusText};
+use crate::node::Node;
 use crate::node::status::{PairStatus, PeerStatus, Status};
+use crate::store::EmbeddedStore;
 
 /// Shows how this node is: its collections, and what its daemon knows of its peers
 ///
@@ -70,6 +72,7 @@ fn described(status: &StatusText) -> String {
             since = date_time(one.since_ms),
         ));
     }
+    parts.extend(scrubs(status));
     for row in &status.collections.damaged_rows {
         let name = row.collection.as_deref().unwrap_or("(no name)");
         parts.push(format!("damaged: {name}: {}", row.damage));
@@ -100,6 +103,34 @@ fn running(daemon: &Status) -> String {
         ));
     }
     text
+}
+
+/// How the last scrubs went, and how far those are that are not over.
+fn scrubs(status: &StatusText) -> Option<String> {
+    let header =
+        ["SCRUB OF", "LAST ENDED", "FOUND", "MENDED", "NOW", "LOST ENTRIES", "LOST VALUES"];
+    let mut table = output::table(&header, &[2, 3, 5, 6]);
+    let now_ms = Node::<EmbeddedStore>::now_ms();
+    let mut any = false;
+    for one in &status.collections.collections {
+        let Some(scrub) = &one.scrub else { continue };
+        any = true;
+        let ended = scrub.last_ended_ms.map(|then| span(now_ms.saturating_sub(then)) + " ago");
+        let running = scrub.running.map(|running| {
+            let percent = 100 * running.entries / running.of_entries.max(1);
+            format!("{} %", percent.min(100))
+        });
+        table.add_row([
+            one.collection.clone(),
+            ended.unwrap_or_else(|| "never".into()),
+            count(scrub.last_found),
+            count(scrub.last_mended),
+            running.unwrap_or_else(|| "-".into()),
+            count(scrub.rotten_entries),
+            count(scrub.lost_values),
+        ]);
+    }
+    any.then(|| table.to_string())
 }
 
 /// How a time before now reads; a dash for none.

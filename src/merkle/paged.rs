@@ -221,6 +221,18 @@ impl PagedTree {
         Rows::new(&self.trie)
     }
 
+    /// The rows of pages that do not stand wholly before a key, ascending by prefix.
+    #[must_use]
+    pub fn rows_from(&self, key: &KeyHash) -> Rows<'_> {
+        Rows::from(&self.trie, *key)
+    }
+
+    /// The row of the page with just this prefix, if there is one.
+    #[must_use]
+    pub fn row(&self, prefix: &Prefix) -> Option<PageRow> {
+        self.trie.row(prefix)
+    }
+
     /// What became of the rows since the last call: to be stored in the same commit as what
     /// changed the tree.
     pub fn take_page_changes(&mut self) -> PageChanges {

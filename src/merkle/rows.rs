@@ -7,7 +7,7 @@ use super::shape::Prefix;
 use super::slots::{Kind, MAX_SLOTS, NodeId, SealedSlot, Sums, TreeNode};
 use super::trie::{Standing, Trie};
 use crate::entry::Totals;
-use crate::hash::{HashAlgorithm, TreeHash};
+use crate::hash::{HashAlgorithm, KeyHash, TreeHash};
 
 /// What is kept of a page while its leaves are not in memory.
 ///
@@ -197,11 +197,27 @@ impl Editor<'_> {
 pub struct Rows<'a> {
     trie: &'a Trie,
     waiting: Vec<(TreeNode, u16)>,
+    from: Option<KeyHash>,
 }
 
 impl<'a> Rows<'a> {
     pub(super) fn new(trie: &'a Arc<Trie>) -> Self {
-        Self { trie, waiting: trie.top.iter().map(|top| (*top, 0)).collect() }
+        Self { trie, waiting: trie.top.iter().map(|top| (*top, 0)).collect(), from: None }
+    }
+
+    pub(super) fn from(trie: &'a Arc<Trie>, key: KeyHash) -> Self {
+        Self { from: Some(key), ..Self::new(trie) }
+    }
+
+    /// Whether all below a node stands before the first key that is wanted.
+    fn is_before(&mut self, node: TreeNode, at: u16) -> bool {
+        let Some(from) = self.from else { return false };
+        let (here, wanted) = (Prefix::of(&self.trie.sample(node.id), at), Prefix::of(&from, at));
+        if here > wanted {
+            // all that waits stands behind this
+            self.from = None;
+        }
+        here < wanted
     }
 }
 
@@ -211,6 +227,9 @@ impl Iterator for Rows<'_> {
     fn next(&mut self) -> Option<PageRow> {
         loop {
             let (node, at) = self.waiting.pop()?;
+            if self.is_before(node, at) {
+                continue;
+            }
             if self.trie.fits_page(node.id) {
                 let prefix = Prefix::of(&self.trie.sample(node.id), at);
                 return Some(self.trie.row_of(node, prefix));

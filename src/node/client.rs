@@ -35,8 +35,10 @@ use tokio::sync::watch;
 use super::access::needed_for;
 use super::manager::accuse;
 use super::peers::{Grant, PeersError};
-use super::query::{Answer, Query, VALUES_PER_QUERY, ValueHeader};
+use super::query::{Answer, NotTheEntry, Query, VALUES_PER_QUERY, ValueHeader, WireEntry};
 use super::{Node, Watch};
+use crate::entry::Record;
+use crate::hash::KeyHash;
 use crate::merkle::{ConsistencyProof, Digest};
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
@@ -44,9 +46,9 @@ use crate::net::{
 };
 use crate::replica::{Collection, LostValue, ReplicaError, Witnessed};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
-use crate::session::{AbortCode, Mode, Outcome, Session, SyncConfig};
+use crate::session::{AbortCode, Failure, Mode, Outcome, Session, SyncConfig};
 use crate::store::Store;
-use crate::types::{CollectionName, NodeId};
+use crate::types::{CollectionName, Key, NodeId};
 
 /// Sessions in a row for one synchronisation of more differences than fit one.
 const MAX_ROUNDS: usize = 100_000;
@@ -56,6 +58,8 @@ const BUSY_TRIES: usize = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
 /// Longest wait for a peer that is busy, whatever it asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Rotten entries asked for at once: a few hundred bytes of memory each.
+const MAX_ROTTEN: usize = 16_384;
 /// Lost values asked for after one synchronisation.
 const MAX_LOST: usize = 65_536;
 
@@ -136,6 +140,9 @@ pub enum ClientError {
     /// The peer ended the stream.
     #[error("the peer did not answer: it may be another version")]
     NoAnswer,
+    /// An entry of another key than the one that rotted.
+    #[error(transparent)]
+    OtherEntry(#[from] NotTheEntry),
     /// A value of another size than the one that was lost.
     #[error("the peer sent a value that is not the one asked for")]
     OtherValue,
@@ -149,8 +156,21 @@ pub enum ClientError {
 pub struct Synchronised {
     /// At least one.
     pub reports: Vec<SessionReport>,
-    /// Values whose bytes were lost here and came from the peer.
+    /// Entries that had rotted here, and values whose bytes were lost: both came from the peer.
     pub repaired: u64,
+    /// Whether an entry was lost for good, so that the collection was recovered (rule D10).
+    pub recovered: bool,
+}
+
+/// What came of asking a peer for entries that rotted here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Refetched {
+    /// Those that the peer had as they were, and that are there again.
+    pub installed: u64,
+    /// Those that are rotten still.
+    pub left: u64,
+    /// Whether the peer could say: it has the collection, and this node may see it.
+    pub answered: bool,
 }
 
 impl Synchronised {
@@ -275,19 +295,53 @@ impl<S: Store> Node<S> {
         stop: watch::Receiver<bool>,
         watch: &dyn Watch,
     ) -> Result<Synchronised, ClientError> {
-        let mut reports = Vec::new();
+        let takes = matches!(config.mode, Mode::Both | Mode::Pull);
+        self.check_grant(&link.peer(), collection.name(), config.mode)?;
+        let mut done = Synchronised { reports: Vec::new(), repaired: 0, recovered: false };
+        if takes {
+            self.mend_entries(link, collection, &stop, &mut done).await?;
+        }
+        let mut mended = false;
         for _ in 0..MAX_ROUNDS {
             let report = self.one_session(link, collection, config, stop.clone(), watch).await?;
-            let again = matches!(report.outcome, Outcome::Partial);
-            reports.push(report);
+            let unreadable = matches!(report.outcome, Outcome::Failed(Failure::View(_)));
+            let mut again = matches!(report.outcome, Outcome::Partial);
+            done.reports.push(report);
+            // it came upon rot that nobody knew of
+            if takes && unreadable && !std::mem::replace(&mut mended, true) {
+                again = self.mend_entries(link, collection, &stop, &mut done).await?;
+            }
             if !again {
                 break;
             }
         }
-        let whole = matches!(config.mode, Mode::Both | Mode::Pull)
-            && !matches!(reports.last().map(|last| &last.outcome), Some(Outcome::Failed(_)));
-        let repaired = if whole { self.fetch_lost(link, collection, stop).await? } else { 0 };
-        Ok(Synchronised { reports, repaired })
+        if takes && !matches!(done.last().outcome, Outcome::Failed(_)) {
+            done.repaired += self.fetch_lost(link, collection, stop).await?;
+        }
+        Ok(done)
+    }
+
+    /// Gets rid of entries that rotted here, before a session or after one that came upon them:
+    /// takes them from the peer, and if that has not got them as they were, recovers the
+    /// collection (rule D10). Whether anything was to be done.
+    async fn mend_entries(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        stop: &watch::Receiver<bool>,
+        done: &mut Synchronised,
+    ) -> Result<bool, ClientError> {
+        let fetched = self.fetch_rotten(link, collection, stop.clone()).await?;
+        done.repaired += fetched.installed;
+        if fetched.left > 0 && fetched.answered {
+            let recovered = tokio::task::block_in_place(|| collection.recover())?;
+            tracing::warn!(
+                collection = %collection.name(), lost = recovered.lost, kept = recovered.entries,
+                "entries rotted that no peer has as they were: recovered without them"
+            );
+            done.recovered = true;
+        }
+        Ok(fetched.installed > 0 || done.recovered)
     }
 
     /// Whether the peer may do here what a session that this node opens would let it do.
@@ -416,6 +470,55 @@ impl<S: Store> Node<S> {
             }
         }
         Ok(())
+    }
+
+    /// Asks the peer for the entries that were found rotten here, and installs those that are
+    /// just what rotted: then no causality is in it (rule D10).
+    ///
+    /// # Errors
+    /// The link is lost, or this node's store failed; what was installed stays.
+    pub async fn fetch_rotten(
+        &self,
+        link: &Link,
+        collection: &Arc<Collection<S>>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Refetched, ClientError> {
+        let rotten = || collection.rotten_entries(MAX_ROTTEN);
+        let wanted = tokio::task::block_in_place(rotten)?;
+        let (mut given, mut answered) = (Vec::new(), !wanted.is_empty());
+        for some in wanted.chunks(VALUES_PER_QUERY) {
+            if *stop.borrow() {
+                answered = false;
+                break;
+            }
+            match self.ask_entries(link, collection, some).await? {
+                Some(entries) => given.extend(entries),
+                None => answered = false,
+            }
+        }
+        // all at once: of a page where several rotted, none can be verified alone
+        let installed = tokio::task::block_in_place(|| collection.install_entries(&given))?;
+        let left = tokio::task::block_in_place(rotten)?.len() as u64;
+        Ok(Refetched { installed, left, answered })
+    }
+
+    /// Entries as the peer has them; none if it has no such collection.
+    async fn ask_entries(
+        &self,
+        link: &Link,
+        collection: &Collection<S>,
+        wanted: &[KeyHash],
+    ) -> Result<Option<Vec<(Key, Record)>>, ClientError> {
+        let name = collection.name().as_str().to_owned();
+        let query = Query::Entries { collection: name, wanted: wanted.to_vec() };
+        let mut answers = self.ask(link, &query).await?;
+        let Answer::Entries = self.next(&mut answers).await? else { return Ok(None) };
+        let mut entries = Vec::new();
+        for key in wanted {
+            let entry: WireEntry = self.next(&mut answers).await?;
+            entries.extend(entry.check(collection.spec().algorithm, key)?);
+        }
+        Ok(Some(entries))
     }
 
     /// Asks the peer for the values whose bytes were found lost here, and installs what it has

@@ -26,6 +26,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::manager::SessionLimits;
 use super::schedule::ScheduleSettings;
+use super::scrub::ScrubSettings;
 use crate::limits::Limits;
 use crate::net::{NetLimits, parse_node_id};
 use crate::session::SyncConfig;
@@ -81,6 +82,29 @@ pub struct Config {
     limits: LimitSettings,
     sync: SyncSettings,
     deadlines: Deadlines,
+    scrub: ScrubKeys,
+}
+
+#[derive(Clone, PartialEq, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ScrubKeys {
+    #[serde(deserialize_with = "within::<_, u64, 0, 31_536_000>")]
+    interval_s: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1_024, { 1 << 40 }>")]
+    bytes_per_s: u64,
+    #[serde(deserialize_with = "within::<_, u64, 1, 100>")]
+    time_percent: u64,
+}
+
+impl Default for ScrubKeys {
+    fn default() -> Self {
+        let settings = ScrubSettings::default();
+        Self {
+            interval_s: settings.interval_ms / 1_000,
+            bytes_per_s: settings.bytes_per_s,
+            time_percent: settings.time_percent,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Debug, Deserialize)]
@@ -168,6 +192,7 @@ impl Default for Config {
             limits: LimitSettings::default(),
             sync: SyncSettings::default(),
             deadlines: Deadlines::default(),
+            scrub: ScrubKeys::default(),
         }
     }
 }
@@ -342,6 +367,13 @@ impl Config {
             max_sessions: self.sync.max_concurrent_sessions.div_ceil(2),
             ..ScheduleSettings::default()
         }
+    }
+
+    /// How often all that is stored is read again, and at which rate.
+    #[must_use]
+    pub const fn scrub(&self) -> ScrubSettings {
+        let ScrubKeys { interval_s, bytes_per_s, time_percent } = self.scrub;
+        ScrubSettings { interval_ms: interval_s * 1_000, bytes_per_s, time_percent }
     }
 
     /// What all sessions together may take, and how long each.

@@ -23,6 +23,7 @@
 mod files;
 mod report;
 mod run;
+mod scrub;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -39,6 +40,7 @@ use super::links::Links;
 use super::manager::{SessionLimits, SessionManager};
 use super::peers::PeerBook;
 use super::schedule::{Schedule, ScheduleSettings};
+use super::scrub::ScrubSettings;
 use super::server::Current;
 use super::status::{SessionEnd, SessionEvent, Status};
 use crate::net::{Endpoint, Link};
@@ -63,6 +65,8 @@ pub struct DaemonSettings {
     pub keep_alive: Duration,
     /// How long running sessions have to end when it is to stop.
     pub shutdown: Duration,
+    /// How often all that is stored is read again.
+    pub scrub: ScrubSettings,
 }
 
 impl Default for DaemonSettings {
@@ -81,6 +85,7 @@ impl From<&Config> for DaemonSettings {
             dial: config.dial_deadline(),
             keep_alive: config.net().idle_timeout / 3,
             shutdown: config.shutdown(),
+            scrub: config.scrub(),
         }
     }
 }

@@ -23,11 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use super::forest::WireState;
 use crate::clock::Stamp;
-use crate::entry::Totals;
-use crate::hash::{ForestRoot, HASH_LEN, KeyHash, LogHash, Root, TreeHash, ValueHash};
+use crate::entry::{Record, Totals};
+use crate::hash::{
+    ForestRoot, HASH_LEN, HashAlgorithm, KeyHash, LogHash, Root, TreeHash, ValueHash,
+};
 use crate::merkle::{BUCKETS, Digest, Envelope, LogId};
+use crate::replica::Entry;
 use crate::session::message::{Bytes, WireSpec};
-use crate::types::CollectionSpec;
+use crate::types::{CollectionSpec, Key};
 
 /// A question.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -65,6 +68,14 @@ pub enum Query {
         /// Size and root of the later one.
         second: (u64, LogHash),
     },
+    /// Entries that rotted at the asker, by the hashes of their keys (rule D10): at most
+    /// [`VALUES_PER_QUERY`].
+    Entries {
+        /// Name of the collection.
+        collection: String,
+        /// Which.
+        wanted: Vec<KeyHash>,
+    },
 }
 
 /// An answer.
@@ -90,9 +101,46 @@ pub enum Answer {
     },
     /// The log has grown: a consistency proof; none if that cannot be proved any more.
     Growth(Option<Bytes>),
+    /// The entries asked for follow, in their order: of each a [`WireEntry`] in a frame of its
+    /// own.
+    Entries,
 }
 
-/// Values in one question.
+/// An entry, if there is one; without values.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WireEntry(Option<(Bytes, Bytes)>);
+
+impl WireEntry {
+    /// Of an entry, or of none.
+    #[must_use]
+    pub fn new(entry: Option<&Entry>) -> Self {
+        let bytes =
+            |entry: &Entry| (Bytes(entry.key.as_bytes().to_vec()), Bytes(entry.record.to_bytes()));
+        Self(entry.map(bytes))
+    }
+
+    /// The entry, if it is one, and of the key that was asked for.
+    ///
+    /// # Errors
+    /// It is another, or none that could be.
+    pub fn check(
+        self,
+        algorithm: HashAlgorithm,
+        wanted: &KeyHash,
+    ) -> Result<Option<(Key, Record)>, NotTheEntry> {
+        let Some((key, record)) = self.0 else { return Ok(None) };
+        let key = Key::new(key.0).map_err(|_| NotTheEntry)?;
+        let record = Record::parse(&record.0).map_err(|_| NotTheEntry)?;
+        if algorithm.key_hash(&key) == *wanted { Ok(Some((key, record))) } else { Err(NotTheEntry) }
+    }
+}
+
+/// What a peer sent is not the entry asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[error("the peer sent an entry that is not the one asked for")]
+pub struct NotTheEntry;
+
+/// Values or entries in one question.
 pub const VALUES_PER_QUERY: usize = 64;
 /// Bytes of a value in one frame.
 pub const VALUE_CHUNK: usize = 256 << 10;

@@ -36,14 +36,16 @@ use super::Node;
 use super::client::ClientError;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
-use super::query::{Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest};
+use super::query::{
+    Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest, WireEntry,
+};
 use crate::hash::{KeyHash, LogHash, StateHash, ValueHash};
 use crate::merkle::{LogId, LogKind};
 use crate::net::{
     CloseCode, Connection, Endpoint, FrameReader, FrameWriter, Link, LinkError, RecvStream,
     SendStream, SessionReport, StreamKind, World, drive, farewell, hurried, stopped,
 };
-use crate::replica::Collection;
+use crate::replica::{Collection, ReplicaError};
 use crate::session::message::Bytes;
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::session::{AbortCode, Session};
@@ -388,7 +390,16 @@ impl<S: Store> Server<S> {
             Ok(Query::Growth { collection, kind, id, first, second }) => {
                 vec![self.growth(&link.peer(), collection, (kind, id), (first, second))]
             }
-            Ok(Query::Values { .. }) | Err(_) => return,
+            Ok(Query::Entries { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
+                match self.seen_by(&link.peer(), collection) {
+                    Some((_, collection)) => {
+                        let _ = give_entries(&collection, &wanted, send).await;
+                        return;
+                    }
+                    None => vec![Answer::Unknown],
+                }
+            }
+            Ok(Query::Values { .. } | Query::Entries { .. }) | Err(_) => return,
         };
         let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
         if let Ok(frames) = frames {
@@ -461,6 +472,32 @@ async fn give_values<S: Store>(
         for chunk in value.as_deref().unwrap_or_default().chunks(VALUE_CHUNK) {
             writer.write_frame(chunk).await?;
         }
+    }
+    let mut stream = writer.finish().await?;
+    let _ = timeout(FAREWELL, stream.delivered()).await;
+    Ok(())
+}
+
+/// Entries that rotted at a peer. One that cannot be read here either, or that fits no frame, is
+/// none.
+async fn give_entries<S: Store>(
+    collection: &Collection<S>,
+    wanted: &[KeyHash],
+    send: SendStream,
+) -> Result<(), ClientError> {
+    let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+    writer.write_frame(&wire::encode(&Answer::Entries)?).await?;
+    for key in wanted {
+        let entry = block_in_place(|| collection.entry(key));
+        let entry = match entry {
+            Err(ReplicaError::Rotten { .. }) => None,
+            other => other?,
+        };
+        let mut frame = wire::encode(&WireEntry::new(entry.as_ref()))?;
+        if frame.len() > MAX_FRAME_BYTES {
+            frame = wire::encode(&WireEntry::new(None))?;
+        }
+        writer.write_frame(&frame).await?;
     }
     let mut stream = writer.finish().await?;
     let _ = timeout(FAREWELL, stream.delivered()).await;

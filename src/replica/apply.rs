@@ -84,7 +84,10 @@ impl<S: Store> Collection<S> {
         let Verdict { mut outcome, add, lost } = verdict;
         if outcome.refused.is_empty() {
             for dot in remove {
-                if let Some(holder) = draft.holder(dot)? {
+                // where it is said to be; the index is asked only for those that stand elsewhere
+                if draft.remove(&key_hash, dot)? {
+                    outcome.removed += 1;
+                } else if let Some(holder) = draft.holder(dot)? {
                     outcome.removed += u64::from(draft.remove(&holder, dot)?);
                 }
             }

@@ -21,6 +21,7 @@ use super::log::OpenLog;
 use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
 use super::rows::{CollectionId, Head};
+use super::scrub::Scrubbing;
 use super::snapshot::Snapshot;
 use super::view::{CollectionView, Entry, JoinRecord};
 use super::witness::Told;
@@ -136,6 +137,7 @@ pub struct Collection<S: Store> {
     /// Counts what changed content or context since the replica was opened.
     pub(super) changes: AtomicU64,
     pub(super) losses: Arc<Losses<S>>,
+    pub(super) scrub: Scrubbing,
     pub(super) group: Group,
     pub(super) certificates: Mutex<Option<CertificateLog>>,
     pub(super) told: Mutex<Told>,
@@ -290,7 +292,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or the entry is damaged.
     pub fn get(&self, key: &Key) -> Result<Option<Entry>, ReplicaError> {
-        self.with_live(|live| self.entry_of(live, &self.key_hash(key)))
+        self.with_live(|live| self.entry_to_read(live, &self.key_hash(key)))
     }
 
     /// The entry with this key hash.
@@ -306,11 +308,50 @@ impl<S: Store> Collection<S> {
         live: &mut Live,
         key_hash: &KeyHash,
     ) -> Result<Option<Entry>, ReplicaError> {
-        let name = &self.spec.name;
+        let (name, algorithm) = (&self.spec.name, self.spec.algorithm);
         let tree = &mut live.tree;
-        let leaf = with_pages(&*self.store, self.id, name, tree, |tree| tree.get(key_hash))?;
-        pages::read_checked(&*self.store, self.id, self.spec.algorithm, key_hash, leaf.as_ref())
-            .map_err(|error| error.of(name))
+        let leaf = with_pages(&*self.store, self.id, name, tree, |tree| tree.get(key_hash));
+        let entry = leaf.and_then(|leaf| {
+            pages::read_checked(&*self.store, self.id, algorithm, key_hash, leaf.as_ref())
+                .map_err(|error| error.of(name))
+        });
+        entry.inspect_err(|error| self.note_rot(error))
+    }
+
+    /// What was read of an entry that cannot be verified is written down, to be fetched again.
+    pub(super) fn note_rot(&self, error: &ReplicaError) {
+        if let ReplicaError::Rotten { key, .. } = error {
+            self.losses.note_record(key);
+        }
+    }
+
+    /// The entry as a reader wants it: where a neighbour in its page rotted, so that the page
+    /// cannot be verified, its own row has to do, which has a checksum. Nothing that a peer is
+    /// told, and nothing that is changed, goes by this.
+    fn entry_to_read(
+        &self,
+        live: &mut Live,
+        key_hash: &KeyHash,
+    ) -> Result<Option<Entry>, ReplicaError> {
+        let rotten = match self.entry_of(live, key_hash) {
+            Err(ReplicaError::Rotten { key, .. }) if key != *key_hash => key,
+            other => return other,
+        };
+        let name = &self.spec.name;
+        let Some(prefix) = live.tree.page_of(key_hash) else {
+            return Err(ReadError::Rotten(rotten).of(name));
+        };
+        let mut page = pages::Page::read(&*self.store, self.id, &live.tree, &prefix)?;
+        for key in &page.rotten {
+            self.losses.note_record(key);
+        }
+        let whole = live.tree.totals_under(&prefix).map(|totals| totals.entries);
+        let all_known = whole == Ok((page.sound.len() + page.rotten.len()) as u64);
+        match page.sound.remove(key_hash) {
+            Some(entry) => Ok(Some(entry)),
+            None if all_known && !page.rotten.contains(key_hash) => Ok(None),
+            None => Err(ReadError::Rotten(*key_hash).of(name)),
+        }
     }
 
     /// What the collection's policy shows of a key; none when nothing is held.
@@ -320,7 +361,7 @@ impl<S: Store> Collection<S> {
     pub fn read(&self, key: &Key) -> Result<Option<Reading>, ReplicaError> {
         let key_hash = self.key_hash(key);
         self.with_live(|live| {
-            let Some(entry) = self.entry_of(live, &key_hash)? else { return Ok(None) };
+            let Some(entry) = self.entry_to_read(live, &key_hash)? else { return Ok(None) };
             let shown = match self.spec.policy {
                 Policy::Lww => vec![entry.record.latest()],
                 Policy::Siblings | Policy::Custom { .. } => entry.record.versions(),

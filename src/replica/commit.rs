@@ -83,7 +83,7 @@ impl<S: Store> Collection<S> {
         let live = state.live(&self.spec.name)?;
         let mut writer = live.writer;
         let mut drafting = Draft::new(self.ground(live));
-        let answer = draft(&mut drafting, &mut writer)?;
+        let answer = draft(&mut drafting, &mut writer).inspect_err(|error| self.note_rot(error))?;
         let drafted = drafting.finish()?;
         if !drafted.is_empty() {
             writer = drafted.still_own(writer);
@@ -114,7 +114,8 @@ impl<S: Store> Collection<S> {
     ) -> Result<Seen, ReplicaError> {
         let before = live.causality.slice(drafted.dots.keys().map(|dot| dot.writer()));
         let mut after = before.clone();
-        let held = Held::new(&*self.store, self.id, &drafted.dots, own);
+        let from = (&*self.store, self.id, &self.spec.name);
+        let held = Held::new(from, &live.tree, &drafted.dots, own);
         for (&dot, holder) in &drafted.dots {
             match holder {
                 Some(_) => after.observe(dot, |dot| held.contains(dot)),

@@ -12,7 +12,7 @@ use crate::dots::{Causality, Dot, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, KeyHash, ValueHash};
 use crate::merkle::{Change, Leaf, PagedTree};
-use crate::store::{Batch, Read, StoreError, Table};
+use crate::store::{Batch, Read, Table};
 use crate::types::{CollectionName, Key};
 
 use super::collection::PresentWriter;
@@ -94,6 +94,7 @@ pub(super) struct KeyChange {
 }
 
 /// A draft that is done.
+#[derive(Default)]
 pub(super) struct Drafted {
     pub(super) batch: Batch,
     pub(super) keys: Vec<KeyChange>,
@@ -315,25 +316,33 @@ pub(super) fn stored_holder(
     Ok(Some(KeyHash(key)))
 }
 
-/// Which dots will be held, for a context that advances over them. A failure of the store cannot
-/// pass through the context: it is kept, and must be asked for afterwards.
+/// Which dots will be held, for a context that advances over them.
+///
+/// A context that advances over a dot says that it was seen, and later that it is dead: so the
+/// index is not believed alone. A dot that it has counts as held only if the entry that it names
+/// verifies against the tree and holds it (rule D10). A failure cannot pass through the context:
+/// it is kept, and must be asked for afterwards.
 pub(super) struct Held<'a, S> {
-    pub(super) store: &'a S,
-    pub(super) id: CollectionId,
-    pub(super) dots: &'a BTreeMap<Dot, Option<KeyHash>>,
+    store: &'a S,
+    id: CollectionId,
+    name: &'a CollectionName,
+    dots: &'a BTreeMap<Dot, Option<KeyHash>>,
     /// The present writer: above its counter nothing is stored.
-    pub(super) own: Option<PresentWriter>,
-    failure: RefCell<Option<StoreError>>,
+    own: Option<PresentWriter>,
+    /// The tree of what is stored, in which pages are loaded.
+    tree: RefCell<PagedTree>,
+    failure: RefCell<Option<ReplicaError>>,
 }
 
 impl<'a, S: Read> Held<'a, S> {
-    pub(super) const fn new(
-        store: &'a S,
-        id: CollectionId,
+    pub(super) fn new(
+        (store, id, name): (&'a S, CollectionId, &'a CollectionName),
+        tree: &PagedTree,
         dots: &'a BTreeMap<Dot, Option<KeyHash>>,
         own: Option<PresentWriter>,
     ) -> Self {
-        Self { store, id, dots, own, failure: RefCell::new(None) }
+        let tree = RefCell::new(tree.clone());
+        Self { store, id, name, dots, own, tree, failure: RefCell::new(None) }
     }
 
     pub(super) fn contains(&self, dot: Dot) -> bool {
@@ -344,16 +353,29 @@ impl<'a, S: Read> Held<'a, S> {
         if self.own.is_some_and(above) {
             return false;
         }
-        match self.store.size_of(Table::Dots, &self.id.dot(dot)) {
-            Ok(size) => size.is_some(),
-            Err(error) => {
-                self.failure.replace(Some(error));
-                false
-            }
-        }
+        self.is_stored(dot).unwrap_or_else(|error| {
+            self.failure.replace(Some(error));
+            false
+        })
     }
 
-    pub(super) fn finish(self) -> Result<(), StoreError> {
+    fn is_stored(&self, dot: Dot) -> Result<bool, ReplicaError> {
+        let holder = match stored_holder(self.store, self.id, dot) {
+            Ok(Some(holder)) => holder,
+            // a row that says nothing says no dot
+            Ok(None) | Err(pages::ReadError::Damaged(_)) => return Ok(false),
+            Err(error) => return Err(error.of(self.name)),
+        };
+        let mut tree = self.tree.borrow_mut();
+        let algorithm = tree.algorithm();
+        let leaf =
+            pages::with_pages(self.store, self.id, self.name, &mut tree, |tree| tree.get(&holder))?;
+        let entry = pages::read_checked(self.store, self.id, algorithm, &holder, leaf.as_ref())
+            .map_err(|error| error.of(self.name))?;
+        Ok(entry.is_some_and(|entry| entry.record.holds(dot)))
+    }
+
+    pub(super) fn finish(self) -> Result<(), ReplicaError> {
         self.failure.into_inner().map_or(Ok(()), Err)
     }
 }

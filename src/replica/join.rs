@@ -43,7 +43,8 @@ impl<S: Store> Collection<S> {
             let drafted = draft.finish()?;
             let before = Causality::clone(&live.causality);
             let mut after = before.clone();
-            let held = Held::new(&*self.store, self.id, &drafted.dots, live.writer);
+            let from = (&*self.store, self.id, &self.spec.name);
+            let held = Held::new(from, &live.tree, &drafted.dots, live.writer);
             for &dot in drafted.dots.keys() {
                 after.mark_dead(dot, |dot| held.contains(dot));
             }

@@ -1,8 +1,10 @@
-//! Values whose bytes were found to be missing or damaged: fetched again by their hash from
-//! whoever has them (rule D10). No causality in that.
+//! Values and entries that were found to be missing or damaged on disk: written down by whoever
+//! reads them, and fetched again from whoever has them (rule D10). No causality in that: a value
+//! must have its hash, an entry must make its page hash to what it did.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::hash::{KeyHash, ValueHash};
@@ -10,8 +12,7 @@ use crate::store::{Batch, Read, Store, Table};
 
 use super::ReplicaError;
 use super::collection::Collection;
-use super::pages::ReadError;
-use super::rows::{CollectionId, lost_value};
+use super::rows::{CollectionId, LostRow, lost_row};
 
 /// Losses of one opening that are remembered, so that none is written down twice.
 const REMEMBERED: usize = 65_536;
@@ -33,27 +34,49 @@ pub struct LostValue {
 pub(super) struct Losses<S: Store> {
     store: Arc<S>,
     id: CollectionId,
-    noted: Mutex<BTreeSet<(KeyHash, ValueHash)>>,
+    noted: Mutex<BTreeSet<(KeyHash, Option<ValueHash>)>>,
+    /// Counts what was written down, so that whoever waits for it need not look.
+    count: AtomicU64,
+}
+
+/// What became of something that was written down as lost.
+enum Standing<T> {
+    /// It still is.
+    Lost(T),
+    /// It is there again, or nothing names it any more.
+    Over,
+    /// It is none of those that are asked for.
+    Other,
 }
 
 impl<S: Store> Losses<S> {
     pub(super) fn new(store: Arc<S>, id: CollectionId) -> Self {
-        Self { store, id, noted: Mutex::default() }
+        Self { store, id, noted: Mutex::default(), count: AtomicU64::new(0) }
     }
 
     /// Takes note of a value. Only an aid: what cannot be written down is found again.
     pub(super) fn note(&self, key: &KeyHash, hash: &ValueHash) {
+        self.write((*key, Some(*hash)), &self.id.value(key, hash));
+    }
+
+    /// Takes note of an entry that rotted.
+    pub(super) fn note_record(&self, key: &KeyHash) {
+        self.write((*key, None), &self.id.entry(key));
+    }
+
+    fn write(&self, lost: (KeyHash, Option<ValueHash>), row: &[u8]) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        if noted.len() < REMEMBERED && noted.insert((*key, *hash)) {
+        if noted.len() < REMEMBERED && noted.insert(lost) {
             let mut batch = Batch::default();
-            batch.put(Table::Lost, &self.id.value(key, hash), &[]);
+            batch.put(Table::Lost, row, &[]);
             let _ = self.store.apply(batch);
+            self.count.fetch_add(1, Ordering::Release);
         }
     }
 
-    fn forget(&self, key: &KeyHash, hash: &ValueHash) {
+    pub(super) fn forget(&self, key: &KeyHash, hash: Option<&ValueHash>) {
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.remove(&(*key, *hash));
+        noted.remove(&(*key, hash.copied()));
     }
 }
 
@@ -64,6 +87,46 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or the collection is damaged.
     pub fn lost_values(&self, limit: usize) -> Result<Vec<LostValue>, ReplicaError> {
+        self.each_lost(limit, |row| match row {
+            LostRow::Value(key, hash) => match self.still_lost((key, hash)) {
+                // of an entry that rotted itself nobody knows what it names
+                Err(ReplicaError::Rotten { .. }) => Ok(Standing::Other),
+                lost => Ok(lost?.map_or(Standing::Over, Standing::Lost)),
+            },
+            LostRow::Record(_) => Ok(Standing::Other),
+        })
+    }
+
+    /// Hashes of the keys of entries that were found rotten, by any read so far, and still are;
+    /// at most `limit`.
+    ///
+    /// # Errors
+    /// The store failed, or the collection is damaged.
+    pub fn rotten_entries(&self, limit: usize) -> Result<Vec<KeyHash>, ReplicaError> {
+        self.each_lost(limit, |row| {
+            let LostRow::Record(key) = row else { return Ok(Standing::Other) };
+            match self.with_live(|live| self.entry_of(live, &key)) {
+                Ok(_) => {
+                    self.losses.forget(&key, None);
+                    Ok(Standing::Over)
+                }
+                Err(ReplicaError::Rotten { .. }) => Ok(Standing::Lost(key)),
+                Err(error) => Err(error),
+            }
+        })
+    }
+
+    /// Counts values and entries that were found lost since the replica was opened: whoever is to
+    /// have them fetched again asks now and then, which takes no lock.
+    pub fn losses_noted(&self) -> u64 {
+        self.losses.count.load(Ordering::Acquire)
+    }
+
+    fn each_lost<T>(
+        &self,
+        limit: usize,
+        mut judge: impl FnMut(LostRow) -> Result<Standing<T>, ReplicaError>,
+    ) -> Result<Vec<T>, ReplicaError> {
         let mut lost = Vec::new();
         let mut last: Option<Box<[u8]>> = None;
         while lost.len() < limit {
@@ -73,12 +136,15 @@ impl<S: Store> Collection<S> {
             last = Some(end.clone());
             let mut over = Batch::default();
             for row in &rows {
-                let found = lost_value(row)
-                    .map_err(|error| ReadError::row("a lost value's row", &error).of(self.name()));
-                match self.still_lost(found?)? {
-                    Some(value) if lost.len() < limit => lost.push(value),
-                    Some(_) => {}
-                    None => over.remove(Table::Lost, row),
+                let standing = match lost_row(row) {
+                    Ok(found) => judge(found)?,
+                    // an aid: a row that rotted names nothing
+                    Err(_) => Standing::Over,
+                };
+                match standing {
+                    Standing::Lost(found) if lost.len() < limit => lost.push(found),
+                    Standing::Lost(_) | Standing::Other => {}
+                    Standing::Over => over.remove(Table::Lost, row),
                 }
             }
             if !over.is_empty() {
@@ -108,7 +174,7 @@ impl<S: Store> Collection<S> {
     ) -> Result<Option<LostValue>, ReplicaError> {
         let named = self.size_named(&key, &hash)?;
         let Some(size) = named else {
-            self.losses.forget(&key, &hash);
+            self.losses.forget(&key, Some(&hash));
             return Ok(None);
         };
         let here = self.stored_value(&key, &hash)?.is_some();
@@ -141,7 +207,7 @@ impl<S: Store> Collection<S> {
             live.number = self.store.apply(batch)?;
             live.number
         };
-        self.losses.forget(key_hash, &hash);
+        self.losses.forget(key_hash, Some(&hash));
         self.store.settle(number, self.node.durability)?;
         Ok(true)
     }

@@ -18,11 +18,13 @@ use super::group::Group;
 use super::list::DamagedRow;
 use super::loaded::LoadedPages;
 use super::lost::Losses;
+use super::mend;
 use super::pages::ReadError;
 use super::rows::{
     CollectionId, ContextSum, Head, context_sum, key_tail, read_collection, read_counter,
     read_page, write_collection,
 };
+use super::scrub::Scrubbing;
 use super::token::{self, WriterToken};
 
 /// Rows read at once.
@@ -51,8 +53,10 @@ impl Default for ReplicaOptions {
 
 /// Collections over one store, and the clock they share.
 ///
-/// Opening reads page rows and contexts, never entries: what does not fit together is damage of
-/// that collection, which can be recovered (rule D10), while the others go on.
+/// Opening reads page rows and contexts, never entries, unless page rows rotted: then they are
+/// written again from the entries, if those have the root of the last commit. What does not fit
+/// together otherwise is damage of that collection, which can be recovered (rule D10), while the
+/// others go on.
 pub struct Replica<S: Store> {
     pub(super) store: Arc<S>,
     pub(super) node: Arc<Node>,
@@ -197,7 +201,12 @@ impl<S: Store> Collection<S> {
         id: CollectionId,
         spec: CollectionSpec,
     ) -> Result<Self, StoreError> {
-        let state = load_state(&**store, node, id, &spec)?;
+        let mut state = load_state(&**store, node, id, &spec)?;
+        if let State::Damaged { .. } = &state
+            && mend::rebuild_pages(&**store, id, &spec)?
+        {
+            state = load_state(&**store, node, id, &spec)?;
+        }
         let (store, node) = (Arc::clone(store), Arc::clone(node));
         let changes = AtomicU64::new(0);
         let losses = Arc::new(Losses::new(Arc::clone(&store), id));
@@ -209,6 +218,7 @@ impl<S: Store> Collection<S> {
             state: Mutex::new(state),
             changes,
             losses,
+            scrub: Scrubbing::default(),
             group: Group::default(),
             certificates: Mutex::default(),
             told: Mutex::default(),
@@ -259,7 +269,8 @@ pub(super) fn load_state(
         Ok(head) => head,
         Err(ReadError::Store(error)) => return Err(error),
         // no session of an earlier process is in flight: any epoch will do that no join record has
-        Err(ReadError::Damaged(what)) => {
+        Err(error) => {
+            let what = error.what();
             return Ok(State::Damaged { what, epoch: node.random_nonzero() >> 1 });
         }
     };
@@ -268,7 +279,7 @@ pub(super) fn load_state(
     match load_live(store, id, spec, node, head) {
         Ok(live) => Ok(State::Live(Box::new(live))),
         Err(ReadError::Store(error)) => Err(error),
-        Err(ReadError::Damaged(what)) => Ok(State::Damaged { what, epoch }),
+        Err(error) => Ok(State::Damaged { what: error.what(), epoch }),
     }
 }
 

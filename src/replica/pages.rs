@@ -1,5 +1,6 @@
 //! Entries and pages read from a store, each checked against the tree.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use crate::codec::CodecError;
@@ -9,11 +10,13 @@ use crate::store::{Read, StoreError, Table};
 use crate::types::CollectionName;
 
 use super::ReplicaError;
-use super::rows::{CollectionId, key_tail, read_entry};
+use super::rows::{CollectionId, key_tail, lost_value, read_entry};
 use super::view::{Entry, ViewError};
 
 /// A page can have this many leaves and no more.
 const MAX_PAGE_LEAVES: usize = 4_096;
+/// Entries of a page among which a stray one is looked for.
+const LOOKED_THROUGH: usize = 257;
 /// Rows read at once for a page: most pages have fewer.
 const ROWS_AT_ONCE: usize = 65;
 
@@ -21,6 +24,8 @@ const ROWS_AT_ONCE: usize = 65;
 pub(super) enum ReadError {
     Store(StoreError),
     Damaged(String),
+    /// The entry at this key hash rotted: its neighbours and all else can be used.
+    Rotten(KeyHash),
 }
 
 impl ReadError {
@@ -32,12 +37,22 @@ impl ReadError {
         Self::Damaged(format!("{what}: {error}"))
     }
 
+    /// What is wrong, in words.
+    pub(super) fn what(&self) -> String {
+        match self {
+            Self::Store(error) => error.to_string(),
+            Self::Damaged(what) => what.clone(),
+            Self::Rotten(key) => format!("the entry at {key} rotted"),
+        }
+    }
+
     pub(super) fn of(self, collection: &CollectionName) -> ReplicaError {
         match self {
             Self::Store(error) => ReplicaError::Store(error),
             Self::Damaged(what) => {
                 ReplicaError::Damaged { collection: collection.to_string(), what }
             }
+            Self::Rotten(key) => ReplicaError::Rotten { collection: collection.to_string(), key },
         }
     }
 
@@ -45,6 +60,7 @@ impl ReadError {
         match self {
             Self::Store(error) => ViewError::Store(error.to_string()),
             Self::Damaged(what) => ViewError::Damaged { collection: collection.to_string(), what },
+            Self::Rotten(key) => ViewError::Rotten { collection: collection.to_string(), key },
         }
     }
 }
@@ -69,10 +85,165 @@ pub(super) fn with_pages<S: Read, R>(
             Ok(answer) => return Ok(answer),
             Err(sealed) => sealed,
         };
-        let leaves = read_page_leaves(store, id, tree.algorithm(), &prefix)
-            .map_err(|error| error.of(name))?;
-        tree.unseal(&prefix, leaves)
-            .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
+        let loaded = read_page_leaves(store, id, tree.algorithm(), &prefix);
+        let fits = match loaded {
+            Ok(leaves) => tree.unseal(&prefix, leaves).is_ok(),
+            Err(ReadError::Store(error)) => return Err(error.into()),
+            Err(_) => false,
+        };
+        if !fits {
+            let leaves = sifted(store, id, tree, &prefix).map_err(|error| error.of(name))?;
+            tree.unseal(&prefix, leaves)
+                .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
+        }
+    }
+}
+
+/// The leaves of a page whose rows are not just its own: without rows that are none of it, if
+/// what is left verifies; else the first of its entries that rotted.
+pub(super) fn sifted<S: Read>(
+    store: &S,
+    id: CollectionId,
+    tree: &PagedTree,
+    prefix: &Prefix,
+) -> Result<Vec<Leaf>, ReadError> {
+    let page = Page::read(store, id, tree, prefix)?;
+    let algorithm = tree.algorithm();
+    match page.rotten.first() {
+        None if page.verified => {
+            Ok(page.sound.iter().map(|(key, entry)| leaf_of(algorithm, *key, entry)).collect())
+        }
+        None => Err(ReadError::damaged(format!("page {prefix} does not hash to its row"))),
+        Some(&key) => Err(ReadError::Rotten(key)),
+    }
+}
+
+/// A page as it is on disk, entry by entry.
+#[derive(Default)]
+pub(super) struct Page {
+    /// Entries whose rows are sound by themselves.
+    pub(super) sound: BTreeMap<KeyHash, Entry>,
+    /// Keys of entries that rotted or are missing; all keys, if it cannot be told which.
+    pub(super) rotten: BTreeSet<KeyHash>,
+    /// Keys whose rows are sound and belong to no entry of the tree.
+    pub(super) stray: BTreeSet<KeyHash>,
+    /// Whether all entries together have the hash and totals of the page.
+    pub(super) verified: bool,
+    /// Bytes read.
+    pub(super) bytes: u64,
+}
+
+impl Page {
+    /// Reads a page of the tree and finds out what of it rotted.
+    pub(super) fn read<S: Read>(
+        store: &S,
+        id: CollectionId,
+        tree: &PagedTree,
+        prefix: &Prefix,
+    ) -> Result<Self, StoreError> {
+        let algorithm = tree.algorithm();
+        let mut page = Self::default();
+        let mut next = Bound::Included(id.entry(&prefix.first_key()));
+        'rows: while page.sound.len() + page.rotten.len() <= 2 * MAX_PAGE_LEAVES {
+            let start = next.as_ref().map(Vec::as_slice);
+            let rows = store.scan(Table::Entries, &id.prefix(), start, ROWS_AT_ONCE)?;
+            for row in &rows {
+                let Ok(key) = entry_key(&row.key) else { continue };
+                if !prefix.contains(&key) {
+                    break 'rows;
+                }
+                page.bytes += (row.key.len() + row.value.len()) as u64;
+                match read_entry(&row.value) {
+                    Ok(entry) if algorithm.key_hash(&entry.key) == key => {
+                        page.sound.insert(key, entry);
+                    }
+                    // whole, and of another key: it is this row's key that rotted
+                    Ok(_) => drop(page.stray.insert(key)),
+                    Err(_) => drop(page.rotten.insert(key)),
+                }
+            }
+            match rows.last() {
+                Some(last) if rows.len() == ROWS_AT_ONCE => {
+                    next = Bound::Excluded(last.key.to_vec());
+                }
+                _ => break,
+            }
+        }
+        page.judge(store, id, tree, prefix)?;
+        Ok(page)
+    }
+
+    fn judge<S: Read>(
+        &mut self,
+        store: &S,
+        id: CollectionId,
+        tree: &PagedTree,
+        prefix: &Prefix,
+    ) -> Result<(), StoreError> {
+        self.verified = self.rotten.is_empty() && self.is_page(tree, prefix, None);
+        if self.verified {
+            return Ok(());
+        }
+        let expected = tree.totals_under(prefix).map_or(0, |totals| totals.entries) as usize;
+        let found = self.sound.len() + self.rotten.len();
+        if self.rotten.is_empty() && found == expected + 1 && found <= LOOKED_THROUGH {
+            let stray = self.sound.keys().find(|key| self.is_page(tree, prefix, Some(key)));
+            if let Some(&stray) = stray {
+                self.sound.remove(&stray);
+                self.stray.insert(stray);
+                self.verified = true;
+                return Ok(());
+            }
+        }
+        if found < expected {
+            self.find_missing(store, id, prefix)?;
+        }
+        if self.rotten.is_empty() {
+            // each looks sound and together they are not the page: any may be an old one
+            self.rotten.extend(self.sound.keys());
+        }
+        Ok(())
+    }
+
+    /// Whether the entries, without one perhaps, are those of the page.
+    fn is_page(&self, tree: &PagedTree, prefix: &Prefix, without: Option<&KeyHash>) -> bool {
+        let algorithm = tree.algorithm();
+        let sound = self.sound.iter().filter(|(key, _)| Some(*key) != without);
+        let leaves = sound.map(|(&key, entry)| leaf_of(algorithm, key, entry)).collect();
+        let built = PagedTree::build(algorithm, tree.page_leaves(), leaves);
+        built.is_ok_and(|built| {
+            Ok(built.tree_hash()) == tree.hash_under(prefix)
+                && Ok(built.totals()) == tree.totals_under(prefix)
+        })
+    }
+
+    /// Entries whose rows are gone are still named by the rows of their values.
+    fn find_missing<S: Read>(
+        &mut self,
+        store: &S,
+        id: CollectionId,
+        prefix: &Prefix,
+    ) -> Result<(), StoreError> {
+        let mut next = Bound::Included(id.entry(&prefix.first_key()));
+        for _ in 0..MAX_PAGE_LEAVES {
+            let start = next.as_ref().map(Vec::as_slice);
+            let rows = store.scan_keys(Table::Values, &id.prefix(), start, ROWS_AT_ONCE)?;
+            for row in &rows {
+                let Ok((key, _)) = lost_value(row) else { continue };
+                if !prefix.contains(&key) {
+                    return Ok(());
+                }
+                let replaced = store.size_of(Table::History, row)?.is_some();
+                if !replaced && !self.sound.contains_key(&key) {
+                    self.rotten.insert(key);
+                }
+            }
+            match rows.last() {
+                Some(last) if rows.len() == ROWS_AT_ONCE => next = Bound::Excluded(last.to_vec()),
+                _ => break,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -95,8 +266,7 @@ pub(super) fn read_page_leaves(
             if !prefix.contains(&key) {
                 return Ok(leaves);
             }
-            let entry = read_entry(&row.value)
-                .map_err(|error| ReadError::row(&format!("the entry at {key}"), &error))?;
+            let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key))?;
             leaves.push(leaf_of(algorithm, key, &entry));
         }
         match rows.last() {
@@ -127,14 +297,11 @@ pub(super) fn read_checked(
 ) -> Result<Option<Entry>, ReadError> {
     let Some(leaf) = leaf else { return Ok(None) };
     let row = store.get(Table::Entries, &id.entry(key_hash))?;
-    let row =
-        row.ok_or_else(|| ReadError::damaged(format!("the entry at {key_hash} is missing")))?;
-    let entry = read_entry(&row)
-        .map_err(|error| ReadError::row(&format!("the entry at {key_hash}"), &error))?;
+    let row = row.ok_or(ReadError::Rotten(*key_hash))?;
+    let entry = read_entry(&row).map_err(|_| ReadError::Rotten(*key_hash))?;
     if algorithm.key_hash(&entry.key) != *key_hash || entry.record.digest(algorithm) != leaf.record
     {
-        let what = format!("the entry at {key_hash} does not match its leaf");
-        return Err(ReadError::damaged(what));
+        return Err(ReadError::Rotten(*key_hash));
     }
     Ok(Some(entry))
 }

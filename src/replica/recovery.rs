@@ -1,10 +1,9 @@
 //! Checking a collection against itself, and recovering one that is damaged (rule D10).
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use crate::clock::Stamp;
-use crate::dots::{Causality, Dot, DotSet};
+use crate::dots::{Causality, DotSet};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, LogKind, PagedTree};
@@ -15,15 +14,18 @@ use super::collection::{Collection, State};
 use super::commit::rows_of;
 use super::join::all_held;
 use super::log::OpenLog;
-use super::open::{for_each_row, load_causality, load_state, read_head};
+use super::open::{for_each_row, load_state, read_head};
 use super::pages::{self, ReadError};
 use super::rows::{
     CollectionId, Head, context_sum, counter_row, key_tail, read_entry, write_entry, write_page,
 };
+use super::scrub::walk::{Found, Moment, Position, Stage};
 
 /// Rows written at once, and how many problems a report lists.
 const CHUNK: usize = 4_096;
 const LISTED: usize = 100;
+/// Bytes that a check reads before it writes down what it found.
+const CHECKED_AT_ONCE: u64 = 64 << 20;
 /// No log is ever this long.
 const MAX_POSITION: u64 = 1 << 62;
 
@@ -39,6 +41,9 @@ pub struct CheckReport {
     /// Values whose bytes are missing or do not match, the first hundred: to be fetched from a
     /// peer and [installed](Collection::install_value). No causality is lost with them.
     pub missing_values: Vec<(KeyHash, ValueHash)>,
+    /// Keys of entries that rotted or are missing, the first hundred; each is a problem too. To
+    /// be fetched from a peer and [installed](Collection::install_entries).
+    pub rotten_entries: Vec<KeyHash>,
 }
 
 impl CheckReport {
@@ -48,9 +53,18 @@ impl CheckReport {
         self.problems.is_empty() && self.missing_values.is_empty()
     }
 
-    fn note(&mut self, holds: bool, what: impl FnOnce() -> String) {
-        if !holds && self.problems.len() < LISTED {
-            self.problems.push(what());
+    fn add(&mut self, found: &Found) {
+        match found {
+            Found::Value(key, hash) if self.missing_values.len() < LISTED => {
+                self.missing_values.push((*key, *hash));
+            }
+            Found::Value(..) => {}
+            Found::Record(key) if self.rotten_entries.len() < LISTED => {
+                self.rotten_entries.push(*key);
+                self.problems.push(found.sentence());
+            }
+            _ if self.problems.len() < LISTED => self.problems.push(found.sentence()),
+            _ => {}
         }
     }
 }
@@ -68,8 +82,8 @@ pub struct Recovered {
 
 impl<S: Store> Collection<S> {
     /// Reads everything and says what does not fit together: values and records against their
-    /// hashes, tree and page rows, index of dots and context against the entries. Works on a
-    /// snapshot; O(entries).
+    /// hashes, tree and page rows, index of dots and context against the entries. The walk of a
+    /// [scrub](Collection::scrub), over one snapshot and at once, that mends nothing; O(entries).
     ///
     /// # Errors
     /// The store failed, or the collection is already known to be damaged.
@@ -78,98 +92,20 @@ impl<S: Store> Collection<S> {
             let rows = self.store.snapshot()?;
             Ok((rows, live.tree.clone(), live.causality.clone(), live.head.clone()))
         })?;
+        let (spec, id) = (&self.spec, self.id);
+        let moment = Moment { rows: &rows, id, spec, tree, causality: &causality, head: &head };
         let mut report = CheckReport::default();
-        self.check_rows(&rows, &tree, &causality, &head, &mut report)
-            .map_err(|error| error.of(&self.spec.name))?;
-        for (key, hash) in &report.missing_values {
-            self.losses.note(key, hash);
+        let mut position = Position::default();
+        while position.stage != Stage::Done {
+            let slice = moment.slice(&mut position, CHECKED_AT_ONCE)?;
+            report.entries += slice.figures.entries;
+            report.bytes += slice.figures.value_bytes;
+            for found in &slice.found {
+                self.note_found(found);
+                report.add(found);
+            }
         }
         Ok(report)
-    }
-
-    fn check_rows(
-        &self,
-        rows: &S::Snapshot,
-        tree: &PagedTree,
-        causality: &Causality,
-        head: &Head,
-        report: &mut CheckReport,
-    ) -> Result<(), ReadError> {
-        let (leaves, dots) = self.check_entries(rows, report)?;
-        let built = PagedTree::build(self.spec.algorithm, tree.page_leaves(), leaves)
-            .map_err(|error| ReadError::damaged(error.to_string()))?;
-        report
-            .note(built.tree_hash() == tree.tree_hash() && built.totals() == tree.totals(), || {
-                "the entries do not have the hash and totals of the tree".into()
-            });
-        report.note(built.rows().eq(tree.rows()), || {
-            "the page rows are not those of the tree".into()
-        });
-        let mut stored = Vec::new();
-        for_each_row(rows, Table::Pages, &self.id.prefix(), |row| {
-            let page = super::rows::read_page(&row.key, &row.value);
-            stored.push(page.map_err(|error| ReadError::row("a page row", &error))?);
-            Ok(())
-        })?;
-        report.note(built.rows().eq(stored), || {
-            "the stored page rows are not those of the entries".into()
-        });
-        let root = Envelope::new(self.spec.clone(), built.tree_hash(), built.totals());
-        report.note(root.map(|envelope| envelope.root()).ok() == Some(head.root), || {
-            "the entries do not have the root of the head".into()
-        });
-        let mut indexed = 0;
-        for_each_row(rows, Table::Dots, &self.id.prefix(), |row| {
-            let (dot, key) = super::join::parse_dot_row(&row.key, &row.value)?;
-            indexed += 1;
-            report.note(dots.get(&dot) == Some(&key), || format!("the index has dot {dot} wrong"));
-            Ok(())
-        })?;
-        report.note(indexed == dots.len(), || "the index of dots lacks some".into());
-        let (stored, sum) = load_causality(rows, self.id)?;
-        report.note(stored == *causality && sum == head.context_sum, || {
-            "the context rows are not those of the context".into()
-        });
-        check_context(causality, &dots, report);
-        Ok(())
-    }
-
-    fn check_entries(
-        &self,
-        rows: &S::Snapshot,
-        report: &mut CheckReport,
-    ) -> Result<(Vec<Leaf>, BTreeMap<Dot, KeyHash>), ReadError> {
-        let algorithm = self.spec.algorithm;
-        let mut leaves = Vec::new();
-        let mut dots = BTreeMap::new();
-        for_each_row(rows, Table::Entries, &self.id.prefix(), |row| {
-            let key = pages::entry_key(&row.key)?;
-            let Ok(entry) = read_entry(&row.value) else {
-                report.note(false, || format!("the entry at {key} does not parse"));
-                return Ok(());
-            };
-            report.note(algorithm.key_hash(&entry.key) == key, || {
-                format!("the entry at {key} has a key of another hash")
-            });
-            report.entries += 1;
-            leaves.push(pages::leaf_of(algorithm, key, &entry));
-            for sibling in entry.record.siblings() {
-                report.note(dots.insert(sibling.dot, key).is_none(), || {
-                    format!("dot {} is held twice", sibling.dot)
-                });
-                let value = rows.get(Table::Values, &self.id.value(&key, &sibling.value_hash))?;
-                report.bytes += value.as_ref().map_or(0, |value| value.len() as u64);
-                let whole = value.is_some_and(|value| {
-                    value.len() as u64 == sibling.size
-                        && algorithm.value_hash(&value) == sibling.value_hash
-                });
-                if !whole && report.missing_values.len() < LISTED {
-                    report.missing_values.push((key, sibling.value_hash));
-                }
-            }
-            Ok(())
-        })?;
-        Ok((leaves, dots))
     }
 
     /// Recovers a collection whose tree, index or context does not verify (rule D10): surviving
@@ -363,19 +299,6 @@ fn named_by(store: &impl Read, id: CollectionId, tail: &[u8; 64]) -> Result<bool
     Ok(read_entry(&row).is_ok_and(|entry| {
         entry.record.siblings().iter().any(|sibling| sibling.value_hash == ValueHash(hash))
     }))
-}
-
-/// What the rules say of a context and the dots held beside it.
-fn check_context(causality: &Causality, dots: &BTreeMap<Dot, KeyHash>, report: &mut CheckReport) {
-    for &dot in dots.keys() {
-        report.note(!causality.exceptions().contains(dot), || {
-            format!("dot {dot} is held and an exception")
-        });
-        let next = causality.counter(dot.writer()).checked_add(1);
-        report.note(next != Some(dot.counter()), || {
-            format!("dot {dot} stands right above the context, which should cover it")
-        });
-    }
 }
 
 /// Rows that are written some at a time.

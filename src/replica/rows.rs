@@ -107,8 +107,26 @@ impl CollectionId {
         self.key(&[&peer.0])
     }
 
+    /// Where a scrub keeps how far it is.
+    pub(super) fn scrub(self) -> Vec<u8> {
+        self.key(&[&[2]])
+    }
+
     pub(super) fn evidence(self, number: u64) -> Vec<u8> {
         self.key(&[&number.to_be_bytes()])
+    }
+}
+
+/// What a row of the table of losses names: a value, or a whole entry.
+pub(super) enum LostRow {
+    Value(KeyHash, ValueHash),
+    Record(KeyHash),
+}
+
+pub(super) fn lost_row(key: &[u8]) -> Result<LostRow, CodecError> {
+    match key.len() {
+        36 => Ok(LostRow::Record(KeyHash(key_tail(key)?))),
+        _ => lost_value(key).map(|(key, hash)| LostRow::Value(key, hash)),
     }
 }
 
@@ -262,24 +280,29 @@ pub(super) fn with_check(mut row: Vec<u8>) -> Vec<u8> {
     row
 }
 
-/// What stands between version and checksum.
-pub(super) fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
+/// What stands before the checksum, if that matches.
+pub(super) fn before_check(row: &[u8]) -> Result<&[u8], CodecError> {
     let (body, check) = row.split_last_chunk::<CHECK_BYTES>().ok_or(CodecError::Truncated)?;
     if blake3::hash(body).as_bytes()[..CHECK_BYTES] != check[..] {
         return Err(CodecError::Invalid("the checksum does not match"));
     }
-    match body.split_first() {
+    Ok(body)
+}
+
+/// What stands between version and checksum.
+pub(super) fn checked(row: &[u8]) -> Result<&[u8], CodecError> {
+    match before_check(row)?.split_first() {
         Some((&ROW_VERSION, rest)) => Ok(rest),
         _ => Err(CodecError::Invalid("a row is of another version")),
     }
 }
 
-/// An entry has a checksum of its own: when its page does not verify, it tells which of the
-/// page's entries survive.
+/// The row of an entry. Its checksum tells which entry of a page rotted, where the hash of the
+/// page only tells that one did.
 pub(super) fn write_entry(key: &Key, record: &Record) -> Vec<u8> {
     let record = record.to_bytes();
-    let mut row = Vec::with_capacity(3 + key.as_bytes().len() + record.len() + CHECK_BYTES);
-    row.put_u8(ROW_VERSION);
+    let bytes = 2 + key.as_bytes().len() + record.len() + CHECK_BYTES;
+    let mut row = Vec::with_capacity(bytes);
     row.put_u16(key.as_bytes().len() as u16);
     row.put_bytes(key.as_bytes());
     row.put_bytes(&record);
@@ -287,7 +310,12 @@ pub(super) fn write_entry(key: &Key, record: &Record) -> Vec<u8> {
 }
 
 pub(super) fn read_entry(row: &[u8]) -> Result<Entry, CodecError> {
-    let mut reader = Reader::new(checked(row)?);
+    parse_entry(before_check(row)?)
+}
+
+/// An entry without its checksum: all that a row of format 1 has.
+pub(super) fn parse_entry(row: &[u8]) -> Result<Entry, CodecError> {
+    let mut reader = Reader::new(row);
     let len = reader.u16()?;
     let key = Key::new(reader.bytes(usize::from(len))?)
         .map_err(|_| CodecError::Invalid("a key has no or too many bytes"))?;
@@ -400,11 +428,13 @@ impl LogRow {
                 }
             }
         }
-        row
+        with_check(row)
     }
 
+    /// Removals are named by these rows, and nothing else vouches for them: so one whose checksum
+    /// does not match is none.
     pub(super) fn parse(row: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(row);
+        let mut reader = Reader::new(before_check(row)?);
         let kind = reader.u8()?;
         let at_ms = reader.u64()?;
         if kind == 0 {

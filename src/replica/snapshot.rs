@@ -89,8 +89,9 @@ impl<S: Store> Snapshot<S> {
             let Some(row) = rows.last() else { break };
             last = Some(row.key.to_vec());
             for row in &rows {
-                let entry = self.parsed(read_entry(&row.value), "an entry")?;
                 let key = self.checked(pages::entry_key(&row.key))?;
+                let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key));
+                let entry = self.checked(entry)?;
                 self.check(&key, &entry)?;
                 if wanted(&entry) {
                     found.push(entry);
@@ -144,8 +145,14 @@ impl<S: Store> Snapshot<S> {
         self.checked(self.rows.scan(table, prefix, start, limit).map_err(ReadError::from))
     }
 
+    /// Whoever finds that an entry rotted writes it down.
     fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ViewError> {
-        result.map_err(|error| error.in_view(self.envelope.name()))
+        result.map_err(|error| {
+            if let ReadError::Rotten(key) = &error {
+                self.losses.note_record(key);
+            }
+            error.in_view(self.envelope.name())
+        })
     }
 
     fn parsed<T>(
@@ -173,6 +180,10 @@ impl<S: Store> Snapshot<S> {
             super::ReplicaError::Damaged { collection, what } => {
                 ViewError::Damaged { collection, what }
             }
+            super::ReplicaError::Rotten { collection, key } => {
+                self.losses.note_record(&key);
+                ViewError::Rotten { collection, key }
+            }
             other => ViewError::Store(other.to_string()),
         })
     }
@@ -192,7 +203,7 @@ impl<S: Store> Snapshot<S> {
         if holds {
             return Ok(());
         }
-        self.checked(Err(ReadError::damaged(format!("the entry at {key} does not match its leaf"))))
+        self.checked(Err(ReadError::Rotten(*key)))
     }
 }
 
@@ -223,7 +234,14 @@ impl<S: Store> CollectionView for Snapshot<S> {
 
     fn page(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
         let algorithm = self.envelope.algorithm();
-        self.checked(pages::read_page_leaves(&self.rows, self.id, algorithm, prefix))
+        let leaves =
+            self.checked(pages::read_page_leaves(&self.rows, self.id, algorithm, prefix))?;
+        // whoever asked checks the hash; a row that is gone is written down here
+        let expected = self.tree.totals_under(prefix).map(|totals| totals.entries);
+        if expected.is_ok_and(|expected| expected != leaves.len() as u64) {
+            return self.checked(pages::sifted(&self.rows, self.id, &self.tree, prefix));
+        }
+        Ok(leaves)
     }
 
     fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {

@@ -27,6 +27,22 @@ pub enum ViewError {
         /// What did not verify.
         what: String,
     },
+    /// One entry rotted.
+    #[error("{}", rotten(collection, key))]
+    Rotten {
+        /// Name of the collection.
+        collection: String,
+        /// Hash of its key.
+        key: KeyHash,
+    },
+}
+
+pub(super) fn rotten(collection: &str, key: &KeyHash) -> String {
+    format!(
+        "the entry with key hash {key} of collection {collection} rotted on disk, and its page of \
+         keys takes no writes: the next session with a peer that has it as it was gives it back; \
+         all else can be read"
+    )
 }
 
 /// A key and what is held under it.

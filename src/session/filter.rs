@@ -1,5 +1,6 @@
 //! Bloom exchange: a filter over the dots held, and a second one over what passed the first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::config::Strategy;
@@ -10,7 +11,6 @@ use super::phase::Phase;
 use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
 use super::wire;
-use crate::dots::DotSet;
 use crate::hash::KeyHash;
 use crate::limits::Limits;
 use crate::mutants::{Mutant, breaks};
@@ -97,7 +97,7 @@ impl Session {
             }
         })?;
         self.partial |= found > most as u64;
-        let mut candidates = DotSet::default();
+        let mut candidates = BTreeMap::new();
         for (dot, key) in lacking {
             if breaks(Mutant::RemoveByFilter) {
                 self.remove_unasked(key, view)?;
@@ -110,9 +110,9 @@ impl Session {
                 let peer = self.peer_seen()?;
                 let siblings = entry.iter().flat_map(|entry| entry.record.siblings());
                 for sibling in siblings.filter(|sibling| peer.has(sibling.dot)) {
-                    candidates.insert(sibling.dot);
+                    candidates.insert(sibling.dot, key);
                 }
-                candidates.insert(dot);
+                candidates.insert(dot, key);
             } else {
                 self.tell(key, Phase::BloomExchange);
             }

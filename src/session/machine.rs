@@ -666,7 +666,7 @@ const fn phase_of(message: &Message, current: Phase) -> Phase {
                 Phase::BloomExchange | Phase::MerkleComparison => current,
                 _ => Phase::Announce,
             },
-            TurnMessage::Candidates(_) | TurnMessage::Filter { .. } => Phase::BloomExchange,
+            TurnMessage::Candidates { .. } | TurnMessage::Filter { .. } => Phase::BloomExchange,
             TurnMessage::Descend { .. } | TurnMessage::Nodes(_) | TurnMessage::Leaves(_) => {
                 Phase::MerkleComparison
             }

@@ -330,6 +330,9 @@ pub struct NodeHashes {
     pub hashes: Bytes,
 }
 
+/// Bytes of a key hash that go with a dot among [candidates](TurnMessage::Candidates).
+pub const CANDIDATE_KEY_BYTES: usize = 8;
+
 /// A prefix of key hashes.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WirePrefix {
@@ -368,7 +371,13 @@ pub enum TurnMessage {
     /// Dots that this side has seen and does not hold.
     Removed(WireDots),
     /// Dots held that the other side has seen and seems not to hold: name those that are dead.
-    Candidates(WireDots),
+    Candidates {
+        /// The dots.
+        dots: WireDots,
+        /// Of each, ascending, the first [`CANDIDATE_KEY_BYTES`] bytes of the hash of the key
+        /// that holds it: where the other side looks before it calls the dot dead.
+        keys: Bytes,
+    },
     /// A filter over the dots held.
     Filter {
         /// The filter.

@@ -24,9 +24,9 @@ const INLINE_BYTES: u64 = 256;
 /// Aim for the size of a message that gathers several items.
 const GATHERED_BYTES: usize = 128 << 10;
 /// Bytes that a run of dots takes in a message, at most.
-const RUN_BYTES: usize = 27;
+pub(super) const RUN_BYTES: usize = 27;
 /// Runs of dots in one message.
-const RUNS_PER_MESSAGE: usize = 16_384;
+pub(super) const RUNS_PER_MESSAGE: usize = 16_384;
 /// Without a list of what the peer holds above its context, at most so many dots are announced
 /// that it may well hold; beyond, comparison is cheaper.
 const UNCERTAIN_ANNOUNCEMENTS: usize = 1_024;
@@ -76,13 +76,6 @@ impl Session {
     pub(super) fn name_removed(&mut self, dots: &DotSet) {
         for part in split_runs(dots) {
             self.queue_dots(&part, TurnMessage::Removed);
-        }
-    }
-
-    /// Asks which of these dots the peer has seen dead.
-    pub(super) fn ask_removed(&mut self, dots: &DotSet) {
-        for part in split_runs(dots) {
-            self.queue_dots(&part, TurnMessage::Candidates);
         }
     }
 
@@ -185,9 +178,9 @@ impl Session {
                 let dots = dots.to_set().ok_or_else(protocol)?;
                 self.peer_removed(&dots, view)
             }
-            TurnMessage::Candidates(dots) => {
+            TurnMessage::Candidates { dots, keys } => {
                 let dots = dots.to_set().ok_or_else(protocol)?;
-                self.candidates(&dots, view)
+                self.candidates(&dots, &keys.0, view)
             }
             TurnMessage::Filter { filter, items, second } => {
                 self.peer_filter(filter, items, second, view)
@@ -591,26 +584,6 @@ impl Session {
                 }
             }
         }
-        Ok(())
-    }
-
-    fn candidates(&mut self, dots: &DotSet, view: &dyn CollectionView) -> Result<(), Failure> {
-        if self.flow == Flow::Take {
-            return Err(protocol());
-        }
-        // by runs: a peer may ask about more dots than anyone can walk
-        let seen = view.causality();
-        let mut dead = DotSet::default();
-        for run in dots.runs() {
-            self.charge(1)?;
-            known_of_run(run, seen, Some(seen.exceptions()), &mut dead);
-            let mut held = HeldIn::new(run);
-            while let Some((dot, _)) = held.next(view)? {
-                self.charge(1)?;
-                dead.remove(dot);
-            }
-        }
-        self.name_removed(&dead);
         Ok(())
     }
 

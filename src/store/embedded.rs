@@ -21,6 +21,7 @@
 //! ```
 
 mod folder;
+mod format;
 mod full;
 mod pending;
 #[cfg(unix)]
@@ -126,11 +127,12 @@ impl EmbeddedStore {
     /// Opens the store in a folder, or creates one in a folder that is empty or not there.
     ///
     /// # Errors
-    /// Another process has it open, it is of another format, it is no store, it is damaged, or
-    /// the disk failed.
+    /// Another process has it open, it is of a newer or an unknown format (then nothing was
+    /// touched), it is no store, it is damaged, or the disk failed. A store of an older format is
+    /// migrated in place; an opening that is cut short in that goes on the next time.
     pub fn open(folder: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, StoreError> {
         let folder = folder.as_ref();
-        let lock = folder::claim(folder)?;
+        let (lock, marker) = folder::claim(folder)?;
         folder::complete(folder, |path| {
             let (database, _) = open_database(path, options.cache_bytes)?;
             database.persist(PersistMode::SyncAll)
@@ -175,7 +177,11 @@ impl EmbeddedStore {
             token: token::TokenFile::of(&folder.join(folder::FORMAT_FILE)),
             _lock: lock,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        if let Some(marker) = marker {
+            format::migrate(folder, marker, &store)?;
+        }
+        Ok(store)
     }
 
     /// The folder.
@@ -461,13 +467,12 @@ impl Store for EmbeddedStore {
         if durability == Durability::Always {
             return shared.committer.settle(number, || shared.sync());
         }
-        shared.committer.failure()?;
         // the system has it then, and the death of this process takes nothing back
         shared.write_pending()?;
         if durability == Durability::Periodic {
             shared.ask(|asked| asked.sync = true);
         }
-        shared.committer.failure()
+        shared.committer.refusal()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -30,7 +30,8 @@ pub enum Table {
     Joins = 11,
     /// Collection id, number -> a sibling that lost against another under the same dot.
     Evidence = 12,
-    /// Collection id, key hash, value hash -> nothing: values whose bytes were found lost.
+    /// Collection id, key hash, value hash -> nothing: values whose bytes were found lost. Without
+    /// a value hash: entries that were found rotten.
     Lost = 13,
     /// Collection id, 0, position -> one certificate; 1, node id -> the last one with that node.
     Certificates = 14,

@@ -90,9 +90,13 @@ fn a_socket_that_a_killed_process_left_is_in_nobodys_way() {
 #[test]
 fn a_store_of_another_format_is_left_alone() {
     let node = TestNode::with_collection(&[]);
-    write(&node.data().join("store/FORMAT"), "selfsame store 3\n");
-    node.run(["ls", "c"]).ended(2).said("selfsame store 3").said("version");
-    write(&node.data().join("store/FORMAT"), "selfsame store 2\n");
+    let marker = node.data().join("store/FORMAT");
+    let ours = std::fs::read_to_string(&marker).unwrap();
+    write(&marker, "selfsame store 99\nwritten by selfsame 7.0.0\n");
+    node.run(["ls", "c"]).ended(2).said("format 99").said("7.0.0").said("update selfsame");
+    write(&marker, "another store\n");
+    node.run(["ls", "c"]).ended(2).said("another store").said("version");
+    write(&marker, &ours);
     node.run(["ls", "c"]).ended(0);
 }
 

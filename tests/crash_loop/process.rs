@@ -2,12 +2,18 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use selfsame::store::{
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Store as _, Table,
+};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -226,6 +232,33 @@ impl Place {
         let text = std::fs::read_to_string(&path).unwrap();
         let text: String = text.lines().map(|line| change(line) + "\n").collect();
         std::fs::write(&path, text).unwrap();
+    }
+
+    /// One bit of a row flips, of a node that is closed: of an entry, or of what follows from
+    /// entries.
+    pub(crate) fn rot(&self, rng: &mut SmallRng) {
+        let store = EmbeddedStore::open(self.data().join("store"), EmbeddedOptions::default());
+        let store = store.unwrap();
+        // an entry and the row of its page at once would be damage that has to be recovered
+        let either = if rng.random() { Table::Entries } else { Table::Pages };
+        let tables = [either, Table::Values, Table::Dots];
+        for table in tables {
+            let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+            if rows.is_empty() || rng.random_range(0..3) == 0 {
+                continue;
+            }
+            let row = &rows[rng.random_range(0..rows.len())];
+            let mut value = row.value.to_vec();
+            if value.is_empty() {
+                continue;
+            }
+            let at = rng.random_range(0..value.len());
+            value[at] ^= 1 << rng.random_range(0..8);
+            let mut batch = Batch::default();
+            batch.put(table, &row.key, &value);
+            store.commit(batch, Durability::Always).unwrap();
+        }
+        store.close().unwrap();
     }
 
     fn starter(&self) -> Starter {

@@ -17,7 +17,7 @@ use super::process::{Door, Place, Ran, Running};
 pub(crate) type Scene = (&'static str, fn(&mut World));
 
 /// Drawn like cards: each once, then all again.
-pub(crate) const SCENES: [Scene; 14] = [
+pub(crate) const SCENES: [Scene; 17] = [
     ("put or rm", World::put_or_rm),
     ("import of lines", World::import_of_lines),
     ("import of lines", World::import_of_lines),
@@ -29,6 +29,9 @@ pub(crate) const SCENES: [Scene; 14] = [
     ("session, both die", |world| world.session(Victim::Both)),
     ("daemons, one dies", |world| world.daemons(false)),
     ("daemons, both die", |world| world.daemons(true)),
+    ("scrub", |world| world.scrub(false)),
+    ("scrub, of rot", |world| world.scrub(true)),
+    ("scrub in a daemon", World::scrub_in_a_daemon),
     ("opening", World::opening),
     ("closing", World::closing),
     ("making", World::making),
@@ -106,6 +109,52 @@ impl World {
         // what was printed was answered for
         let answered = !ran.stdout.is_empty() || !killed;
         self.oracle.begun(node, Stream::ordered(vec![operation], usize::from(answered)));
+    }
+
+    /// Killed while it reads, and while it mends; then while a peer gives back what rotted. Both
+    /// nodes are the same when it begins, so the peer has all of it.
+    fn scrub(&mut self, rots: bool) {
+        let node = self.node();
+        if rots {
+            self.places[node].rot(&mut self.rng);
+        }
+        for _ in 0..2 {
+            let delay = self.delay("scrub", 40.0);
+            let running = self.places[node].start(&["scrub", "c"]);
+            self.kill_after("scrub", running, delay);
+        }
+        let scrubbed = self.places[node].run(&["scrub", "c", "--json"]);
+        assert!(matches!(scrubbed.code(), Some(0 | 1)), "{scrubbed:?}");
+        let (listening, peer) = self.listen(1 - node);
+        let delay = self.delay("repair", 30.0);
+        let running = self.start_sync(node, &peer, "both");
+        self.kill_after("repair", running, delay);
+        self.start_sync(node, &peer, "both").end().ended(0);
+        self.stop(listening, "INT");
+        self.places[node].run(&["scrub", "c"]).ended(0);
+    }
+
+    /// A daemon that scrubs all the time is killed beside one that has what rotted, and the next
+    /// one goes on until nothing is left.
+    fn scrub_in_a_daemon(&mut self) {
+        let node = self.node();
+        self.places[node].rot(&mut self.rng);
+        self.places[node].configure(|line| match line {
+            "interval_s = 604800" => "interval_s = 1".into(),
+            "time_percent = 10" => "time_percent = 100".into(),
+            other => other.into(),
+        });
+        let delay = self.delay("scrubbing daemon", 300.0);
+        let (mut serving, _) = self.serve(node, "127.0.0.1:0");
+        serving.wait_until(delay);
+        self.killed("scrubbing daemon", &mut serving);
+        serving.kill();
+        let scrubbed = self.places[node].run(&["scrub", "c"]);
+        assert!(matches!(scrubbed.code(), Some(0 | 1)), "{scrubbed:?}");
+        let (listening, peer) = self.listen(1 - node);
+        self.start_sync(node, &peer, "both").end().ended(0);
+        self.stop(listening, "INT");
+        self.places[node].run(&["scrub", "c"]).ended(0);
     }
 
     fn draw_lines(&mut self, node: usize, most: usize, sizes: Range<usize>) -> Vec<Operation> {

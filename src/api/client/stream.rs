@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::CallError;
 use crate::api::error::Problem;
 use crate::api::frames::{ExportHead, Frame, Frames, FramesError};
-use crate::api::types::SyncLine;
+use crate::api::types::{ScrubLine, SyncLine};
 
 /// Longest value in a stream.
 const MAX_VALUE_BYTES: u64 = 1 << 30;
@@ -105,6 +105,39 @@ impl SyncStream {
     /// # Errors
     /// The session could not be run, or the node went away.
     pub async fn next_line(&mut self) -> Result<Option<SyncLine>, CallError> {
+        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
+        let line = serde_json::from_slice(&line);
+        line.map(Some).map_err(|error| CallError::Answer(error.to_string()))
+    }
+}
+
+/// How a scrub goes.
+pub struct ScrubStream {
+    lines: Lines,
+    run: u64,
+}
+
+impl ScrubStream {
+    pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
+        let mut stream = Self { lines: Lines::new(body), run: 0 };
+        match stream.next_line().await? {
+            Some(ScrubLine::Run(number)) => stream.run = number,
+            _ => return Err(CallError::Answer("a scrub has no number".into())),
+        }
+        Ok(stream)
+    }
+
+    /// Its number, by which it can be [stopped](super::Client::stop).
+    #[must_use]
+    pub const fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// What happened next; the report is the last. A problem is an error here.
+    ///
+    /// # Errors
+    /// The scrub could not go on, or the node went away.
+    pub async fn next_line(&mut self) -> Result<Option<ScrubLine>, CallError> {
         let Some(line) = self.lines.next_line().await? else { return Ok(None) };
         let line = serde_json::from_slice(&line);
         line.map(Some).map_err(|error| CallError::Answer(error.to_string()))

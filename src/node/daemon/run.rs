@@ -73,7 +73,8 @@ pub(super) async fn run<S: Store>(
             accept_all(current, &shared.endpoint, stop, listener, farewell).await;
         });
     }
-    let mut seen = BTreeMap::new();
+    tasks.spawn(Arc::clone(&shared).scrub_forever(stop.clone()));
+    let (mut seen, mut losses) = (BTreeMap::new(), BTreeMap::new());
     block_in_place(|| shared.look_for_changes(&mut seen, true));
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -83,6 +84,9 @@ pub(super) async fn run<S: Store>(
             input = inputs.recv() => input,
             _ = ticks.tick() => {
                 block_in_place(|| shared.look_for_changes(&mut seen, false));
+                for name in shared.look_for_losses(&mut losses) {
+                    tasks.spawn(Arc::clone(&shared).mend_everywhere(name));
+                }
                 shared.tidy();
                 None
             }
@@ -276,25 +280,9 @@ impl<S: Store> Shared<S> {
         }
         let compared = compared.map_err(|error| error.to_string())?;
         for (name, _) in &compared.equal {
-            if let Err(error) = self.mend(&kept.link, name).await {
-                tracing::warn!(collection = %name, %peer, %error, "lost values not fetched");
-            }
+            self.mend(&kept.link, name).await;
         }
         Ok(compared)
-    }
-
-    /// Fetches values whose bytes were lost here: no session would, where nothing differs.
-    async fn mend(&self, link: &Link, name: &CollectionName) -> Result<(), ClientError> {
-        let node = self.current.node();
-        let Ok(collection) = node.replica.collection(name) else { return Ok(()) };
-        if node.access.grant(&link.peer(), name) < Grant::Write {
-            return Ok(());
-        }
-        let fetched = node.fetch_lost(link, &collection, self.stop.subscribe()).await?;
-        if fetched > 0 {
-            tracing::info!(collection = %name, peer = %link.peer(), fetched, "values fetched again");
-        }
-        Ok(())
     }
 
     /// Runs sessions with a peer until the collection is the same, as far as the grants of both
@@ -339,6 +327,10 @@ impl<S: Store> Shared<S> {
             Grant::Read => Mode::Push,
             Grant::None => return Err(Refusal::failed("the peer may not use the collection")),
         };
+        if mode != Mode::Push {
+            // a session recovers what its own peer cannot give back: so the others come first
+            self.ask_others(&collection, &peer).await;
+        }
         loop {
             let config = SyncConfig { mode, ..node.config.clone() };
             let (stop, link) = (self.stop.subscribe(), &kept.link);

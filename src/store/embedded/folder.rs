@@ -3,19 +3,19 @@
 //! | name | what it holds |
 //! |---|---|
 //! | `LOCK` | locked by the process that has the store open |
-//! | `FORMAT` | the marker of the format |
+//! | `FORMAT` | the marker of the [format](super::format) |
 //! | `db/` | the database |
 //! | `db.new/` | a database that is being made; nobody has written to it |
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::format::{self, Marker, PASSING_MARKER};
 use super::{of_folder, of_opening};
 use crate::store::StoreError;
 
-const FORMAT: &str = "selfsame store 2";
 const LOCK_FILE: &str = "LOCK";
 const LOCK_PATIENCE: Duration = Duration::from_millis(200);
 const NEW_DATABASE: &str = "db.new";
@@ -26,12 +26,22 @@ const PASSING: &str = ".tmp";
 pub(super) const FORMAT_FILE: &str = "FORMAT";
 pub(super) const DATABASE: &str = "db";
 
-/// Takes the folder for this process, until the file is dropped, and marks it if it is new.
-pub(super) fn claim(folder: &Path) -> Result<File, StoreError> {
+/// Takes the folder for this process, until the file is dropped, and marks it if it is new. What
+/// cannot be read is refused before anything is touched.
+pub(super) fn claim(folder: &Path) -> Result<(File, Option<Marker>), StoreError> {
+    format::read(folder)?;
     check(folder)?;
     let lock = lock(folder)?;
-    mark(folder)?;
-    Ok(lock)
+    match fs::remove_file(folder.join(PASSING_MARKER)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(of_folder(folder, &error)),
+        _ => {}
+    }
+    // somebody may have migrated it meanwhile
+    let marker = format::read(folder)?;
+    if marker.is_none() {
+        format::mark_new(folder)?;
+    }
+    Ok((lock, marker))
 }
 
 /// Makes the database if there is none, whole or not at all: one that is half made could not be
@@ -67,7 +77,7 @@ fn sweep(keyspaces: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn sync(folder: &Path) -> io::Result<()> {
+pub(super) fn sync(folder: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
@@ -79,7 +89,7 @@ fn check(folder: &Path) -> Result<(), StoreError> {
     }
     for entry in fs::read_dir(folder).map_err(|error| of_folder(folder, &error))? {
         let name = entry.map_err(|error| of_folder(folder, &error))?.file_name();
-        if name != LOCK_FILE {
+        if name != LOCK_FILE && name != PASSING_MARKER {
             return Err(StoreError::NotAStore { folder: folder.to_path_buf() });
         }
     }
@@ -109,36 +119,6 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Checks the marker of the format, or sets it in a new store.
-fn mark(folder: &Path) -> Result<(), StoreError> {
-    let marker = folder.join(FORMAT_FILE);
-    let read = match fs::read(&marker) {
-        // the first opening was cut short before it wrote anything
-        Ok(found) if found.is_empty() && !folder.join(DATABASE).exists() => {
-            Err(ErrorKind::NotFound.into())
-        }
-        other => other,
-    };
-    match read {
-        Ok(found) if found.trim_ascii() == FORMAT.as_bytes() => Ok(()),
-        Ok(found) => Err(StoreError::Format {
-            folder: folder.to_path_buf(),
-            found: String::from_utf8_lossy(&found[..found.len().min(80)]).trim().to_owned(),
-            expected: FORMAT,
-        }),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            let written = || -> io::Result<()> {
-                let mut file = File::create(&marker)?;
-                writeln!(file, "{FORMAT}")?;
-                file.sync_all()?;
-                sync(folder)
-            };
-            written().map_err(|error| of_folder(folder, &error))
-        }
-        Err(error) => Err(of_folder(folder, &error)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -155,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join(NEW_DATABASE);
         fs::write(folder.path().join(LOCK_FILE), "").unwrap();
-        fs::write(folder.path().join(FORMAT_FILE), FORMAT).unwrap();
+        fs::write(folder.path().join(FORMAT_FILE), "selfsame store 2").unwrap();
         fs::create_dir_all(new.join(KEYSPACES)).unwrap();
         fs::write(new.join("0.jnl"), "").unwrap();
         open(folder.path());
