@@ -35,10 +35,12 @@
 mod body;
 mod certificates;
 pub mod client;
+mod conflicts;
 mod entries;
 pub mod error;
 mod exit;
 pub mod frames;
+mod history;
 pub mod host;
 pub(crate) mod paths;
 mod reach;
@@ -51,7 +53,7 @@ mod status;
 mod transfer;
 pub mod types;
 
-pub use client::{CallError, Client};
+pub use client::{CallError, Client, ConflictQuery};
 pub use error::{ApiError, Problem};
 pub use exit::Exit;
 pub use host::{ApiLimits, Host};

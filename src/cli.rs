@@ -16,6 +16,7 @@ mod arguments;
 mod certificate;
 mod collection;
 mod config;
+mod conflicts;
 mod control;
 pub mod demo;
 mod diff;
@@ -25,6 +26,7 @@ pub mod error;
 mod export;
 mod folder;
 mod get;
+mod history;
 mod id;
 mod import;
 mod init;
@@ -41,6 +43,7 @@ mod prove;
 mod put;
 mod recover;
 mod report;
+mod resolve;
 mod rm;
 mod scrub;
 mod serve;
@@ -78,7 +81,7 @@ The data folder can also be named by the variable SELFSAME_DATA.
 
 Exit codes:
   0    done; equal; found; the proof holds
-  1    differences; no such key; proved absent
+  1    differences; conflicts; no such key; versions changed since they were read; proved absent
   2    error: nothing was done, or the message says what was
   3    done in part: the items that were not are listed
   4    the peer cannot be reached, or the connection was lost
@@ -101,6 +104,9 @@ enum Verb {
     Put(put::Put),
     Get(get::Get),
     Rm(rm::Rm),
+    Conflicts(conflicts::Conflicts),
+    Resolve(resolve::Resolve),
+    History(history::History),
     Ls(ls::Ls),
     Import(import::Import),
     Export(export::Export),
@@ -194,6 +200,9 @@ impl Verb {
             Self::Put(verb) => verb.run(context),
             Self::Get(verb) => verb.run(context),
             Self::Rm(verb) => verb.run(context),
+            Self::Conflicts(verb) => verb.run(context),
+            Self::Resolve(verb) => verb.run(context),
+            Self::History(verb) => verb.run(context),
             Self::Ls(verb) => verb.run(context),
             Self::Import(verb) => verb.run(context),
             Self::Export(verb) => verb.run(context),

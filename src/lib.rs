@@ -25,6 +25,8 @@ pub mod node;
 #[cfg(feature = "session")]
 pub mod replica;
 #[cfg(feature = "session")]
+pub mod resolve;
+#[cfg(feature = "session")]
 pub mod session;
 #[cfg(feature = "session")]
 pub mod sketch;

@@ -29,6 +29,7 @@ mod arena;
 mod batch;
 pub mod bundle;
 pub mod certificate;
+mod crowded;
 pub mod digest;
 mod edit;
 pub mod envelope;
@@ -51,6 +52,7 @@ pub use certificate::{
     Certificate, CertificateBundle, CertificateBundleError, CertificateError, CertificateMessage,
     MAX_CERTIFICATE_BUNDLE_BYTES, MAX_CERTIFICATE_BYTES,
 };
+pub use crowded::Crowded;
 pub use digest::{BUCKETS, Digest, DigestError, buckets_of, fold_buckets};
 pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES};
 pub use forest::{ForestError, forest_root};

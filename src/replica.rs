@@ -35,6 +35,7 @@ mod apply;
 mod certificates;
 mod collection;
 mod commit;
+mod conflicts;
 mod draft;
 mod group;
 mod history;
@@ -48,8 +49,11 @@ mod mend;
 pub(crate) mod migrate;
 mod open;
 mod pages;
+mod past;
 mod put;
+mod reading;
 mod recovery;
+mod reports;
 mod rows;
 mod scrub;
 mod snapshot;
@@ -58,13 +62,17 @@ mod view;
 mod witness;
 
 pub use certificates::KeptCertificate;
-pub use collection::{Collection, PresentWriter, Reading, Version};
+pub use collection::{Collection, PresentWriter};
+pub use conflicts::Conflicts;
 pub use draft::Evidence;
 pub use list::DamagedRow;
 pub use lost::LostValue;
 pub use open::{Random, Replica, ReplicaOptions};
+pub use past::{Past, Reach, Replaced};
 pub use put::Imported;
+pub use reading::{Reading, Version};
 pub use recovery::{CheckReport, Recovered};
+pub use reports::{Incident, MAX_REPORTS, Report, ReportCounts};
 pub use scrub::{Rot, RotKind, ScrubProgress, ScrubReport, ScrubStep};
 pub use snapshot::Snapshot;
 pub use view::{
@@ -75,6 +83,7 @@ pub use witness::{KeptEvidence, SeenLog, Witnessed};
 
 use crate::dots::ContextError;
 use crate::hash::KeyHash;
+use crate::resolve::UnknownResolver;
 use crate::store::StoreError;
 
 /// A replica could not do what was asked.
@@ -126,6 +135,15 @@ pub enum ReplicaError {
         /// The limit.
         limit: usize,
     },
+    /// The policy names a resolver that this node does not know.
+    #[error(transparent)]
+    UnknownResolver(#[from] UnknownResolver),
+    /// The siblings are no longer those that were read.
+    #[error(
+        "the versions of this key have changed since they were read, so nothing was done: read \
+         them again"
+    )]
+    Changed,
     /// There is no collection of this name.
     #[error("there is no collection {0}: create it first")]
     UnknownCollection(String),

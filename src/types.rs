@@ -35,7 +35,7 @@ pub enum TypeError {
     #[error("the name is not UTF-8")]
     NameNotUtf8,
     /// The policy is not one of ours.
-    #[error("unknown policy {0}: use lww or siblings")]
+    #[error("unknown policy {0}: use lww or siblings, or a resolver and its version such as max@1")]
     UnknownPolicy(String),
 }
 
@@ -166,9 +166,18 @@ impl std::str::FromStr for Policy {
         match text {
             "lww" => Ok(Self::Lww),
             "siblings" => Ok(Self::Siblings),
-            other => Err(TypeError::UnknownPolicy(other.chars().take(40).collect())),
+            other => custom(other)
+                .ok_or_else(|| TypeError::UnknownPolicy(other.chars().take(40).collect())),
         }
     }
+}
+
+/// A policy from the name and version of its resolver.
+fn custom(text: &str) -> Option<Policy> {
+    let (name, version) = text.rsplit_once('@')?;
+    let digits = version.bytes().all(|digit| digit.is_ascii_digit());
+    let version = version.parse().ok().filter(|_| digits)?;
+    Some(Policy::Custom { resolver: CollectionName::new(name).ok()?, version })
 }
 
 impl fmt::Display for Policy {

@@ -17,6 +17,8 @@ macro_rules! both_ways {
 
 #[path = "cli/certificate.rs"]
 mod certificate;
+#[path = "cli/conflicts.rs"]
+mod conflicts;
 #[path = "cli/docs.rs"]
 mod docs;
 #[path = "cli/failures.rs"]

@@ -15,7 +15,7 @@ use source::{Source, package, sources};
 /// parent. The root itself is the map and stands on none.
 const FLOORS: [(&str, &[&str]); 6] = [
     ("L0 words", &["clock", "codec", "dots", "entry", "hash", "limits", "mutants", "types"]),
-    ("L1 algorithms", &["delta", "merkle", "sketch"]),
+    ("L1 algorithms", &["delta", "merkle", "resolve", "sketch"]),
     ("L2 protocol", &["replica", "session", "store"]),
     ("L3 world", &["net", "store::committer", "store::embedded"]),
     ("L4 node", &["node"]),

@@ -177,6 +177,11 @@ impl Writer {
         self.sink.0.blocking_send(Part::Bytes(bytes)).map_err(|_| Gone)
     }
 
+    /// Ends long work whose answer nobody waits for any more.
+    pub(super) fn still_read(&self) -> Result<(), Gone> {
+        if self.sink.0.is_closed() { Err(Gone) } else { Ok(()) }
+    }
+
     fn flush(&mut self) -> Result<(), Gone> {
         if self.bytes.is_empty() {
             return Ok(());

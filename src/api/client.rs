@@ -34,9 +34,9 @@ use super::error::Problem;
 use super::frames::FramesError;
 use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
-    CollectionList, Created, DigestComparison, DigestText, EvidenceList, Imported, NewCollection,
-    NodeInfo, PeerRequest, ReadingText, RecoverRequest, Recovery, Reloaded, Removed, ScrubRequest,
-    SessionList, StatusText, SyncRequest, Written,
+    CollectionList, Created, DigestComparison, DigestText, EvidenceList, HistoryText, Imported,
+    NewCollection, NodeInfo, PeerRequest, ReadToken, ReadingText, RecoverRequest, Recovery,
+    Reloaded, Removed, ReportList, ScrubRequest, SessionList, StatusText, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -89,6 +89,19 @@ pub struct Value {
     pub bytes: Bytes,
     /// Whether concurrent versions are held beside it.
     pub conflict: bool,
+}
+
+/// Which conflicts are asked for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ConflictQuery {
+    /// What keys begin with.
+    pub prefix: Vec<u8>,
+    /// The cursor of a line, behind which to go on.
+    pub after: Option<String>,
+    /// Most lines.
+    pub limit: Option<u64>,
+    /// Whether the beginnings of values are wanted.
+    pub preview: bool,
 }
 
 /// Whom to ask.
@@ -177,6 +190,34 @@ impl Client {
         Ok(Value { bytes: taken(response, MAX_ANSWER_BYTES).await?, conflict })
     }
 
+    /// A value of a key by the first digits of its hash: one that is held, or an old one that is
+    /// still kept.
+    ///
+    /// # Errors
+    /// There is none, several have such hashes, or the bytes are lost.
+    pub async fn version(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        hash: &str,
+    ) -> Result<Bytes, CallError> {
+        let path = format!("{}&hash={}", of_key(name, "/value", key), encoded(hash.as_bytes()));
+        taken(self.ask(Method::GET, &path, Body::empty()).await?, MAX_ANSWER_BYTES).await
+    }
+
+    /// What a key is and was; at most `limit` replaced values.
+    ///
+    /// # Errors
+    /// The entry is damaged, or the store failed.
+    pub async fn history(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        limit: usize,
+    ) -> Result<HistoryText, CallError> {
+        self.get(&format!("{}&limit={limit}", of_key(name, "/history", key))).await
+    }
+
     /// Writes a value in place of all versions held.
     ///
     /// # Errors
@@ -188,6 +229,86 @@ impl Client {
         value: Vec<u8>,
     ) -> Result<Written, CallError> {
         self.send(Method::PUT, &of_key(name, "/entry", key), value.into()).await
+    }
+
+    /// Writes a value in place of the versions that were read, if they are still those.
+    ///
+    /// # Errors
+    /// Others are held by now, the value is too large, or the store failed; nothing was done.
+    pub async fn put_over(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        read: &ReadToken,
+        value: Vec<u8>,
+    ) -> Result<Written, CallError> {
+        let path = format!("{}&read={}", of_key(name, "/entry", key), read.as_str());
+        self.send(Method::PUT, &path, value.into()).await
+    }
+
+    /// Removes the versions that were read, if they are still those.
+    ///
+    /// # Errors
+    /// Others are held by now, or the store failed; nothing was done.
+    pub async fn delete_read(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        read: &ReadToken,
+    ) -> Result<Removed, CallError> {
+        let path = format!("{}&read={}", of_key(name, "/entry", key), read.as_str());
+        self.send(Method::DELETE, &path, Body::empty()).await
+    }
+
+    /// Writes one of the versions that were read in place of all, if they are still those:
+    /// `latest`, a dot, or the first digits of its value hash.
+    ///
+    /// # Errors
+    /// Others are held by now, none is meant, or its bytes are lost; nothing was done.
+    pub async fn take(
+        &self,
+        name: &CollectionName,
+        key: &Key,
+        read: &ReadToken,
+        take: &str,
+    ) -> Result<Written, CallError> {
+        let (path, take) = (of_key(name, "/resolve", key), encoded(take.as_bytes()));
+        let path = format!("{path}&read={}&take={take}", read.as_str());
+        self.send(Method::POST, &path, Body::empty()).await
+    }
+
+    /// Keys in conflict, a line each, all of one moment.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub async fn conflicts(
+        &self,
+        name: &CollectionName,
+        asked: &ConflictQuery,
+    ) -> Result<Lines, CallError> {
+        let ConflictQuery { prefix, after, limit, preview } = asked;
+        let (prefix, path) = (hex::encode(prefix), path(name, "/conflicts"));
+        let mut path = format!("{path}?prefix_hex={prefix}&preview={preview}");
+        if let Some(after) = after {
+            path.push_str(&format!("&after={}", encoded(after.as_bytes())));
+        }
+        if let Some(limit) = limit {
+            path.push_str(&format!("&limit={limit}"));
+        }
+        Ok(Lines::new(self.ask(Method::GET, &path, Body::empty()).await?.into_body()))
+    }
+
+    /// What sessions did to a collection that a person may want to look at, the latest first.
+    ///
+    /// # Errors
+    /// The node's store failed.
+    pub async fn reports(
+        &self,
+        name: &CollectionName,
+        limit: Option<u64>,
+    ) -> Result<ReportList, CallError> {
+        let limit = limit.map(|limit| format!("?limit={limit}")).unwrap_or_default();
+        self.get(&path(name, &format!("/reports{limit}"))).await
     }
 
     /// Removes all versions held of a key.
@@ -486,8 +607,9 @@ fn path(name: &CollectionName, endpoint: &str) -> String {
     format!("collections/{}{endpoint}", encoded(name.as_bytes()))
 }
 
+/// Bytes as they may stand in a path or query.
 fn encoded(bytes: &[u8]) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-_~".contains(&byte) {
             text.push(char::from(byte));

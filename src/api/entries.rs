@@ -9,15 +9,16 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Host;
 use super::body::{Ended, LINES, answer, blocking, json, of_media, whole, written};
 use super::error::ApiError;
 use super::host::described;
 use super::router::{Asked, Name, Named};
 use super::types::{
-    Check, Created, DigestText, EntryLine, Kept, KeyQuery, KeyText, NewCollection, ReadingText,
-    RecoverRequest, Recovery, Removed, SiblingText, VersionText, Written, from_hex,
+    Check, Created, DigestText, EntryLine, Kept, KeyQuery, KeyText, MergedText, NewCollection,
+    ReadToken, ReadingText, RecoverRequest, Recovery, Removed, SiblingText, VersionText, Written,
+    from_hex,
 };
+use super::{Host, conflicts, history};
 use crate::entry::Sibling;
 use crate::merkle::{Bundle, Sealed};
 use crate::node::Node;
@@ -66,17 +67,38 @@ pub(super) async fn read(Named(collection): Named, Asked(key): Asked<KeyQuery>) 
         let key = key.key()?;
         let reading = collection.read(&key)?.ok_or_else(|| no_such(&key, &collection))?;
         let versions = reading.versions.iter().map(VersionText::from).collect();
-        Ok(ReadingText { key: KeyText::from(&key), conflict: reading.conflict, versions })
+        let read = ReadToken::of(reading.dots);
+        let merged = reading.merged.as_ref().map(MergedText::new);
+        let (key, conflict) = (KeyText::from(&key), reading.conflict);
+        Ok(ReadingText { key, conflict, read, versions, merged })
     })
     .await?;
     answer(&reading)
 }
 
-pub(super) async fn value(Named(collection): Named, Asked(key): Asked<KeyQuery>) -> Answer {
+/// Of which key, and which of its values.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ValueQuery {
+    key: Option<String>,
+    key_hex: Option<String>,
+    /// First digits of the hash of one that may be old.
+    hash: Option<String>,
+}
+
+pub(super) async fn value(Named(collection): Named, Asked(asked): Asked<ValueQuery>) -> Answer {
+    let key = KeyQuery::new(asked.key, asked.key_hex).key()?;
+    if let Some(hash) = asked.hash {
+        return history::old_value(collection, key, hash).await;
+    }
     let (value, conflict) = blocking(move || {
-        let key = key.key()?;
         let reading = collection.read(&key)?.ok_or_else(|| no_such(&key, &collection))?;
         let versions = reading.versions.len() as u64;
+        match reading.merged {
+            Some(Ok(value)) => return Ok((value, reading.conflict)),
+            Some(Err(why)) => return Err(ApiError::NotMerged { key, versions, why }),
+            None => {}
+        }
         let [version] = reading.versions.as_slice() else {
             return Err(ApiError::SeveralVersions { key, versions });
         };
@@ -84,19 +106,24 @@ pub(super) async fn value(Named(collection): Named, Asked(key): Asked<KeyQuery>)
         Ok((value, reading.conflict))
     })
     .await?;
-    let mut response = of_media(BYTES, Body::from(Bytes::from_owner(value)));
+    Ok(of_value(Body::from(Bytes::from_owner(value)), conflict))
+}
+
+/// A value, and whether concurrent versions are held beside it.
+pub(super) fn of_value(value: Body, conflict: bool) -> Response {
+    let mut response = of_media(BYTES, value);
     let conflict = HeaderValue::from_static(if conflict { "true" } else { "false" });
     response.headers_mut().insert(CONFLICT, conflict);
-    Ok(response)
+    response
 }
 
 pub(super) async fn put(
     State(host): State<Arc<Host>>,
     Named(collection): Named,
-    Asked(key): Asked<KeyQuery>,
+    Asked(asked): Asked<ChangeQuery>,
     body: Body,
 ) -> Answer {
-    let key = key.key()?;
+    let (key, read) = asked.parts()?;
     let limit = host.node().replica.limits().max_value_bytes;
     let _place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let value = match axum::body::HttpBody::size_hint(&body).exact() {
@@ -107,24 +134,53 @@ pub(super) async fn put(
         })?,
     };
     let (sibling, root) = blocking(move || {
-        let sibling = collection.put(&key, &*value, now_ms())?;
+        let sibling = match read {
+            None => collection.put(&key, &*value, now_ms())?,
+            Some(read) => {
+                let (_, dots) = conflicts::as_read(&collection, &key, &read)?;
+                collection.put_exactly(&key, &*value, &dots, now_ms())?
+            }
+        };
         Ok((sibling, collection.root()?))
     })
     .await?;
     answer(&written_text(&sibling, &root))
 }
 
-fn written_text(sibling: &Sibling, root: &crate::hash::Root) -> Written {
+pub(super) fn written_text(sibling: &Sibling, root: &crate::hash::Root) -> Written {
     Written { sibling: SiblingText::from(sibling), root: root.to_string() }
 }
 
-pub(super) async fn delete(Named(collection): Named, Asked(key): Asked<KeyQuery>) -> Answer {
+pub(super) async fn delete(Named(collection): Named, Asked(asked): Asked<ChangeQuery>) -> Answer {
+    let (key, read) = asked.parts()?;
     let removed = blocking(move || {
-        let removed = collection.delete(&key.key()?, now_ms())?;
+        let removed = match read {
+            None => collection.delete(&key, now_ms())?,
+            Some(read) => {
+                let (_, dots) = conflicts::as_read(&collection, &key, &read)?;
+                collection.delete_exactly(&key, &dots, now_ms())?
+            }
+        };
         Ok(Removed { removed, root: collection.root()?.to_string() })
     })
     .await?;
     answer(&removed)
+}
+
+/// Which key is changed, and as what it was read: else it is left alone.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ChangeQuery {
+    key: Option<String>,
+    key_hex: Option<String>,
+    read: Option<String>,
+}
+
+impl ChangeQuery {
+    fn parts(self) -> Result<(Key, Option<ReadToken>), ApiError> {
+        let read = self.read.as_deref().map(ReadToken::parse).transpose()?;
+        Ok((KeyQuery::new(self.key, self.key_hex).key()?, read))
+    }
 }
 
 /// Which entries, and how much of them.
@@ -138,14 +194,7 @@ pub(super) struct Listing {
 }
 
 pub(super) async fn list(Named(collection): Named, Asked(asked): Asked<Listing>) -> Answer {
-    let prefix = match (asked.prefix, asked.prefix_hex) {
-        (Some(_), Some(_)) => {
-            return Err(ApiError::Request("give either prefix or prefix_hex".into()));
-        }
-        (Some(text), None) => text.into_bytes(),
-        (None, Some(text)) => from_hex(&text, "prefix_hex")?,
-        (None, None) => Vec::new(),
-    };
+    let prefix = prefix_of(asked.prefix, asked.prefix_hex)?;
     let snapshot = blocking(move || Ok(collection.snapshot()?)).await?;
     let work = move |writer: &mut super::body::Writer| {
         each_entry(&snapshot, |entry| {
@@ -162,6 +211,16 @@ pub(super) async fn list(Named(collection): Named, Asked(asked): Asked<Listing>)
     Ok(written(LINES, work, |writer, problem| {
         let _ = writer.line(&json!({ "problem": problem }));
     }))
+}
+
+/// What keys are to begin with.
+pub(super) fn prefix_of(text: Option<String>, hex: Option<String>) -> Result<Vec<u8>, ApiError> {
+    match (text, hex) {
+        (Some(_), Some(_)) => Err(ApiError::Request("give either prefix or prefix_hex".into())),
+        (Some(text), None) => Ok(text.into_bytes()),
+        (None, Some(text)) => from_hex(&text, "prefix_hex"),
+        (None, None) => Ok(Vec::new()),
+    }
 }
 
 fn with_values(
@@ -294,7 +353,7 @@ pub(super) fn now_ms() -> u64 {
     Node::<EmbeddedStore>::now_ms()
 }
 
-fn no_such(key: &Key, collection: &Collection<EmbeddedStore>) -> ApiError {
+pub(super) fn no_such(key: &Key, collection: &Collection<EmbeddedStore>) -> ApiError {
     let collection = collection.spec().name.clone();
     ApiError::NoSuchKey { key: key.clone(), collection }
 }

@@ -25,6 +25,7 @@ use crate::merkle::DigestError;
 use crate::net::{AddressError, CloseCode, LinkError, NetError};
 use crate::node::client::ClientError;
 use crate::replica::{ReplicaError, ViewError};
+use crate::resolve::ResolveError;
 use crate::store::StoreError;
 use crate::types::{CollectionName, Key, TypeError};
 
@@ -80,6 +81,47 @@ pub enum ApiError {
         key: Key,
         /// How many.
         versions: u64,
+    },
+    /// The resolver made nothing of several versions.
+    #[error("{key}: {versions} concurrent versions are held; {why}")]
+    NotMerged {
+        /// The key.
+        key: Key,
+        /// How many.
+        versions: u64,
+        /// What the resolver said.
+        why: ResolveError,
+    },
+    /// Text that stands for no versions that were read.
+    #[error(
+        "this is no token of versions that were read: take the 32 hex digits after `read` from \
+        `selfsame conflicts` or `selfsame get --json`"
+    )]
+    NoReadToken,
+    /// No value of a key has a hash that begins so.
+    #[error(
+        "{key}: no value with a hash that begins with {digits} is held or still kept: \
+        `selfsame history` lists those that are"
+    )]
+    NoSuchVersion {
+        /// The key.
+        key: Key,
+        /// The digits.
+        digits: String,
+    },
+    /// Several values of a key have hashes that begin so.
+    #[error("{found} values of this key have hashes that begin with {digits}: give more digits")]
+    AmbiguousVersion {
+        /// The digits.
+        digits: String,
+        /// How many.
+        found: u64,
+    },
+    /// Text that names no version.
+    #[error("{digits:?} names no version: give at least the first 4 hex digits of its value hash")]
+    NoVersionName {
+        /// What was given.
+        digits: String,
     },
     /// Keys that cannot be file names.
     #[error(
@@ -161,9 +203,12 @@ impl ApiError {
         match self {
             Self::Client(error) => of_client(error),
             Self::Net(error) => of_net(error),
-            Self::NoSuchKey { .. } | Self::SeveralVersions { .. } | Self::NoCertificate(_) => {
-                Exit::Differs
-            }
+            Self::NoSuchKey { .. }
+            | Self::NoSuchVersion { .. }
+            | Self::SeveralVersions { .. }
+            | Self::NoCertificate(_)
+            | Self::NotMerged { .. }
+            | Self::Replica(ReplicaError::Changed) => Exit::Differs,
             Self::Stopped => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -184,6 +229,11 @@ impl ApiError {
             Self::NoSuchKey { .. } => ("no_such_key", StatusCode::NOT_FOUND),
             Self::NoCertificate(_) => ("no_certificate", StatusCode::NOT_FOUND),
             Self::SeveralVersions { .. } => ("several_versions", StatusCode::CONFLICT),
+            Self::NotMerged { .. } => ("not_merged", StatusCode::CONFLICT),
+            Self::NoReadToken => ("no_such_word", StatusCode::BAD_REQUEST),
+            Self::NoSuchVersion { .. } => ("no_such_version", StatusCode::NOT_FOUND),
+            Self::AmbiguousVersion { .. } => ("ambiguous_version", StatusCode::CONFLICT),
+            Self::NoVersionName { .. } => ("no_such_word", StatusCode::BAD_REQUEST),
             Self::UnsafeKeys { .. } => ("unsafe_keys", StatusCode::CONFLICT),
             Self::NothingToRecover(_) => ("nothing_to_recover", StatusCode::CONFLICT),
             Self::Client(_) | Self::Net(_) => ("peer", StatusCode::BAD_GATEWAY),
@@ -246,6 +296,8 @@ fn of_replica(error: &ReplicaError) -> (&'static str, StatusCode) {
     match error {
         ReplicaError::UnknownCollection(_) => ("no_such_collection", StatusCode::NOT_FOUND),
         ReplicaError::OtherSpec { .. } => ("other_settings", StatusCode::CONFLICT),
+        ReplicaError::Changed => ("changed", StatusCode::CONFLICT),
+        ReplicaError::UnknownResolver(_) => ("unknown_resolver", StatusCode::UNPROCESSABLE_ENTITY),
         ReplicaError::ValueSize { .. } => ("value_size", StatusCode::PAYLOAD_TOO_LARGE),
         ReplicaError::Damaged { .. }
         | ReplicaError::Rotten { .. }

@@ -266,6 +266,7 @@ pub(super) fn described(
         hash_algorithm: spec.algorithm.to_string(),
         policy: PolicyName::from(&spec.policy),
         damage: collection.damage(),
+        resolver_fault: collection.resolver_fault(),
         entries: None,
         siblings: None,
         bytes: None,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Exit;
-use super::types::{PhaseText, PlanText, RefusedText, Report};
+use super::types::{PhaseText, PlanText, RefusedText, Report, ReportText};
 use crate::hash::Root;
 use crate::node::client::Synchronised;
 use crate::session::{
@@ -39,6 +39,8 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
         plan: stats.plan.iter().map(plan_text).collect(),
         repaired: done.repaired,
         same_dot: stats.same_dot,
+        reports: stats.reports,
+        reported: reported(done),
         refused: refused(outcome).iter().map(refused_text).collect(),
         certificate: certificate(outcome),
         certificate_number: kept.and_then(|kept| kept.as_ref().ok()).copied(),
@@ -46,6 +48,14 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
         truncated: matches!(outcome, Outcome::Compared { truncated: true, .. }),
         exit: exit(outcome).code(),
     }
+}
+
+/// Most reports that are told; all are counted, and a collection keeps more of them.
+const MAX_REPORTED: usize = 100;
+
+fn reported(done: &Synchronised) -> Vec<ReportText> {
+    let reports = done.reports.iter().flat_map(|one| &one.reports);
+    reports.take(MAX_REPORTED).map(ReportText::from).collect()
 }
 
 fn plan_text(step: &PlanStep) -> PlanText {

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 
 use super::body::answer;
 use super::error::ApiError;
-use super::{Host, certificates, entries, scrub, sessions, status, transfer};
+use super::{Host, certificates, conflicts, entries, history, scrub, sessions, status, transfer};
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
@@ -26,6 +26,10 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/", get(entries::collection).put(entries::create))
         .route("/entry", get(entries::read).put(entries::put).delete(entries::delete))
         .route("/value", get(entries::value))
+        .route("/history", get(history::history))
+        .route("/conflicts", get(conflicts::list))
+        .route("/reports", get(conflicts::reports))
+        .route("/resolve", post(conflicts::resolve))
         .route("/entries", get(entries::list))
         .route("/digest", get(entries::digest))
         .route("/digest/compare", post(sessions::compare))

@@ -14,9 +14,9 @@ use super::frames::{ENTRIES, ExportHead, FRAME_HEAD_BYTES, Frame, Frames, Frames
 use super::router::{Asked, Named};
 use super::types::{Imported, PolicyName, Removed};
 use super::{Host, paths};
-use crate::replica::{Collection, CollectionView as _, ReplicaError, Snapshot};
+use crate::replica::{Collection, CollectionView as _, Entry, ReplicaError, Snapshot};
 use crate::store::{EmbeddedStore, Store};
-use crate::types::{Key, MAX_KEY_BYTES};
+use crate::types::{Key, MAX_KEY_BYTES, Policy};
 
 /// A batch is one commit: this many bytes, or one entry.
 pub const BATCH_BYTES: usize = 4 << 20;
@@ -118,19 +118,23 @@ pub(super) async fn export(
         if asked.paths {
             paths::check(&snapshot)?;
         }
-        Ok(snapshot)
+        Ok((collection, snapshot))
     })
     .await?;
     Ok(written(
         ENTRIES,
-        move |writer| exported(&snapshot, writer),
+        move |writer| exported(&snapshot.0, &snapshot.1, writer),
         |writer, problem| {
             let _ = Frame::Problem(problem).write(&mut writer.bytes);
         },
     ))
 }
 
-fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(), Ended> {
+fn exported(
+    collection: &Collection<EmbeddedStore>,
+    snapshot: &Snapshot<EmbeddedStore>,
+    writer: &mut Writer,
+) -> Result<(), Ended> {
     let envelope = snapshot.envelope();
     let head = ExportHead {
         root: envelope.root().to_string(),
@@ -142,10 +146,16 @@ fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(
     each_entry(snapshot, |entry| {
         let key = entry.key.clone();
         let key_hash = snapshot.spec().algorithm.key_hash(&key);
-        let value = snapshot.value(&key_hash, &entry.record.latest().value_hash)?;
-        let value = value.map(Bytes::from_owner);
-        let frame = match value {
+        let merged = merged(collection, snapshot, entry)?;
+        let is_merged = merged.is_some();
+        let value = match merged {
+            Some(merged) => Some(merged),
+            None => snapshot.value(&key_hash, &entry.record.latest().value_hash)?,
+        };
+        let frame = match value.map(Bytes::from_owner) {
             None => Frame::Lost { key },
+            // what the policy shows: nothing is left out
+            Some(value) if is_merged => Frame::Entry { key, value },
             Some(value) if entry.record.is_conflict() => Frame::Conflict { key, value },
             Some(value) => Frame::Entry { key, value },
         };
@@ -155,13 +165,27 @@ fn exported(snapshot: &Snapshot<EmbeddedStore>, writer: &mut Writer) -> Result<(
     Ok(Frame::End.write(&mut writer.bytes)?)
 }
 
+/// What the collection's resolver makes of an entry; none if that is nothing.
+fn merged(
+    collection: &Collection<EmbeddedStore>,
+    snapshot: &Snapshot<EmbeddedStore>,
+    entry: &Entry,
+) -> Result<Option<Arc<[u8]>>, Ended> {
+    let custom = matches!(snapshot.spec().policy, Policy::Custom { .. });
+    if !custom || !entry.record.is_conflict() {
+        return Ok(None);
+    }
+    let versions = super::conflicts::versions_at(snapshot, entry)?;
+    Ok(collection.merge(&entry.key, &versions).and_then(Result::ok))
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::replica::{Replica, ReplicaOptions};
     use crate::store::{Batch as Rows, Durability, MemoryStore};
-    use crate::types::{CollectionName, CollectionSpec, Policy};
+    use crate::types::{CollectionName, CollectionSpec};
 
     #[test]
     fn a_batch_of_keys_is_removed_in_one_commit() {

@@ -13,6 +13,9 @@
 //! ```
 
 mod certificate;
+mod conflict;
+mod history;
+mod incident;
 mod scrub;
 mod session;
 
@@ -20,6 +23,9 @@ pub use certificate::{
     Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
     DistrustText, EvidenceList, EvidenceText, SeenLogText,
 };
+pub use conflict::{ConflictSibling, ConflictText, MergedText, ReadToken, preview};
+pub use history::{HistoryText, ReachText, ReplacedText};
+pub use incident::{IncidentText, ReportList, ReportText};
 pub use scrub::{RotText, ScrubLine, ScrubRequest, ScrubState, ScrubText, ScrubbedText};
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,
@@ -196,6 +202,9 @@ pub struct CollectionInfo {
     /// What does not fit together on disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// What is wrong with its resolver: this node does not know it, or it is not deterministic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolver_fault: Option<String>,
     /// Keys held.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
@@ -259,6 +268,12 @@ pub struct KeyQuery {
 }
 
 impl KeyQuery {
+    /// A key as text, or in hex.
+    #[must_use]
+    pub const fn new(key: Option<String>, key_hex: Option<String>) -> Self {
+        Self { key, key_hex }
+    }
+
     /// The key.
     ///
     /// # Errors
@@ -355,8 +370,13 @@ pub struct ReadingText {
     pub key: KeyText,
     /// Whether concurrent versions with different values are held.
     pub conflict: bool,
+    /// Which versions are held: to be named when what was read is to be replaced, and only that.
+    pub read: ReadToken,
     /// The versions, the latest first.
     pub versions: Vec<VersionText>,
+    /// What the collection's resolver makes of several versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<MergedText>,
 }
 
 /// A version with its value: as text where it is text, else in hex.

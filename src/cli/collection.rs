@@ -31,12 +31,14 @@ enum What {
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame collection create players
-  selfsame collection create drafts --policy siblings --hash sha256")]
+  selfsame collection create drafts --policy siblings --hash sha256
+  selfsame collection create tags --policy set-union@1")]
 struct Create {
     /// Its name: 1 to 255 bytes of text
     #[arg(value_parser = arguments::collection)]
     name: CollectionName,
-    /// How concurrent versions of a key are read: lww shows the latest, siblings shows all
+    /// How concurrent versions of a key are read: lww shows the latest, siblings shows all; max@1,
+    /// set-union@1, json-merge@1 and first@1 merge them when they are read (see docs/library.md)
     #[arg(long, default_value = "lww")]
     policy: Policy,
     /// Its hash algorithm: blake3 or sha256
@@ -53,7 +55,7 @@ struct Create {
   selfsame collection ls --json")]
 struct Ls {
     /// Prints JSON, a line for each: {"collection", "hash_algorithm", "policy", "entries",
-    /// "siblings", "bytes", "root", "damage"}
+    /// "siblings", "bytes", "root", "damage", "resolver_fault"}
     #[arg(long)]
     json: bool,
 }
@@ -110,6 +112,11 @@ impl Ls {
                 output::note("no collections yet: selfsame collection create NAME");
             } else {
                 print(listed(&all))?;
+            }
+            for one in &all.collections {
+                if let Some(fault) = &one.resolver_fault {
+                    output::note(format_args!("{}: {fault}", one.collection));
+                }
             }
             for row in all.damaged_rows {
                 let name = row.collection.unwrap_or_else(|| "NAME".into());

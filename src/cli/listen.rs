@@ -154,6 +154,7 @@ fn described(event: &Event) -> (Value, Option<String>) {
                 "outcome": outcome, "detail": sentence,
                 "changed_here": report.stats.here.changed(),
                 "changed_there": report.stats.there.changed(),
+                "reports": report.stats.reports,
                 "bytes_sent": sent, "bytes_received": received,
             });
             let text = format!(

@@ -1,6 +1,8 @@
 //! `selfsame put`
 
-use std::io::{IsTerminal as _, Read as _};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Read};
+use std::path::Path;
 
 use clap::Args;
 use serde_json::json;
@@ -58,15 +60,26 @@ impl Put {
     }
 }
 
-fn from_input(limit: u64) -> Result<Vec<u8>, CliError> {
-    let input = std::io::stdin();
+/// A value in a file.
+pub(super) fn from_file(path: &Path, limit: u64) -> Result<Vec<u8>, CliError> {
+    let file = File::open(path).map_err(CliError::file("open", path))?;
+    let read = taken(file, limit);
+    read.map_err(CliError::file("read", path))?.ok_or_else(|| ApiError::ValueSize(limit).into())
+}
+
+/// All of a value; none if it is longer than it may be.
+fn taken(input: impl Read, limit: u64) -> io::Result<Option<Vec<u8>>> {
+    let mut value = Vec::new();
+    input.take(limit.saturating_add(1)).read_to_end(&mut value)?;
+    Ok(if value.len() as u64 > limit { None } else { Some(value) })
+}
+
+/// A value from standard input.
+pub(super) fn from_input(limit: u64) -> Result<Vec<u8>, CliError> {
+    let input = io::stdin();
     if input.is_terminal() {
         note("reading the value from the terminal: end it with Ctrl-D");
     }
-    let mut value = Vec::new();
-    input.lock().take(limit + 1).read_to_end(&mut value).map_err(CliError::Input)?;
-    if value.len() as u64 > limit {
-        return Err(ApiError::ValueSize(limit).into());
-    }
-    Ok(value)
+    let read = taken(input.lock(), limit).map_err(CliError::Input)?;
+    read.ok_or_else(|| ApiError::ValueSize(limit).into())
 }

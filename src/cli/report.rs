@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::output::{self, count, counted, size};
 use crate::api::types::Report;
+use crate::replica::ReportCounts;
 
 /// A few lines for people.
 pub(super) fn text(report: &Report) -> String {
@@ -25,6 +26,7 @@ pub(super) fn text(report: &Report) -> String {
         let values = counted(report.repaired, "value", "values");
         text.push_str(&format!("\n  {values} whose bytes were lost here came again"));
     }
+    text.push_str(&told(report.reports));
     if report.same_dot > 0 {
         let writes = counted(report.same_dot, "write", "writes");
         text.push_str(&format!(
@@ -44,6 +46,23 @@ pub(super) fn text(report: &Report) -> String {
         report.elapsed_ms as f64 / 1_000.0
     ));
     text
+}
+
+/// What a person may want to look at.
+fn told(reports: ReportCounts) -> String {
+    if reports.total() == 0 {
+        return String::new();
+    }
+    let kinds = [
+        (reports.concurrent_updates, "key came", "keys came", "into conflict"),
+        (reports.deleted_remotely, "write", "writes", "survived a delete that had not seen it"),
+        (reports.violations, "violation", "violations", "of a rule of the resolver"),
+    ];
+    let kinds = kinds.into_iter().filter(|(number, ..)| *number > 0);
+    let kinds: Vec<String> = kinds
+        .map(|(number, one, more, what)| format!("{} {what}", counted(number, one, more)))
+        .collect();
+    format!("\n  {}: see `selfsame conflicts --reports`", kinds.join(", "))
 }
 
 /// The plan against what it cost, as a database explains a query.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::error::CliError;
 use super::interrupt::Interrupt;
-use super::output::{self, count, note, print, print_json, size, span};
+use super::output::{self, count, counted, note, print, print_json, size, span};
 use super::{Context, Exit};
 use crate::api::types::SessionList;
 use crate::node::status::{RunningSession, SessionEnd, SessionEvent};
@@ -86,9 +86,15 @@ fn of(session: &RunningSession) -> String {
 
 fn ended(end: &SessionEnd) -> String {
     let by = if end.opened_here { "with" } else { "opened by" };
+    let reports = match end.reports.total() {
+        0 => String::new(),
+        number => {
+            format!(", {} (`selfsame conflicts --reports`)", counted(number, "report", "reports"))
+        }
+    };
     let cause = end.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
     format!(
-        "{} {} {by} {}: {}{cause}, {} changed here, {} there, {} sent, {} received, {}",
+        "{} {} {by} {}: {}{cause}, {} changed here, {} there{reports}, {} sent, {} received, {}",
         end.session,
         end.collection,
         short(&end.peer),

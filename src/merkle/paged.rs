@@ -106,6 +106,10 @@ impl PagedTree {
         Ok(Self::from_trie(Trie::from_rows(algorithm, page_size(page_leaves)?, &rows)?))
     }
 
+    pub(super) fn trie(&self) -> &Trie {
+        &self.trie
+    }
+
     fn from_trie(trie: Trie) -> Self {
         Self { trie: Arc::new(trie), touched: Touched::new(), loaded: Vec::new() }
     }

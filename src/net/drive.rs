@@ -20,7 +20,9 @@ use super::stream::{RecvStream, SendStream};
 use crate::entry::Totals;
 use crate::hash::{SessionId, StateHash};
 use crate::merkle::{Contradiction, HeadStatement};
-use crate::replica::{Collection, Snapshot, ViewError, Witnessed};
+use crate::replica::{
+    ApplyOutcome, Collection, Report, ReportCounts, Snapshot, ViewError, Witnessed,
+};
 use crate::session::{AbortCode, Agreement, Failure, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
@@ -28,6 +30,9 @@ use crate::store::Store;
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the peer's last words may take when a stream breaks.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// Most reports that are told with a session; all are counted.
+const MAX_REPORTED: usize = 100;
 
 /// How a session went.
 #[derive(Clone, Debug)]
@@ -44,6 +49,9 @@ pub struct SessionReport {
     pub kept: Option<Result<u64, String>>,
     /// What the peer's signed heads contradict, of all that it has signed before.
     pub contradictions: Vec<Contradiction>,
+    /// What a person may want to look at, of what changed here: the first so many, as the figures
+    /// count all.
+    pub reports: Vec<Report>,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -109,6 +117,7 @@ pub async fn drive<S: Store>(
         stop: world.stop.clone(),
         kept: None,
         contradictions: Vec::new(),
+        reports: Vec::new(),
     };
     loop {
         driver.prepare(&world);
@@ -120,6 +129,7 @@ pub async fn drive<S: Store>(
         (world.progress)(&driver.session);
     }
     let (kept, contradictions) = (driver.kept.take(), std::mem::take(&mut driver.contradictions));
+    let reports = std::mem::take(&mut driver.reports);
     let session = driver.farewell(world.view).await;
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
     SessionReport {
@@ -129,6 +139,7 @@ pub async fn drive<S: Store>(
         state: session.agreed_state(),
         kept,
         contradictions,
+        reports,
         elapsed: started.elapsed(),
     }
 }
@@ -153,6 +164,7 @@ struct Driver<'a> {
     stop: watch::Receiver<bool>,
     kept: Option<Result<u64, String>>,
     contradictions: Vec<Contradiction>,
+    reports: Vec<Report>,
 }
 
 /// What a session waits for.
@@ -175,7 +187,8 @@ impl<'a> Driver<'a> {
             self.expected = Some(Expected::new(world.link, id));
         }
         self.hold_against(world);
-        work(&mut self.session, world, &mut self.next_control, &mut self.next_bulk);
+        let frames = (&mut self.next_control, &mut self.next_bulk);
+        work(&mut self.session, world, frames, &mut self.reports);
         self.keep(world);
         let unopened = self.bulk.outgoing.is_none() && self.opening.is_none();
         if self.next_bulk.is_some() && unopened && self.lost.is_none() {
@@ -391,8 +404,8 @@ impl Drop for Expected<'_> {
 fn work<S: Store>(
     session: &mut Session,
     world: &World<'_, S>,
-    next_control: &mut Option<Vec<u8>>,
-    next_bulk: &mut Option<Vec<u8>>,
+    (next_control, next_bulk): (&mut Option<Vec<u8>>, &mut Option<Vec<u8>>),
+    reports: &mut Vec<Report>,
 ) {
     let permitted = |session: &mut Session| match (world.permit)() {
         Ok(()) => true,
@@ -407,7 +420,10 @@ fn work<S: Store>(
         {
             let now_ms = (world.now_ms)();
             match world.collection.apply(updates, world.view_epoch(), now_ms) {
-                Ok(outcomes) => session.applied(&outcomes, world.view),
+                Ok(outcomes) => {
+                    report(session, world, &outcomes, now_ms, reports);
+                    session.applied(&outcomes, world.view);
+                }
                 Err(error) => session.store_failed(&error.to_string()),
             }
         }
@@ -441,6 +457,25 @@ fn heads_to_tell<S: Store>(session: &Session, world: &World<'_, S>) -> Vec<HeadS
     let heads = world.collection.heads_to_tell(&world.link.peer(), (world.now_ms)());
     let heads = heads.unwrap_or_default().into_iter();
     heads.filter_map(|fields| HeadStatement::sign(fields, session.me(), world.sign).ok()).collect()
+}
+
+/// Keeps reports of what was applied. They are an aid: without them nothing else is wrong.
+fn report<S: Store>(
+    session: &mut Session,
+    world: &World<'_, S>,
+    outcomes: &[ApplyOutcome],
+    now_ms: u64,
+    reports: &mut Vec<Report>,
+) {
+    let incidents = outcomes.iter().flat_map(|outcome| outcome.incidents.iter().cloned());
+    let Some(id) = session.id() else { return };
+    let noted = world.collection.note_incidents(world.link.peer(), id, incidents, now_ms);
+    let noted = noted.unwrap_or_default();
+    let mut counts = ReportCounts::default();
+    noted.iter().for_each(|report| counts.count(&report.incident));
+    session.count_reports(counts);
+    let room = MAX_REPORTED.saturating_sub(reports.len());
+    reports.extend(noted.into_iter().take(room));
 }
 
 /// A writer whose dots stand for two puts is used by a clone too: the next put draws a fresh one.

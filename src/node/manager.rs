@@ -385,6 +385,7 @@ impl Place {
             bytes_received,
             changed_here: report.stats.here.changed(),
             changed_there: report.stats.there.changed(),
+            reports: report.stats.reports,
             ..ending(running)
         });
         drop(state);
@@ -461,6 +462,9 @@ fn log(end: &SessionEnd) {
         cause,
         changed_here = end.changed_here,
         changed_there = end.changed_there,
+        concurrent_updates = end.reports.concurrent_updates,
+        deleted_remotely = end.reports.deleted_remotely,
+        violations = end.reports.violations,
         bytes_sent,
         bytes_received,
         elapsed_ms = end.elapsed_ms,
@@ -554,6 +558,7 @@ mod tests {
             stats: Default::default(),
             totals: Default::default(),
             state: None,
+            reports: Vec::new(),
             elapsed: Duration::from_millis(1),
         };
         let end = place.ended(&report).unwrap();

@@ -14,6 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::replica::ReportCounts;
 use crate::session::{AbortCode, Failure, Outcome};
 
 /// A running node.
@@ -159,6 +160,9 @@ pub struct SessionEnd {
     pub changed_here: u64,
     /// Keys changed at the peer.
     pub changed_there: u64,
+    /// What a person may want to look at, of what changed here.
+    #[serde(default)]
+    pub reports: ReportCounts,
 }
 
 /// What happens to sessions, as it happens.

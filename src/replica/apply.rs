@@ -8,10 +8,12 @@ use crate::entry::Sibling;
 use crate::hash::{KeyHash, ValueHash};
 use crate::mutants::{Mutant, breaks};
 use crate::store::{Durability, Store};
+use crate::types::Key;
 
 use super::ReplicaError;
 use super::collection::Collection;
 use super::draft::Draft;
+use super::reports::incidents;
 use super::view::{ApplyOutcome, IncomingSibling, KeyUpdate, RefusalReason, Refused};
 
 /// What is to be done about the items of one key.
@@ -75,6 +77,9 @@ impl<S: Store> Collection<S> {
         now_ms: u64,
     ) -> Result<ApplyOutcome, ReplicaError> {
         let KeyUpdate { key, key_hash, add, remove } = update;
+        let before = draft.siblings(&key_hash)?.to_vec();
+        let deleted =
+            if before.is_empty() && !add.is_empty() { draft.deleted_at(&key_hash)? } else { None };
         let mut verdict = self.judge(draft, &key_hash, add, now_ms)?;
         if !verdict.outcome.missing_values.is_empty() {
             return Ok(verdict.outcome);
@@ -95,9 +100,29 @@ impl<S: Store> Collection<S> {
         for sibling in lost {
             draft.keep_evidence(key_hash, sibling);
         }
-        let Some(key) = key.filter(|key| self.key_hash(key) == key_hash) else {
-            return Ok(outcome);
-        };
+        let key = key.filter(|key| self.key_hash(key) == key_hash);
+        if let Some(key) = &key {
+            outcome.added = self.add_all(draft, key, &key_hash, add, now_ms)?;
+        }
+        if outcome.added + outcome.removed > 0
+            && let Some(key) = key.or_else(|| draft.key(&key_hash))
+        {
+            let incidents = incidents(&before, draft.siblings(&key_hash)?, deleted);
+            outcome.incidents = incidents.into_iter().map(|one| (key.clone(), one)).collect();
+        }
+        Ok(outcome)
+    }
+
+    /// Adds siblings that were accepted; how many.
+    fn add_all(
+        &self,
+        draft: &mut Draft<'_, S>,
+        key: &Key,
+        key_hash: &KeyHash,
+        add: Vec<Accepted>,
+        now_ms: u64,
+    ) -> Result<u64, ReplicaError> {
+        let mut added = 0;
         for Accepted { incoming, loser } in add {
             if let Some((holder, sibling)) = loser {
                 draft.remove(&holder, sibling.dot)?;
@@ -107,10 +132,10 @@ impl<S: Store> Collection<S> {
             // refused above if it is beyond the drift that the clock allows
             let drift = self.node.limits.max_clock_drift_ms;
             let _ = self.node.clock().observe(sibling.stamp, now_ms, drift);
-            draft.add(&key, &key_hash, sibling, incoming.value)?;
-            outcome.added += 1;
+            draft.add(key, key_hash, sibling, incoming.value)?;
+            added += 1;
         }
-        Ok(outcome)
+        Ok(added)
     }
 
     /// Which siblings are to be added, refused, or asked for again with their value.

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{HybridClock, Stamp};
-use crate::dots::{Causality, Dot, Writer};
-use crate::entry::{Sibling, Totals};
+use crate::dots::{Causality, Writer};
+use crate::entry::Totals;
 use crate::hash::{ContextHash, KeyHash, LogHead, Root, StateHash, ValueHash};
 use crate::limits::Limits;
 use crate::merkle::{Digest, Envelope, PagedTree};
+use crate::resolve::Resolvers;
 use crate::store::{CommitNumber, Durability, Read, Store, Table};
-use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
+use crate::types::{CollectionName, CollectionSpec, Key, NodeId};
 
 use super::certificates::CertificateLog;
 use super::draft::Evidence;
@@ -20,17 +21,19 @@ use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::lost::Losses;
 use super::pages::{self, ReadError, with_pages};
+use super::reading::Resolution;
 use super::rows::{CollectionId, Head};
 use super::scrub::Scrubbing;
 use super::snapshot::Snapshot;
 use super::view::{CollectionView, Entry, JoinRecord};
 use super::witness::Told;
-use super::{Random, ReplicaError};
+use super::{Random, ReplicaError, ReplicaOptions};
 
 /// What the collections of a replica share.
 pub(super) struct Node {
     pub(super) limits: Limits,
     pub(super) durability: Durability,
+    pub(super) resolvers: Resolvers,
     /// Pages of all collections in memory.
     pub(super) loaded_pages: Arc<AtomicUsize>,
     clock: Mutex<HybridClock>,
@@ -38,10 +41,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn new(limits: Limits, durability: Durability, random: Random) -> Self {
+    pub(super) fn new(options: ReplicaOptions, random: Random) -> Self {
+        let ReplicaOptions { limits, durability, resolvers, .. } = options;
         let clock = Mutex::new(HybridClock::resume(Stamp(0)));
         let loaded_pages = Arc::default();
-        Self { limits, durability, loaded_pages, clock, random: Mutex::new(random) }
+        Self { limits, durability, resolvers, loaded_pages, clock, random: Mutex::new(random) }
     }
 
     pub(super) fn clock(&self) -> MutexGuard<'_, HybridClock> {
@@ -141,26 +145,9 @@ pub struct Collection<S: Store> {
     pub(super) group: Group,
     pub(super) certificates: Mutex<Option<CertificateLog>>,
     pub(super) told: Mutex<Told>,
-}
-
-/// A value as a policy reads it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Version {
-    /// Its sibling.
-    pub sibling: Sibling,
-    /// The value; none if its bytes are lost here, until they are fetched again.
-    pub value: Option<Arc<[u8]>>,
-}
-
-/// What a read shows.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Reading {
-    /// One version under policy `lww`; all that differ, the latest first, under any other.
-    pub versions: Vec<Version>,
-    /// Every dot held: a client names them in the put that replaces what it has read.
-    pub dots: Vec<Dot>,
-    /// Whether concurrent siblings with different values are held.
-    pub conflict: bool,
+    pub(super) resolution: Resolution,
+    /// Number of the next report, once one was written.
+    pub(super) next_report: Mutex<Option<u64>>,
 }
 
 impl<S: Store> Collection<S> {
@@ -328,7 +315,7 @@ impl<S: Store> Collection<S> {
     /// The entry as a reader wants it: where a neighbour in its page rotted, so that the page
     /// cannot be verified, its own row has to do, which has a checksum. Nothing that a peer is
     /// told, and nothing that is changed, goes by this.
-    fn entry_to_read(
+    pub(super) fn entry_to_read(
         &self,
         live: &mut Live,
         key_hash: &KeyHash,
@@ -352,33 +339,6 @@ impl<S: Store> Collection<S> {
             None if all_known && !page.rotten.contains(key_hash) => Ok(None),
             None => Err(ReadError::Rotten(*key_hash).of(name)),
         }
-    }
-
-    /// What the collection's policy shows of a key; none when nothing is held.
-    ///
-    /// # Errors
-    /// The store failed, or the entry is damaged.
-    pub fn read(&self, key: &Key) -> Result<Option<Reading>, ReplicaError> {
-        let key_hash = self.key_hash(key);
-        self.with_live(|live| {
-            let Some(entry) = self.entry_to_read(live, &key_hash)? else { return Ok(None) };
-            let shown = match self.spec.policy {
-                Policy::Lww => vec![entry.record.latest()],
-                Policy::Siblings | Policy::Custom { .. } => entry.record.versions(),
-            };
-            let versions = shown
-                .into_iter()
-                .map(|&sibling| {
-                    let value = self.stored_value(&key_hash, &sibling.value_hash)?;
-                    if value.is_none() {
-                        self.losses.note(&key_hash, &sibling.value_hash);
-                    }
-                    Ok(Version { sibling, value })
-                })
-                .collect::<Result<_, ReplicaError>>()?;
-            let dots = entry.record.siblings().iter().map(|sibling| sibling.dot).collect();
-            Ok(Some(Reading { versions, dots, conflict: entry.record.is_conflict() }))
-        })
     }
 
     /// The value with this hash, held for this key now or in its history. A value whose bytes do

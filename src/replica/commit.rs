@@ -99,6 +99,7 @@ impl<S: Store> Collection<S> {
             name: &self.spec.name,
             algorithm: self.spec.algorithm,
             epoch: live.head.epoch,
+            history_bytes: live.head.history_bytes,
             store: &*self.store,
             causality: &live.causality,
             tree: &mut live.tree,

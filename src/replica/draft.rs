@@ -16,8 +16,11 @@ use crate::store::{Batch, Read, Table};
 use crate::types::{CollectionName, Key};
 
 use super::collection::PresentWriter;
-use super::rows::{CollectionId, write_entry};
+use super::rows::{CollectionId, HistoryRow, LogRow, write_entry};
 use super::{ReplicaError, pages};
+
+/// Replaced values of a key that are looked at to find when it was deleted.
+const PAST: usize = 64;
 
 /// What a draft reads from: the live state of one collection.
 pub(super) struct Ground<'a, S> {
@@ -25,6 +28,8 @@ pub(super) struct Ground<'a, S> {
     pub(super) name: &'a CollectionName,
     pub(super) algorithm: HashAlgorithm,
     pub(super) epoch: u64,
+    /// Bytes of replaced values.
+    pub(super) history_bytes: u64,
     pub(super) store: &'a S,
     pub(super) causality: &'a Causality,
     pub(super) tree: &'a mut PagedTree,
@@ -134,6 +139,29 @@ impl<'a, S: Read> Draft<'a, S> {
     pub(super) fn siblings(&mut self, key_hash: &KeyHash) -> Result<&[Sibling], ReplicaError> {
         self.load(key_hash)?;
         Ok(self.touched.get(key_hash).map_or(&[], |touched| &touched.siblings))
+    }
+
+    /// A key that this draft has touched, if anything is or was held under it.
+    pub(super) fn key(&self, key_hash: &KeyHash) -> Option<Key> {
+        self.touched.get(key_hash)?.key.clone()
+    }
+
+    /// When the key was deleted, if that was the last that became of it and the history still
+    /// has what it was: a range scan over its replaced values.
+    pub(super) fn deleted_at(&self, key_hash: &KeyHash) -> Result<Option<u64>, ReplicaError> {
+        let Ground { id, store, history_bytes, .. } = &self.ground;
+        if *history_bytes == 0 {
+            return Ok(None);
+        }
+        let rows = store.scan(Table::History, &id.entry(key_hash), Bound::Unbounded, PAST)?;
+        // an aid: what rotted is not there
+        let past = rows.iter().filter_map(|row| HistoryRow::parse(&row.value).ok());
+        let Some(last) = past.max_by_key(|row| row.position) else { return Ok(None) };
+        let row = store.get(Table::Log, &id.log(last.position))?;
+        Ok(match row.and_then(|row| LogRow::parse(&row).ok()) {
+            Some(LogRow::Change { record: None, at_ms, .. }) => Some(at_ms),
+            _ => None,
+        })
     }
 
     /// The key under which a dot is held.

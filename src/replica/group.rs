@@ -22,10 +22,34 @@ const MAX_GROUP: usize = 1_024;
 
 /// What is to be done.
 pub(super) enum Work {
-    /// A put in place of the siblings read, or of all.
-    Put(Put, Option<Vec<Dot>>),
-    /// A delete of the siblings read, or of all.
-    Delete(KeyHash, Option<Vec<Dot>>),
+    /// A put in place of some siblings.
+    Put(Put, Over),
+    /// A delete of some siblings.
+    Delete(KeyHash, Over),
+}
+
+/// Which siblings a change is to remove.
+pub(super) enum Over {
+    /// All that are held.
+    All,
+    /// Those of these that are held; others stay.
+    Read(Vec<Dot>),
+    /// All, if they are just these; else nothing is done.
+    Exactly(Vec<Dot>),
+}
+
+impl Over {
+    fn dots(&self, held: &[Sibling]) -> Result<Vec<Dot>, ReplicaError> {
+        match self {
+            Self::All => Ok(dots(held)),
+            Self::Read(read) => Ok(read.clone()),
+            Self::Exactly(read) => {
+                let held = dots(held);
+                let same = held.iter().collect::<BTreeSet<_>>() == read.iter().collect();
+                if same { Ok(held) } else { Err(ReplicaError::Changed) }
+            }
+        }
+    }
 }
 
 /// What was done.
@@ -176,21 +200,11 @@ impl<S: Store> Collection<S> {
     ) -> Result<Done, ReplicaError> {
         match &request.work {
             Work::Put(put, over) => {
-                let held;
-                let over = match over {
-                    Some(over) => over,
-                    None => {
-                        held = dots(draft.siblings(&put.key_hash)?);
-                        &held
-                    }
-                };
-                self.draft_put(draft, writer, put, over, request.now_ms).map(Done::Put)
+                let over = over.dots(draft.siblings(&put.key_hash)?)?;
+                self.draft_put(draft, writer, put, &over, request.now_ms).map(Done::Put)
             }
             Work::Delete(key, over) => {
-                let over = match over {
-                    Some(over) => over.clone(),
-                    None => dots(draft.siblings(key)?),
-                };
+                let over = over.dots(draft.siblings(key)?)?;
                 remove_all(draft, key, &over).map(Done::Deleted)
             }
         }

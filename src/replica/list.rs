@@ -8,6 +8,7 @@ use std::sync::{Arc, PoisonError};
 
 use crate::hash::HashAlgorithm;
 use crate::merkle::Envelope;
+use crate::resolve::Resolvers;
 use crate::store::{Batch, Durability, Read, Row, Store, StoreError, Table};
 use crate::types::{CollectionName, CollectionSpec, Policy};
 
@@ -93,7 +94,7 @@ impl<S: Store> Replica<S> {
         let orphans: Vec<_> = ids_in_use(&*self.store)?.difference(&known).copied().collect();
         let mut found = None;
         for &id in &orphans {
-            for spec in specs(name, &mine) {
+            for spec in specs(name, &mine, &self.node.resolvers) {
                 if has_root(&*self.store, id, &spec).map_err(|error| error.of(name))? {
                     found = Some((id, spec));
                 }
@@ -121,11 +122,16 @@ impl<S: Store> Replica<S> {
 }
 
 /// How a collection of this name may hash and read.
-fn specs(name: &CollectionName, damaged: &[&DamagedRow]) -> Vec<CollectionSpec> {
+fn specs(
+    name: &CollectionName,
+    damaged: &[&DamagedRow],
+    resolvers: &Resolvers,
+) -> Vec<CollectionSpec> {
     let spec = |algorithm, policy| CollectionSpec { name: name.clone(), algorithm, policy };
     let mut specs = Vec::new();
     for algorithm in [HashAlgorithm::Blake3, HashAlgorithm::Sha256] {
-        specs.extend([Policy::Lww, Policy::Siblings].map(|policy| spec(algorithm, policy)));
+        let policies = [Policy::Lww, Policy::Siblings].into_iter().chain(resolvers.policies());
+        specs.extend(policies.map(|policy| spec(algorithm, policy)));
     }
     let left = damaged.iter().filter_map(|row| row.left.as_ref());
     specs.extend(left.map(|(_, left)| spec(left.algorithm, left.policy.clone())));

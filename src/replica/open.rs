@@ -9,6 +9,7 @@ use crate::clock::Stamp;
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::limits::Limits;
 use crate::merkle::{Envelope, PagedTree};
+use crate::resolve::Resolvers;
 use crate::store::{Batch, CommitNumber, Durability, Read, Row, Store, StoreError, Table};
 use crate::types::{CollectionName, CollectionSpec};
 
@@ -20,6 +21,7 @@ use super::loaded::LoadedPages;
 use super::lost::Losses;
 use super::mend;
 use super::pages::ReadError;
+use super::reading::Resolution;
 use super::rows::{
     CollectionId, ContextSum, Head, context_sum, key_tail, read_collection, read_counter,
     read_page, write_collection,
@@ -43,11 +45,18 @@ pub struct ReplicaOptions {
     pub durability: Durability,
     /// Most leaves of a page on disk, 1 to 4,096, for collections created from now on.
     pub page_leaves: u16,
+    /// Those that collections of a custom policy may name.
+    pub resolvers: Resolvers,
 }
 
 impl Default for ReplicaOptions {
     fn default() -> Self {
-        Self { limits: Limits::default(), durability: Durability::Always, page_leaves: 64 }
+        Self {
+            limits: Limits::default(),
+            durability: Durability::Always,
+            page_leaves: 64,
+            resolvers: Resolvers::built_in(),
+        }
     }
 }
 
@@ -74,7 +83,8 @@ impl<S: Store> Replica<S> {
     /// The store failed. A collection that is damaged is no error here: it says so when asked.
     pub fn open(store: S, options: ReplicaOptions, random: Random) -> Result<Self, ReplicaError> {
         let store = Arc::new(store);
-        let node = Arc::new(Node::new(options.limits, options.durability, random));
+        let page_leaves = options.page_leaves.clamp(1, 4_096);
+        let node = Arc::new(Node::new(options, random));
         let mut left = token::take(&*store);
         let (mut collections, mut damaged) = (BTreeMap::new(), Vec::new());
         let mut numbers = BTreeSet::new();
@@ -97,7 +107,6 @@ impl<S: Store> Replica<S> {
             }
             collections.insert(name, Arc::new(collection));
         }
-        let page_leaves = options.page_leaves.clamp(1, 4_096);
         let (collections, damaged) = (RwLock::new(collections), RwLock::new(damaged));
         Ok(Self { store, node, page_leaves, collections, damaged, creating: Mutex::new(()) })
     }
@@ -105,7 +114,8 @@ impl<S: Store> Replica<S> {
     /// Creates a collection, or returns the one that exists with just these settings.
     ///
     /// # Errors
-    /// One of this name exists with other settings, or is damaged; or the store failed.
+    /// One of this name exists with other settings, or is damaged; the policy names a resolver
+    /// that is not known here; or the store failed.
     pub fn create_collection(
         &self,
         spec: CollectionSpec,
@@ -127,6 +137,7 @@ impl<S: Store> Replica<S> {
                 asked: behaviour(&spec),
             });
         }
+        self.node.resolvers.of(&spec.policy)?;
         let id = self.fresh_id()?;
         let head = Head::first(&spec, self.page_leaves)?;
         let mut batch = Batch::default();
@@ -210,6 +221,7 @@ impl<S: Store> Collection<S> {
         let (store, node) = (Arc::clone(store), Arc::clone(node));
         let changes = AtomicU64::new(0);
         let losses = Arc::new(Losses::new(Arc::clone(&store), id));
+        let resolution = Resolution::of(&spec.policy, &node.resolvers);
         Ok(Self {
             id,
             spec,
@@ -222,6 +234,8 @@ impl<S: Store> Collection<S> {
             group: Group::default(),
             certificates: Mutex::default(),
             told: Mutex::default(),
+            resolution,
+            next_report: Mutex::new(None),
         })
     }
 

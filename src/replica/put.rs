@@ -13,7 +13,7 @@ use crate::types::Key;
 use super::ReplicaError;
 use super::collection::{Collection, PresentWriter};
 use super::draft::Draft;
-use super::group::{Done, Work};
+use super::group::{Done, Over, Work};
 
 /// What an import did.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -43,7 +43,7 @@ impl<S: Store> Collection<S> {
         value: impl Into<Arc<[u8]>>,
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
-        self.put_together(key, value.into(), None, now_ms)
+        self.put_together(key, value.into(), Over::All, now_ms)
     }
 
     /// Writes a value in place of the siblings that the client has read; what it had not seen
@@ -59,30 +59,55 @@ impl<S: Store> Collection<S> {
         read: &[Dot],
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
-        self.put_together(key, value.into(), Some(read.to_vec()), now_ms)
+        self.put_together(key, value.into(), Over::Read(read.to_vec()), now_ms)
+    }
+
+    /// Writes a value in place of all siblings held here, if they are just those that the client
+    /// has read: compared and written in one commit.
+    ///
+    /// # Errors
+    /// Others are held by now ([`ReplicaError::Changed`]), the value is too large, the store
+    /// failed, or what was held is damaged; nothing was done.
+    pub fn put_exactly(
+        &self,
+        key: &Key,
+        value: impl Into<Arc<[u8]>>,
+        read: &[Dot],
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
+        self.put_together(key, value.into(), Over::Exactly(read.to_vec()), now_ms)
+    }
+
+    /// Removes all siblings held here, if they are just those that the client has read.
+    ///
+    /// # Errors
+    /// Others are held by now ([`ReplicaError::Changed`]), the store failed, or what was held is
+    /// damaged; nothing was done.
+    pub fn delete_exactly(
+        &self,
+        key: &Key,
+        read: &[Dot],
+        now_ms: u64,
+    ) -> Result<u64, ReplicaError> {
+        self.delete_together(key, Over::Exactly(read.to_vec()), now_ms)
     }
 
     fn put_together(
         &self,
         key: &Key,
         value: Arc<[u8]>,
-        read: Option<Vec<Dot>>,
+        over: Over,
         now_ms: u64,
     ) -> Result<Sibling, ReplicaError> {
         let put = self.hashed(key.clone(), value)?;
-        match self.together(Work::Put(put, read), now_ms)? {
+        match self.together(Work::Put(put, over), now_ms)? {
             Done::Put(sibling) => Ok(sibling),
             Done::Deleted(_) => unreachable!("a put is answered as one"),
         }
     }
 
-    fn delete_together(
-        &self,
-        key: &Key,
-        read: Option<Vec<Dot>>,
-        now_ms: u64,
-    ) -> Result<u64, ReplicaError> {
-        match self.together(Work::Delete(self.key_hash(key), read), now_ms)? {
+    fn delete_together(&self, key: &Key, over: Over, now_ms: u64) -> Result<u64, ReplicaError> {
+        match self.together(Work::Delete(self.key_hash(key), over), now_ms)? {
             Done::Deleted(removed) => Ok(removed),
             Done::Put(_) => unreachable!("a delete is answered as one"),
         }
@@ -93,7 +118,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or what was held is damaged.
     pub fn delete(&self, key: &Key, now_ms: u64) -> Result<u64, ReplicaError> {
-        self.delete_together(key, None, now_ms)
+        self.delete_together(key, Over::All, now_ms)
     }
 
     /// Removes the siblings that the client has read (rule D3); how many of them were held.
@@ -101,7 +126,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or what was held is damaged.
     pub fn delete_dots(&self, key: &Key, read: &[Dot], now_ms: u64) -> Result<u64, ReplicaError> {
-        self.delete_together(key, Some(read.to_vec()), now_ms)
+        self.delete_together(key, Over::Read(read.to_vec()), now_ms)
     }
 
     /// Removes all siblings held here of many keys, in one commit; how many there were.

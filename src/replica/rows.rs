@@ -112,6 +112,10 @@ impl CollectionId {
         self.key(&[&[2]])
     }
 
+    pub(super) fn report(self, number: u64) -> Vec<u8> {
+        self.key(&[&number.to_be_bytes()])
+    }
+
     pub(super) fn evidence(self, number: u64) -> Vec<u8> {
         self.key(&[&number.to_be_bytes()])
     }

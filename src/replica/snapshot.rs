@@ -12,7 +12,7 @@ use crate::types::{CollectionSpec, NodeId};
 use super::join::{parse_dot_row, read_join};
 use super::lost::Losses;
 use super::pages::{self, ReadError};
-use super::rows::{CollectionId, Head, HistoryRow, LogRow, key_tail, read_entry};
+use super::rows::{CollectionId, Head, LogRow, read_entry};
 use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
 
 /// Rows read at once where a walk has no end of its own.
@@ -22,20 +22,18 @@ const CHUNK: usize = 512;
 const ROWS_PER_DOT: usize = 4;
 /// Pages that are kept to check entries against: at 64 leaves each, about 10 MiB.
 const LOADED_PAGES: usize = 1_024;
-/// History rows of one key that are looked at to find the newest.
-const HISTORY_SCAN: usize = 4_096;
 
 /// A collection at one moment: entries, tree, context and exceptions belong together, whatever
 /// is written meanwhile.
 pub struct Snapshot<S: Store> {
-    id: CollectionId,
+    pub(super) id: CollectionId,
     envelope: Envelope,
     causality: Arc<Causality>,
     tree: PagedTree,
     // the same tree, in which pages are loaded to check entries against
     checked: Mutex<PagedTree>,
-    head: Head,
-    rows: S::Snapshot,
+    pub(super) head: Head,
+    pub(super) rows: S::Snapshot,
     losses: Arc<Losses<S>>,
 }
 
@@ -104,27 +102,6 @@ impl<S: Store> Snapshot<S> {
         Ok(found)
     }
 
-    /// Values of a key that were replaced and can still be read: when, and which; the latest
-    /// first.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn history(&self, key: &KeyHash, limit: usize) -> Result<Vec<(u64, ValueHash)>, ViewError> {
-        let rows =
-            self.scan(Table::History, &self.id.entry(key), Bound::Unbounded, HISTORY_SCAN)?;
-        let mut found = Vec::with_capacity(rows.len());
-        for row in rows {
-            let hash = ValueHash(self.parsed(key_tail(&row.key), "the key of a history row")?);
-            // an aid: what rotted is not there any more
-            if let Ok(history) = HistoryRow::parse(&row.value) {
-                found.push((history.position, history.at_ms, hash));
-            }
-        }
-        found.sort_unstable_by_key(|(position, ..)| std::cmp::Reverse(*position));
-        found.truncate(limit);
-        Ok(found.into_iter().map(|(_, at_ms, hash)| (at_ms, hash)).collect())
-    }
-
     /// Rows of the log above one position and up to another.
     fn log_rows(&self, below: u64, above: u64) -> Result<Vec<Row>, ViewError> {
         let (after, last) = (self.id.log(below), self.id.log(above));
@@ -135,7 +112,7 @@ impl<S: Store> Snapshot<S> {
         Ok(rows)
     }
 
-    fn scan(
+    pub(super) fn scan(
         &self,
         table: Table,
         prefix: &[u8],
@@ -146,7 +123,7 @@ impl<S: Store> Snapshot<S> {
     }
 
     /// Whoever finds that an entry rotted writes it down.
-    fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ViewError> {
+    pub(super) fn checked<T>(&self, result: Result<T, ReadError>) -> Result<T, ViewError> {
         result.map_err(|error| {
             if let ReadError::Rotten(key) = &error {
                 self.losses.note_record(key);
@@ -155,7 +132,7 @@ impl<S: Store> Snapshot<S> {
         })
     }
 
-    fn parsed<T>(
+    pub(super) fn parsed<T>(
         &self,
         result: Result<T, crate::codec::CodecError>,
         what: &str,

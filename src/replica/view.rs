@@ -12,6 +12,8 @@ use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::types::{CollectionSpec, Key, NodeId};
 
+use super::reports::Incident;
+
 /// A snapshot could not be read.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -229,6 +231,8 @@ pub struct ApplyOutcome {
     /// Dots whose value was said to be held here and is not: send them again with the value.
     /// When there is one, nothing of the key was applied.
     pub missing_values: Vec<Dot>,
+    /// What a person may want to know of it, with the key.
+    pub incidents: Vec<(Key, Incident)>,
 }
 
 /// What a session asks for at its end (rule D8): only when all it applied is durable and the

@@ -177,8 +177,8 @@ pub enum AbortCode {
     AlgorithmMismatch,
     /// Another policy.
     #[error(
-        "the collection has another policy there: create it anew on one side with the policy of \
-         the other"
+        "the collection has another policy there (or another version of its resolver): create it \
+         anew on one side with the policy of the other"
     )]
     PolicyMismatch,
     /// No common protocol version.

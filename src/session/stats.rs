@@ -6,6 +6,7 @@ use std::ops::AddAssign;
 use super::outcome::Tally;
 use super::phase::Phase;
 pub use crate::delta::CompressionStats;
+use crate::replica::ReportCounts;
 
 /// Figures of one phase.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -46,6 +47,8 @@ pub struct SyncStats {
     /// Dots held here that stood for another put there (a clone or a lying writer): of each pair
     /// the lesser put is kept as evidence where it was held.
     pub same_dot: u64,
+    /// What a person may want to look at, of what changed here.
+    pub reports: ReportCounts,
     /// What the planner decided, in order.
     pub plan: Vec<PlanStep>,
 }
@@ -83,6 +86,7 @@ impl AddAssign for SyncStats {
             sent,
             received,
             same_dot,
+            reports,
             plan,
         } = later;
         for (phase, figures) in phases {
@@ -95,6 +99,7 @@ impl AddAssign for SyncStats {
         self.sent += sent;
         self.received += received;
         self.same_dot += same_dot;
+        self.reports += reports;
         self.plan.extend(plan);
     }
 }

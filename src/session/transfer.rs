@@ -15,7 +15,9 @@ use crate::delta::{
 use crate::dots::Dot;
 use crate::entry::Sibling;
 use crate::hash::{KeyHash, ValueHash};
-use crate::replica::{ApplyOutcome, CollectionView, IncomingSibling, KeyUpdate, RefusalReason};
+use crate::replica::{
+    ApplyOutcome, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ReportCounts,
+};
 use crate::types::Key;
 
 /// Bases named for one wanted value.
@@ -582,6 +584,11 @@ impl Session {
             })
             .collect();
         Some(updates)
+    }
+
+    /// Counts what was reported of a batch that was applied.
+    pub fn count_reports(&mut self, counts: ReportCounts) {
+        self.stats.reports += counts;
     }
 
     /// What became of the batch that was last polled, in its order.

@@ -38,11 +38,13 @@ pub enum Table {
     /// Collection id, kind of fact, node id, ... -> signed log heads seen of peers, and what
     /// contradicts them.
     Witness = 15,
+    /// Collection id, number -> what a session did that somebody may want to look at.
+    Reports = 16,
 }
 
 impl Table {
     /// Every table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Meta,
         Self::Collections,
         Self::Heads,
@@ -58,6 +60,7 @@ impl Table {
         Self::Lost,
         Self::Certificates,
         Self::Witness,
+        Self::Reports,
     ];
 
     /// Number on disk, never reused for another table.

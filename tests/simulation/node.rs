@@ -120,6 +120,7 @@ impl Node {
             limits: self.limits.clone(),
             durability: self.durability,
             page_leaves: self.page_leaves,
+            ..ReplicaOptions::default()
         };
         let replica = Replica::open(Arc::clone(&self.disk), options, random.random());
         let replica = replica.map_err(text)?;

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{DigestText, KeyText, SiblingText};
+use super::{DigestText, KeyText, ReportText, SiblingText};
 use crate::api::error::Problem;
 use crate::entry::Record;
+use crate::replica::ReportCounts;
 use crate::session::{CompressionStats, Difference, Tally};
 
 /// Which peer to ask.
@@ -192,6 +193,12 @@ pub struct Report {
     pub repaired: u64,
     /// Dots that stood for another put at the peer: of each pair the greater stayed.
     pub same_dot: u64,
+    /// What a person may want to look at, of what changed here.
+    #[serde(default)]
+    pub reports: ReportCounts,
+    /// The first hundred of it.
+    #[serde(default)]
+    pub reported: Vec<ReportText>,
     /// Items that were refused.
     pub refused: Vec<RefusedText>,
     /// The convergence certificate, in hex.
