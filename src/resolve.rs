@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`max@1`](max::Max) | the greatest value, by number where it is one |
 //! | [`set-union@1`](set_union::SetUnion) | a JSON array of all elements of all arrays |
-//! | [`json-merge@1`](json_merge::JsonMerge) | a JSON object, each field as the latest version has it |
+//! | [`json-merge@1`](json_merge::JsonMerge) | an object, each field as the latest version has it |
 //! | [`first@1`](first::First) | the earliest version, and a report that there was another |
 //!
 //! ```

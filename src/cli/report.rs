@@ -62,7 +62,7 @@ fn told(reports: ReportCounts) -> String {
     let kinds: Vec<String> = kinds
         .map(|(number, one, more, what)| format!("{} {what}", counted(number, one, more)))
         .collect();
-    format!("\n  {}: see `selfsame conflicts --reports`", kinds.join(", "))
+    format!("\n  {}: see `selfsame conflicts COLLECTION --reports`", kinds.join(", "))
 }
 
 /// The plan against what it cost, as a database explains a query.

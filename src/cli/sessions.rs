@@ -89,7 +89,10 @@ fn ended(end: &SessionEnd) -> String {
     let reports = match end.reports.total() {
         0 => String::new(),
         number => {
-            format!(", {} (`selfsame conflicts --reports`)", counted(number, "report", "reports"))
+            format!(
+                ", {} (`selfsame conflicts COLLECTION --reports`)",
+                counted(number, "report", "reports")
+            )
         }
     };
     let cause = end.cause.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
