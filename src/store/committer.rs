@@ -79,6 +79,11 @@ impl Committer {
         }
     }
 
+    /// The earlier failure itself, for a batch that was applied before it and may be lost by it.
+    pub(super) fn failure(&self) -> Result<(), StoreError> {
+        self.lock().failed.clone().map_or(Ok(()), Err)
+    }
+
     /// A write failed: nothing is taken any more.
     pub(super) fn fail(&self, error: &StoreError) {
         self.lock().failed.get_or_insert(error.clone());
@@ -101,7 +106,8 @@ impl Committer {
                 return Ok(());
             }
             if let Some(error) = &state.failed {
-                return Err(refusing(error));
+                // what failed is why this batch may be lost
+                return Err(error.clone());
             }
             if state.syncing {
                 state = self.synced.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +193,7 @@ mod tests {
         let committer = Committer::default();
         let number = committer.apply(|| Ok(())).expect("no failure");
         let failing = || Err(StoreError::Io("gone".into()));
-        assert!(matches!(committer.settle(number, failing), Err(StoreError::Refusing(_))));
+        assert!(matches!(committer.settle(number, failing), Err(StoreError::Io(_))));
         assert!(matches!(committer.apply(|| Ok(())), Err(StoreError::Refusing(_))));
     }
 }

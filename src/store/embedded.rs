@@ -467,12 +467,13 @@ impl Store for EmbeddedStore {
         if durability == Durability::Always {
             return shared.committer.settle(number, || shared.sync());
         }
+        shared.committer.failure()?;
         // the system has it then, and the death of this process takes nothing back
         shared.write_pending()?;
         if durability == Durability::Periodic {
             shared.ask(|asked| asked.sync = true);
         }
-        shared.committer.refusal()
+        shared.committer.failure()
     }
 
     fn capabilities(&self) -> Capabilities {
