@@ -161,8 +161,6 @@ pub struct Session {
     pub(super) partial: bool,
     /// Bytes of values that the peer was told of and may want.
     pub(super) told_bytes: u64,
-    /// Siblings that the peer was told of and had not seen.
-    pub(super) told_news: u64,
     /// Counts what was learned, so that a method that finds nothing is noticed.
     pub(super) progress: u64,
     /// Detection methods used, with the progress before each.
@@ -273,7 +271,6 @@ impl Session {
             agreed: false,
             partial: false,
             told_bytes: 0,
-            told_news: 0,
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),

@@ -330,8 +330,7 @@ impl Session {
         let Some(entry) = view.entry(key)? else { return Ok(None) };
         let peer = self.peer_seen()?;
         let news = entry.record.siblings().iter().filter(|sibling| !peer.has(sibling.dot));
-        let (count, told) = news
-            .fold((0, 0u64), |(count, sum), sibling| (count + 1, sum.saturating_add(sibling.size)));
+        let told: u64 = news.fold(0, |sum, sibling| sum.saturating_add(sibling.size));
         let mut values = Vec::new();
         if self.flow != Flow::Compare {
             let small = entry
@@ -352,7 +351,6 @@ impl Session {
         if self.flow != Flow::Compare {
             self.told_bytes = self.told_bytes.saturating_add(told);
         }
-        self.told_news += count;
         let siblings = entry.record.siblings().to_vec();
         Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
     }

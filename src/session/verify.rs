@@ -269,7 +269,7 @@ impl Session {
             self.outcome = Some(Outcome::Compared { differences, truncated: self.partial });
             return Ok(());
         }
-        self.brake()?;
+        self.brake(view)?;
         if !self.incoming.is_idle() {
             return Ok(());
         }
@@ -280,7 +280,7 @@ impl Session {
     }
 
     /// Stops before more keys vanish than may without being asked.
-    fn brake(&mut self) -> Result<(), Failure> {
+    fn brake(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         let vanishing = self.incoming.vanishing();
         let limits = &self.setup.limits;
         let entries = self.ours.envelope.totals().entries;
@@ -289,7 +289,7 @@ impl Session {
         if many && !self.setup.config.allow_removals {
             return Err(Failure::Ours(AbortCode::Brake(vanishing)));
         }
-        if !self.partial || !self.moves_siblings() {
+        if vanishing > 0 && (!self.partial || !self.moves_siblings(view)?) {
             self.incoming.release_vanishing();
         }
         Ok(())
@@ -298,10 +298,19 @@ impl Session {
     /// Whether anybody gets siblings by this session. In one that has no room for everything, what
     /// replaces a dead sibling may be among the rest: so what would vanish waits for a session that
     /// moves nothing else.
-    fn moves_siblings(&self) -> bool {
-        // what is refused is told each time and moves nothing
-        let told = self.told_news > 0 && !self.verification.has_refusals();
-        told || self.incoming.accepted() > 0
+    fn moves_siblings(&self, view: &dyn CollectionView) -> Result<bool, Failure> {
+        if self.incoming.accepted() > 0 {
+            return Ok(true);
+        }
+        let peer = self.peer_seen()?;
+        for (key, _) in self.knowledge.iter().filter(|(_, known)| known.told && !known.excluded) {
+            let entry = view.entry(key)?;
+            let mut siblings = entry.iter().flat_map(|entry| entry.record.siblings());
+            if siblings.any(|sibling| !peer.has(sibling.dot)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn get_ready(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {

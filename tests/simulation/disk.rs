@@ -18,7 +18,7 @@ type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 
 /// All tables at one moment; a copy shares what is not written.
 #[derive(Clone, Default)]
-pub struct Tables([Arc<Rows>; 14]);
+pub struct Tables([Arc<Rows>; Table::ALL.len() + 1]);
 
 impl Tables {
     fn of(&self, table: Table) -> &Rows {

@@ -5,15 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use selfsame::clock::Stamp;
-use selfsame::replica::{
-    ApplyOutcome, CollectionView, JoinRequest, KeyUpdate, Snapshot, ViewError,
-};
+use selfsame::replica::{ApplyOutcome, CollectionView, JoinRequest, KeyUpdate, ViewError};
 use selfsame::session::message::{FreeMessage, Message};
 use selfsame::session::{
     AbortCode, Failure, Lane, Outcome, Phase, Session, Setup, SyncConfig, wire,
 };
 
-use super::disk::Disk;
 use super::mutant::{self, Mutant};
 use super::node::name;
 use super::oracle::{Holds, Model, ensure};
@@ -595,6 +592,3 @@ fn summary(updates: &[KeyUpdate], applied: &Result<Vec<ApplyOutcome>, String>) -
     };
     format!("{} keys, +{add} -{remove}: {said}", updates.len())
 }
-
-/// What a mutant mixes with a later moment.
-pub type Older = Snapshot<Arc<Disk>>;

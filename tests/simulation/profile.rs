@@ -29,6 +29,8 @@ pub struct Profile {
     pub large_values: bool,
     /// Whether sessions with refusals join up to what was refused, as with a context full of gaps.
     pub joins_beside: bool,
+    /// Whether sessions end after one key or two: removals alone can fill them.
+    pub short_sessions: bool,
     /// Whether keys that vanish too early are a fault.
     pub vanishing: bool,
 }
@@ -36,7 +38,7 @@ pub struct Profile {
 impl Profile {
     pub fn draw(dice: &mut Dice) -> Self {
         let nodes = dice.between(2, 4);
-        let joins_beside = dice.percent(15);
+        let (joins_beside, short_sessions) = (dice.percent(15), dice.percent(15));
         Self {
             nodes,
             most_nodes: if dice.percent(40) { dice.between(nodes, 6) } else { nodes },
@@ -57,7 +59,8 @@ impl Profile {
             narrow: dice.percent(30),
             large_values: dice.percent(40),
             joins_beside,
-            vanishing: !joins_beside,
+            short_sessions,
+            vanishing: !joins_beside && !short_sessions,
         }
     }
 
@@ -83,6 +86,7 @@ impl Profile {
             narrow: false,
             large_values: false,
             joins_beside: false,
+            short_sessions: false,
             vanishing: true,
         }
     }
@@ -98,11 +102,11 @@ impl Profile {
                 limits.max_siblings = dice.between(1, 3);
             }
             if dice.percent(30) {
-                limits.max_session_entries = dice.between(1, 2);
-            }
-            if dice.percent(30) {
                 (limits.max_removals, limits.max_removals_percent) = (1, 10);
             }
+        }
+        if self.short_sessions && dice.percent(50) {
+            limits.max_session_entries = dice.between(1, 2);
         }
         if self.joins_beside {
             limits.max_exceptions = 15;
