@@ -553,11 +553,12 @@ impl Session {
     }
 
     /// Ends the session from outside: the user stopped it, a deadline passed. Once this side has
-    /// done its part, the peer may end the session well by itself, and this side cannot know.
+    /// done its part, the peer may end the session well by itself, and this side cannot know. A peer
+    /// that has signed two histories is none whose word counts: that session failed in any case.
     pub fn abort(&mut self, code: AbortCode) {
-        if self.has_done_its_part() {
+        if self.has_done_its_part() && code != AbortCode::Contradiction {
             self.disconnected();
-        } else {
+        } else if self.outcome.is_none() {
             self.fail(Failure::Ours(code));
         }
     }

@@ -252,7 +252,8 @@ impl World {
                 node.ghost = Some((node.disk.number(), ghost));
             }
             ReplicaError::Store(_) => {}
-            ReplicaError::Damaged { .. } | ReplicaError::View(..) if node.stand.damaged => {}
+            ReplicaError::Damaged { .. } | ReplicaError::Rotten { .. } | ReplicaError::View(..)
+                if node.stand.damaged => {}
             other => return Err(format!("{}: {other}", name(at))),
         }
         Ok(text(error))
