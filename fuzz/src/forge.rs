@@ -12,8 +12,9 @@ use selfsame::hash::{HashAlgorithm, KeyHash, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason};
 use selfsame::session::message::{
-    Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
-    Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WirePrefix, WireSpec,
+    Bulk, Bytes, CANDIDATE_KEY_BYTES, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message,
+    NodeHashes, Opening, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots,
+    WirePrefix, WireSpec,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
 use selfsame::sketch::{Estimator, WireFilter};
@@ -183,12 +184,26 @@ impl<'a> Forge<'a> {
         }))
     }
 
+    /// As many keys as dots, of the first of them, or any number of bytes.
+    fn candidates(&self) -> TurnMessage {
+        let dots = self.dots(0);
+        let keys = if self.flag(6) {
+            let named = usize::try_from(dots.count()).unwrap_or(usize::MAX).min(512);
+            (0..named)
+                .flat_map(|at| self.key_hash(7 + at).0.into_iter().take(CANDIDATE_KEY_BYTES))
+                .collect()
+        } else {
+            vec![self.byte(7); usize::from(self.byte(8))]
+        };
+        TurnMessage::Candidates { dots: WireDots::from(&dots), keys: Bytes(keys) }
+    }
+
     fn turn(&self, kind: u8) -> TurnMessage {
         let width = if self.flag(0) { 32 } else { 8 };
         match kind {
             2 => self.states(),
             3 => TurnMessage::Removed(WireDots::from(&self.dots(0))),
-            4 => TurnMessage::Candidates(WireDots::from(&self.dots(0))),
+            4 => self.candidates(),
             5 => TurnMessage::Filter {
                 filter: WireFilter {
                     hashes: self.byte(0) % 34,

@@ -69,7 +69,7 @@ fn meaning(message: &Message) {
         }
         Message::HelloReply(HelloReply::Differs { opening, .. }) => read(opening),
         Message::Turn(TurnMessage::Opening(opening)) => read(opening),
-        Message::Turn(TurnMessage::Removed(dots) | TurnMessage::Candidates(dots)) => {
+        Message::Turn(TurnMessage::Removed(dots) | TurnMessage::Candidates { dots, .. }) => {
             if let Some(set) = dots.to_set() {
                 assert!(set.run_count() <= dots.run_count());
             }
