@@ -42,6 +42,7 @@ mod exit;
 pub mod frames;
 mod history;
 pub mod host;
+mod metrics;
 pub(crate) mod paths;
 mod reach;
 pub(crate) mod report;

@@ -35,6 +35,7 @@ mod jsonl;
 mod listen;
 mod log;
 mod ls;
+mod metrics;
 mod output;
 mod peer;
 mod peers;
@@ -114,6 +115,7 @@ enum Verb {
     Serve(serve::Serve),
     Status(status::ShowStatus),
     Sessions(sessions::Sessions),
+    Metrics(metrics::Metrics),
     Config(config::Settings),
     Peer(peers::Peers),
     Sync(sync::Sync),
@@ -210,6 +212,7 @@ impl Verb {
             Self::Serve(verb) => verb.run(context),
             Self::Status(verb) => verb.run(context),
             Self::Sessions(verb) => verb.run(context),
+            Self::Metrics(verb) => verb.run(context),
             Self::Config(verb) => verb.run(context),
             Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),

@@ -68,6 +68,7 @@ pub mod choice;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod facts;
 pub mod forest;
 pub mod home;
 pub mod links;
@@ -79,6 +80,7 @@ pub mod schedule;
 pub mod scrub;
 pub mod server;
 pub mod status;
+pub mod tally;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

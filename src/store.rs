@@ -294,6 +294,11 @@ pub trait Store: Read + 'static {
     /// What this implementation can do.
     fn capabilities(&self) -> Capabilities;
 
+    /// Why no batch is taken any more, if that is so.
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
     /// Takes what [`leave_token`](Self::leave_token) was given last, before this opening: at most
     /// once, and gone for good before it is returned, whatever becomes of this process. No copy,
     /// backup or snapshot of the store may have it, and nothing of an earlier run of the system.
@@ -358,6 +363,10 @@ impl<S: Store> Store for Arc<S> {
 
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        (**self).failure()
     }
 
     fn take_token(&self) -> Option<Vec<u8>> {

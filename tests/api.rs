@@ -127,6 +127,27 @@ fn key(text: &str) -> Key {
 }
 
 #[test]
+fn scrapers_are_told_what_they_are_given() {
+    let node = Served::new();
+    let mut stream = node.connect();
+    let request = "GET /v1/metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let media = "content-type: application/openmetrics-text; version=1.0.0; charset=utf-8";
+    assert!(head.lines().any(|line| line == media), "{head}");
+    assert!(
+        body.starts_with("# HELP selfsame_build_info ") && body.ends_with("\n# EOF\n"),
+        "{body}"
+    );
+    let (status, json) = node.ask("GET", "metrics?format=json", "");
+    assert_eq!((status, &json["metrics"][0]["name"]), (200, &"selfsame_build_info".into()));
+    assert_eq!(node.code("GET", "metrics?format=xml", ""), (400, "request".into()));
+    assert_eq!(node.code("GET", "metrics?all=true", ""), (400, "request".into()));
+}
+
+#[test]
 fn what_is_not_understood_is_said_and_changes_nothing() {
     let node = Served::new();
     assert_eq!(node.ask("GET", "node", "").0, 200);

@@ -27,8 +27,12 @@ mod failures;
 mod files;
 #[path = "cli/local.rs"]
 mod local;
+#[path = "cli/metrics.rs"]
+mod metrics;
 #[path = "cli/node.rs"]
 mod node;
+#[path = "cli/openmetrics.rs"]
+mod openmetrics;
 #[path = "cli/oracle.rs"]
 mod oracle;
 #[path = "cli/peers.rs"]

@@ -35,8 +35,9 @@ use super::frames::FramesError;
 use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
     CollectionList, Created, DigestComparison, DigestText, EvidenceList, HistoryText, Imported,
-    NewCollection, NodeInfo, PeerRequest, ReadToken, ReadingText, RecoverRequest, Recovery,
-    Reloaded, Removed, ReportList, ScrubRequest, SessionList, StatusText, SyncRequest, Written,
+    MetricList, NewCollection, NodeInfo, PeerRequest, ReadToken, ReadingText, RecoverRequest,
+    Recovery, Reloaded, Removed, ReportList, ScrubRequest, SessionList, StatusText, SyncRequest,
+    Written,
 };
 use super::{Host, router};
 use crate::types::{CollectionName, Key};
@@ -142,6 +143,25 @@ impl Client {
     /// It went away, or its store failed.
     pub async fn status(&self) -> Result<StatusText, CallError> {
         self.get("status").await
+    }
+
+    /// The figures of the node, as OpenMetrics text.
+    ///
+    /// # Errors
+    /// It went away.
+    pub async fn metrics_text(&self) -> Result<String, CallError> {
+        let answer = self.ask(Method::GET, "metrics", Body::empty()).await?;
+        let text = taken(answer, MAX_ANSWER_BYTES).await?;
+        let text = String::from_utf8(text.into());
+        text.map_err(|error| CallError::Answer(error.to_string()))
+    }
+
+    /// The figures of the node.
+    ///
+    /// # Errors
+    /// It went away.
+    pub async fn metrics(&self) -> Result<MetricList, CallError> {
+        self.get("metrics?format=json").await
     }
 
     /// All collections.

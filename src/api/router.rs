@@ -12,7 +12,9 @@ use serde::de::DeserializeOwned;
 
 use super::body::answer;
 use super::error::ApiError;
-use super::{Host, certificates, conflicts, entries, history, scrub, sessions, status, transfer};
+use super::{
+    Host, certificates, conflicts, entries, history, metrics, scrub, sessions, status, transfer,
+};
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
 use crate::types::CollectionName;
@@ -49,6 +51,7 @@ pub fn router(host: Arc<Host>) -> Router {
     Router::new()
         .route("/v1/node", get(node))
         .route("/v1/status", get(status::status))
+        .route("/v1/metrics", get(metrics::metrics))
         .route("/v1/collections", get(entries::collections))
         .nest("/v1/collections/{name}", collection)
         .route("/v1/sessions", get(status::sessions))

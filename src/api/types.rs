@@ -16,6 +16,7 @@ mod certificate;
 mod conflict;
 mod history;
 mod incident;
+mod metrics;
 mod scrub;
 mod session;
 
@@ -26,6 +27,7 @@ pub use certificate::{
 pub use conflict::{ConflictSibling, ConflictText, MergedText, ReadToken, preview};
 pub use history::{HistoryText, ReachText, ReplacedText};
 pub use incident::{IncidentText, ReportList, ReportText};
+pub use metrics::{MetricFigure, MetricList, MetricNumber, MetricSample, MetricText};
 pub use scrub::{RotText, ScrubLine, ScrubRequest, ScrubState, ScrubText, ScrubbedText};
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,

@@ -29,6 +29,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast;
 
 use super::status::{RunningSession, SessionCounters, SessionEnd, SessionEvent, named};
+use super::tally::SessionTally;
 use crate::merkle::Contradiction;
 use crate::net::SessionReport;
 use crate::session::{AbortCode, Failure, Outcome, Phase, Session};
@@ -100,6 +101,7 @@ struct State {
     memory_bytes: u64,
     recent: VecDeque<SessionEnd>,
     counters: SessionCounters,
+    tally: SessionTally,
     next: u64,
     /// How long sessions take, on the whole: what a peer that is turned away waits.
     usual_ms: u64,
@@ -135,6 +137,7 @@ impl SessionManager {
             memory_bytes: 0,
             recent: VecDeque::new(),
             counters: SessionCounters::default(),
+            tally: SessionTally::default(),
             next: 1,
             usual_ms: 0,
         };
@@ -224,6 +227,12 @@ impl SessionManager {
         self.lock().counters
     }
 
+    /// What sessions did since the start, by kind.
+    #[must_use]
+    pub fn tally(&self) -> SessionTally {
+        self.lock().tally.clone()
+    }
+
     /// What happens from now on.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<SessionEvent> {
@@ -262,6 +271,7 @@ impl State {
         let running = self.running.remove(&number)?;
         self.memory_bytes = self.memory_bytes.saturating_sub(running.shown.memory_bytes);
         let end = end(&running);
+        self.tally.count_end(&end);
         self.counters.bytes_sent += end.bytes_sent;
         self.counters.bytes_received += end.bytes_received;
         self.usual_ms = (self.usual_ms * 7 + end.elapsed_ms) / 8;
@@ -376,6 +386,7 @@ impl Place {
         let mut state = self.manager.lock();
         let cut = state.running.get(&self.number).and_then(|running| running.ended.clone());
         state.count(&report.outcome, cut.as_ref().map(|(code, _)| code));
+        state.tally.count_refused(&report.outcome);
         let (bytes_sent, bytes_received) = report.stats.bytes();
         let end = state.end(self.number, |running| SessionEnd {
             elapsed_ms: report.elapsed.as_millis() as u64,

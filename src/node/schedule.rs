@@ -103,6 +103,8 @@ pub struct SessionNote {
     pub asked_for: bool,
     /// How it ended.
     pub ended: Ended,
+    /// How many keys it would have removed, if the brake of an end stopped it.
+    pub braked: Option<u64>,
     /// In a word.
     pub outcome: String,
     /// Why, if it failed.
@@ -122,6 +124,7 @@ struct Peer {
     failures: u32,
     answered: Option<u64>,
     error: Option<String>,
+    failed: u64,
 }
 
 /// What is known of a collection at a peer.
@@ -131,8 +134,15 @@ pub struct Pair {
     pub equal: Option<(u64, Option<StateHash>)>,
     /// How the last session ended, and when.
     pub last: Option<(String, u64)>,
+    /// When both were last known to hold the same.
+    pub last_equal: Option<u64>,
     /// Why the last attempt failed.
     pub failure: Option<String>,
+    /// How many attempts have failed, since it is known.
+    pub failed: u64,
+    /// How many keys the last session would have removed when the brake stopped it; none once
+    /// another one came to an end, or both hold the same.
+    pub braked: Option<u64>,
     failures: u32,
     /// When both were last known to be equal, or as equal as may be.
     good: Option<u64>,
@@ -155,6 +165,8 @@ pub struct PeerNote {
     pub error: Option<String>,
     /// When it is turned to next.
     pub due: Option<u64>,
+    /// How many attempts to turn to it have failed.
+    pub failed: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -272,6 +284,7 @@ impl Schedule {
         let retry = self.retry(failures);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         (peer.failures, peer.error) = (failures, Some(error));
+        peer.failed += 1;
         peer.due = (peer.dials || peer.connected).then_some(now + retry);
     }
 
@@ -328,6 +341,7 @@ impl Schedule {
             let since = pair.equal.map_or(now, |(since, _)| since);
             (pair.equal, pair.good) = (Some((since, Some(*state))), Some(now));
             (pair.failure, pair.failures) = (None, 0);
+            (pair.last_equal, pair.braked) = (Some(now), None);
             self.wanted.remove(&key);
         }
     }
@@ -348,7 +362,7 @@ impl Schedule {
 
     /// A session has ended.
     pub fn ended(&mut self, now: u64, note: SessionNote) {
-        let SessionNote { peer, collection, asked_for, ended, outcome, cause } = note;
+        let SessionNote { peer, collection, asked_for, ended, braked, outcome, cause } = note;
         let key = (peer, collection);
         if asked_for {
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -364,6 +378,9 @@ impl Schedule {
         if ended != Ended::NotNeeded {
             pair.last = Some((outcome, now));
         }
+        if !matches!(ended, Ended::NotNeeded | Ended::Busy(_)) {
+            pair.braked = braked;
+        }
         let mut again = std::mem::take(&mut pair.again).then_some(now);
         // what the peer brought need not be fetched
         let brought = matches!(ended, Ended::Equal(Some(_)) | Ended::AsFarAsMay { changed: 0 });
@@ -371,7 +388,7 @@ impl Schedule {
             Ended::Equal(state) => {
                 let since = pair.equal.map_or(now, |(since, _)| since);
                 (pair.equal, pair.good) = (Some((since, state)), Some(now));
-                (pair.failure, pair.failures) = (None, 0);
+                (pair.failure, pair.failures, pair.last_equal) = (None, 0, Some(now));
             }
             Ended::AsFarAsMay { changed } => {
                 (pair.failure, pair.failures, pair.good) = (cause, 0, Some(now));
@@ -387,6 +404,7 @@ impl Schedule {
             }
             Ended::Failed => {
                 pair.failure = cause;
+                pair.failed += 1;
                 if asked_for {
                     pair.failures = pair.failures.saturating_add(1);
                     let failures = pair.failures;
@@ -473,8 +491,8 @@ impl Schedule {
     /// What is known of all peers.
     pub fn peers(&self) -> impl Iterator<Item = (&NodeId, PeerNote)> {
         self.peers.iter().map(|(id, peer)| {
-            let Peer { connected, answered, error, due, .. } = peer.clone();
-            (id, PeerNote { connected, answered, error, due })
+            let Peer { connected, answered, error, due, failed, .. } = peer.clone();
+            (id, PeerNote { connected, answered, error, due, failed })
         })
     }
 

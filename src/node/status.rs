@@ -66,6 +66,9 @@ pub struct PeerStatus {
     pub last_error: Option<String>,
     /// When it is dialled or asked next.
     pub next_attempt_ms: Option<u64>,
+    /// How many attempts to turn to it have failed since the start.
+    #[serde(default)]
+    pub failures: u64,
 }
 
 /// A collection.
@@ -101,10 +104,37 @@ pub struct PairStatus {
     /// Since when both are known to hold the same: kept until one of them is seen to have
     /// changed.
     pub equal_since_ms: Option<u64>,
+    /// When both were last known to hold the same; now, while they do.
+    #[serde(default)]
+    pub last_equal_ms: Option<u64>,
     /// Why the last attempt failed; none once one succeeded.
     pub last_failure: Option<String>,
+    /// How many attempts have failed since the start.
+    #[serde(default)]
+    pub failures: u64,
+    /// How many keys the last session would have removed when the brake of an end stopped it.
+    #[serde(default)]
+    pub braked_keys: Option<u64>,
+    /// Which way entries may move, by the grants of both ends as far as they are known here.
+    #[serde(default)]
+    pub flow: PairFlow,
     /// When the next session is due, unless the peer is found equal before.
     pub next_session_ms: Option<u64>,
+}
+
+/// Which way entries of a collection may move between this node and a peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PairFlow {
+    /// Both ways.
+    #[default]
+    Both,
+    /// Towards this node: the peer lets it only read.
+    Pull,
+    /// Towards the peer: this node lets it only read.
+    Push,
+    /// Neither way: each lets the other only read, or this node lets the peer do nothing.
+    Neither,
 }
 
 /// A session that runs.

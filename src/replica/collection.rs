@@ -421,6 +421,14 @@ impl<S: Store> Collection<S> {
         self.with_live(|live| Ok(Arc::clone(&live.causality)))
     }
 
+    /// Bytes of the replaced values that are kept.
+    ///
+    /// # Errors
+    /// The collection is damaged.
+    pub fn history_bytes(&self) -> Result<u64, ReplicaError> {
+        self.with_live(|live| Ok(live.head.history_bytes))
+    }
+
     /// Head of this opening's change log, with its size; none before the first change.
     ///
     /// # Errors

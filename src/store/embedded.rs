@@ -480,6 +480,10 @@ impl Store for EmbeddedStore {
         Capabilities { persistent: true, sync_interval_ms: self.inner.sync_interval_ms }
     }
 
+    fn failure(&self) -> Option<StoreError> {
+        self.inner.shared.committer.refusal().err()
+    }
+
     #[cfg(unix)]
     fn take_token(&self) -> Option<Vec<u8>> {
         self.inner.token.as_ref()?.take()

@@ -127,6 +127,39 @@ fn is_of_log(line: &str) -> bool {
     ["INFO", "WARN", "ERROR"].iter().any(|level| line.starts_with(&format!("| {level} |")))
 }
 
+/// The table of all metrics, as the binary has them.
+fn table_of_metrics() -> String {
+    let node = TestNode::new();
+    let all = node.run(["metrics", "--json"]).ended(0).json();
+    let mut table = "| metric | type | labels | what it says |\n|---|---|---|---|\n".to_owned();
+    for metric in all["metrics"].as_array().unwrap() {
+        let labels: Vec<_> = metric["labels"].as_array().unwrap().iter().collect();
+        let labels: Vec<_> =
+            labels.iter().map(|label| format!("`{}`", label.as_str().unwrap())).collect();
+        let of = |field: &str| metric[field].as_str().unwrap();
+        let (name, kind, help) = (of("name"), of("type"), of("help"));
+        table.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.join(", ")));
+    }
+    table
+}
+
+/// `UPDATE_DOCS=1 cargo test --test cli every_metric` writes it anew.
+#[test]
+fn every_metric_is_in_the_docs() {
+    const MARKS: [&str; 2] =
+        ["<!-- metrics: written by a test -->\n\n", "\n<!-- end of the metrics -->"];
+    let path = doc("operations.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(MARKS[0]).expect("the mark is in docs/operations.md");
+    let (written, after) = rest.split_once(MARKS[1]).expect("so is the other");
+    let table = table_of_metrics();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(&path, [before, MARKS[0], &table, MARKS[1], after].concat()).unwrap();
+    } else {
+        assert!(written == table, "docs/operations.md is not up to date: run with UPDATE_DOCS=1");
+    }
+}
+
 #[test]
 fn every_verb_has_examples() {
     fn check(command: &clap::Command) {

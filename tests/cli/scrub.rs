@@ -16,7 +16,7 @@ both_ways!(
 );
 
 /// Flips a bit in the middle of a row, while nobody has the node open.
-fn rot(node: &TestNode, table: Table, at: usize) {
+pub(crate) fn rot(node: &TestNode, table: Table, at: usize) {
     node.closed(|| {
         let folder = node.data().join("store");
         let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();

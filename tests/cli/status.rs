@@ -84,13 +84,13 @@ fn ctrl_c_ends_watching_as_it_is_meant_to_end() {
 }
 
 /// A daemon, ended when it is dropped.
-struct Daemon {
+pub(crate) struct Daemon {
     child: Child,
-    place: String,
+    pub(crate) place: String,
 }
 
 impl Daemon {
-    fn start(node: &TestNode) -> Self {
+    pub(crate) fn start(node: &TestNode) -> Self {
         let mut command = node.command(["serve", "--addr", "127.0.0.1:0"]);
         command.stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.spawn().unwrap();

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use super::Shared;
 use crate::node::Node;
+use crate::node::peers::Grant;
 use crate::node::schedule::PeerNote;
-use crate::node::status::{CollectionStatus, PairStatus, PeerStatus, Status};
+use crate::node::status::{CollectionStatus, PairFlow, PairStatus, PeerStatus, Status};
 use crate::replica::Collection;
 use crate::store::Store;
-use crate::types::NodeId;
+use crate::types::{CollectionName, NodeId};
 
 impl<S: Store> Shared<S> {
     pub(super) fn report(&self) -> Status {
@@ -59,6 +60,7 @@ impl<S: Store> Shared<S> {
                 last_answer_ms: note.answered.map(|at| self.unix_ms(at)),
                 last_error: note.error,
                 next_attempt_ms: note.due.map(|at| self.unix_ms(at)),
+                failures: note.failed,
             }
         };
         notes.into_iter().map(status).collect()
@@ -71,6 +73,16 @@ impl<S: Store> Shared<S> {
             .iter()
             .map(|one| (one.name().clone(), one.state_hash().ok()))
             .collect();
+        let now_ms = Node::<S>::now_ms();
+        let flow = |peer: &NodeId, name: &CollectionName| {
+            let only_read = self.is_read_only(&(*peer, name.clone()));
+            match (node.access.grant(peer, name), only_read) {
+                (Grant::Write, false) => PairFlow::Both,
+                (Grant::Write, true) => PairFlow::Pull,
+                (Grant::Read, false) => PairFlow::Push,
+                (Grant::Read, true) | (Grant::None, _) => PairFlow::Neither,
+            }
+        };
         let plan = self.plan();
         plan.pairs()
             .map(|(peer, name, pair, next)| {
@@ -83,7 +95,14 @@ impl<S: Store> Shared<S> {
                     last_outcome: pair.last.as_ref().map(|(outcome, _)| outcome.clone()),
                     last_ended_ms: pair.last.as_ref().map(|(_, at)| self.unix_ms(*at)),
                     equal_since_ms: equal.map(|(since, _)| self.unix_ms(since)),
+                    last_equal_ms: match equal {
+                        Some(_) => Some(now_ms),
+                        None => pair.last_equal.map(|at| self.unix_ms(at)),
+                    },
                     last_failure: pair.failure.clone(),
+                    failures: pair.failed,
+                    braked_keys: pair.braked,
+                    flow: flow(peer, name),
                     next_session_ms: next.map(|at| self.unix_ms(at)),
                 }
             })

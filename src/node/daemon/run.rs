@@ -304,6 +304,7 @@ impl<S: Store> Shared<S> {
                     collection: name,
                     asked_for: true,
                     ended,
+                    braked: None,
                     outcome,
                     cause: Some(cause),
                 }
@@ -337,13 +338,21 @@ impl<S: Store> Shared<S> {
             let done = node.synchronise_now(link, &collection, &config, stop, &Unwatched).await;
             let report = done.map_err(Refusal::from)?.last().clone();
             let reads = Outcome::Failed(Failure::Peer(AbortCode::ReadOnly));
-            if report.outcome != reads || mode != Mode::Both {
+            if report.outcome != reads {
                 return Ok(report);
             }
             let mut read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
             read_only.insert(pair.clone(), Instant::now());
+            if mode != Mode::Both {
+                return Ok(report);
+            }
             mode = Mode::Pull;
         }
+    }
+
+    pub(super) fn is_read_only(&self, pair: &(NodeId, CollectionName)) -> bool {
+        let read_only = self.read_only.lock().unwrap_or_else(PoisonError::into_inner);
+        read_only.get(pair).is_some_and(|since| since.elapsed() < READ_ONLY_FOR)
     }
 
     fn may_only_read(&self, pair: &(NodeId, CollectionName)) -> bool {
@@ -407,5 +416,11 @@ fn noted(
     };
     let (outcome, cause) = named(&report.outcome);
     let outcome = outcome.to_owned();
-    SessionNote { peer, collection, asked_for, ended, outcome, cause }
+    let braked = match &report.outcome {
+        Outcome::Failed(
+            Failure::Ours(AbortCode::Brake(keys)) | Failure::Peer(AbortCode::Brake(keys)),
+        ) => Some(*keys),
+        _ => None,
+    };
+    SessionNote { peer, collection, asked_for, ended, braked, outcome, cause }
 }

@@ -39,7 +39,15 @@ fn unequal(text: &str, ours: u8, theirs: u8) -> Compared {
 fn note(peer: NodeId, ended: Ended) -> SessionNote {
     let outcome = format!("{ended:?}");
     let cause = (ended == Ended::Failed).then(|| "it broke".to_owned());
-    SessionNote { peer, collection: name("c"), asked_for: true, ended, outcome, cause }
+    SessionNote {
+        peer,
+        collection: name("c"),
+        asked_for: true,
+        ended,
+        braked: None,
+        outcome,
+        cause,
+    }
 }
 
 /// A schedule with one peer that is connected and equal at some time.
