@@ -85,7 +85,7 @@ pub mod wire;
 
 pub use config::{Mode, Strategy, SyncConfig};
 pub use machine::{Lane, Role, Session, Setup};
-pub use outcome::{AbortCode, Difference, Failure, Fault, Outcome, RefusedItem, Tally};
+pub use outcome::{AbortCode, Difference, Failure, Fault, LimitName, Outcome, RefusedItem, Tally};
 pub use phase::Phase;
 pub use stats::{CompressionStats, PhaseStats, PlanStep, SyncStats};
 pub use verify::Agreement;

@@ -23,8 +23,8 @@ use selfsame::session::message::{
     WirePrefix, WireSpec,
 };
 use selfsame::session::{
-    AbortCode, Failure, Fault, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, Tally,
-    wire,
+    AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Session, Strategy,
+    SyncConfig, Tally, wire,
 };
 use selfsame::sketch::bloom::WireFilter;
 use selfsame::sketch::estimator::Estimator;
@@ -449,7 +449,7 @@ fn naming_everything_again_and_again_is_work_that_ends() {
     for _ in 0..1_000 {
         victim.turn(TurnMessage::Removed(removed.clone()));
     }
-    victim.ended_by(AbortCode::Limit);
+    victim.ended_by(AbortCode::Limit(LimitName::Work));
 }
 
 #[test]
@@ -471,7 +471,7 @@ fn candidates_without_end_are_answered_by_runs_and_not_for_ever() {
     for _ in 0..1_000 {
         victim.turn(candidates.clone());
     }
-    victim.ended_by(AbortCode::Limit);
+    victim.ended_by(AbortCode::Limit(LimitName::Work));
 }
 
 #[test]
@@ -695,7 +695,7 @@ fn signatures_are_not_hoarded() {
         };
         victim.free(FreeMessage::Request(vec![want]));
     }
-    victim.ended_by(AbortCode::Limit);
+    victim.ended_by(AbortCode::Limit(LimitName::PendingSignatures));
 }
 
 #[test]
@@ -764,13 +764,13 @@ fn a_context_over_the_limits_is_refused_before_it_is_built() {
     let mut run = DotSet::default();
     run.insert_run(DotRun::new(Writer::new(3).unwrap(), 5, u64::MAX).unwrap());
     let endless = Causality::from_parts(std::collections::BTreeMap::new(), run).unwrap();
-    for causality in [many, endless] {
+    for (causality, limit) in [(many, LimitName::Writers), (endless, LimitName::Exceptions)] {
         let node = node_with(1, limits.clone());
         let mut claim = Claim::empty(Mode::Both);
         let mut victim = Victim::greeted(node, &hello(&node_with(1, limits.clone()), &claim));
         claim.causality = causality;
         victim.turn(TurnMessage::Opening(claim.opening()));
-        victim.ended_by(AbortCode::Limit);
+        victim.ended_by(AbortCode::Limit(limit));
     }
 }
 
@@ -809,10 +809,14 @@ fn an_opening_in_parts_is_bounded_ordered_and_without_repeats() {
     assert_eq!(victim.outcome(), None);
 
     let bad = [
-        (5, vec![], AbortCode::Limit), // more parts than the limits can fill
-        (u32::MAX, vec![], AbortCode::Limit),
-        (2, vec![pairs(&[1, 2]), pairs(&[3, 4])], AbortCode::Limit),
-        (2, vec![exceptions(&[3, 5]), exceptions(&[7, 9])], AbortCode::Limit),
+        (5, vec![], AbortCode::Limit(LimitName::OpeningParts)), // more parts than the limits can fill
+        (u32::MAX, vec![], AbortCode::Limit(LimitName::OpeningParts)),
+        (2, vec![pairs(&[1, 2]), pairs(&[3, 4])], AbortCode::Limit(LimitName::Writers)),
+        (
+            2,
+            vec![exceptions(&[3, 5]), exceptions(&[7, 9])],
+            AbortCode::Limit(LimitName::Exceptions),
+        ),
         (2, vec![pairs(&[1, 2]), pairs(&[2, 3])], AbortCode::Protocol),
         (2, vec![pairs(&[2, 3]), pairs(&[1])], AbortCode::Protocol),
         (2, vec![pairs(&[1]), pairs(&[])], AbortCode::Protocol),

@@ -301,7 +301,7 @@ impl State {
                     Failure::Ours(AbortCode::Deadline | AbortCode::TooSlow) if cut.is_none() => {
                         counters.too_slow += 1;
                     }
-                    Failure::Ours(AbortCode::Limit) => counters.too_large += 1,
+                    Failure::Ours(AbortCode::Limit(_)) => counters.too_large += 1,
                     _ => {}
                 }
                 match failure {

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use super::knowledge::resident;
 use super::machine::{Flow, Session};
 use super::message::{Bytes, LeafList, NodeHashes, TurnMessage, WirePrefix};
-use super::outcome::{AbortCode, Failure};
+use super::outcome::{AbortCode, Failure, LimitName};
 use super::phase::Phase;
 use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
@@ -226,7 +226,7 @@ impl Session {
             descent.claims.insert(child, hash);
         }
         if descent.claims.len() > 4 * self.setup.limits.max_session_entries.max(CHILDREN) {
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::OpenSubtrees.into());
         }
         Ok(())
     }
@@ -304,7 +304,7 @@ impl Session {
                 if descent.totals(&prefix, view)?.entries
                     > self.setup.limits.max_listed_leaves as u64
                 {
-                    return Err(Failure::Ours(AbortCode::Limit));
+                    return Err(LimitName::ListedLeaves.into());
                 }
                 let answer = descent.list(&prefix, view)?;
                 self.queue_list(answer);

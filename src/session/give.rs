@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::machine::Session;
 use super::message::{Bulk, Bytes, FreeMessage, ValueItem, Want};
-use super::outcome::{AbortCode, Failure};
+use super::outcome::{Failure, LimitName};
 use super::transfer::{BASES, CHUNK, GATHERED};
 use super::turn::protocol;
 use crate::delta::{self, BaseId, BlockSignature, ChunkMatch, Encoded, Signature};
@@ -53,7 +53,7 @@ impl Outgoing {
     fn ask(&mut self, asked: Asked, most: usize) -> Result<(), Failure> {
         self.signature_bytes += asked.signature_bytes();
         if self.signature_bytes > most {
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::PendingSignatures.into());
         }
         self.asked.push_back(asked);
         Ok(())

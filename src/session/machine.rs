@@ -13,7 +13,7 @@ use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{Bulk, FreeMessage, Hello, HelloReply, Message, TurnMessage, WireSpec};
 use super::opening::Gathering;
-use super::outcome::{AbortCode, Failure, Outcome};
+use super::outcome::{AbortCode, Failure, LimitName, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
 use super::stats::SyncStats;
@@ -291,7 +291,7 @@ impl Session {
     fn state_hash(&self) -> Result<StateHash, Failure> {
         let algorithm = self.ours.spec.algorithm;
         let context = self.ours.causality.hash(algorithm);
-        let context = context.map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        let context = context.map_err(|_| LimitName::ContextHash)?;
         Ok(algorithm.state(&self.ours.envelope.root(), &context))
     }
 
@@ -381,7 +381,7 @@ impl Session {
         let entries = self.ours.envelope.totals().siblings;
         let differences = self.setup.limits.max_session_entries as u64;
         let most = entries.saturating_mul(16).saturating_add(differences.saturating_mul(64));
-        if self.effort.steps > most { Err(Failure::Ours(AbortCode::Limit)) } else { Ok(()) }
+        if self.effort.steps > most { Err(LimitName::Work.into()) } else { Ok(()) }
     }
 
     /// Takes in a frame. Whatever its bytes: afterwards the session goes on, or has an outcome.
@@ -515,7 +515,7 @@ impl Session {
         }
         let Some(message) = message else { return Ok(None) };
         let phase = self.phase_of(&message);
-        let frame = wire::encode(&message).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        let frame = wire::encode(&message).map_err(|_| LimitName::FrameBytes)?;
         self.count(phase, frame.len(), true);
         Ok(Some(frame))
     }
@@ -525,7 +525,7 @@ impl Session {
             return Ok(None);
         }
         let Some(bulk) = self.next_values(view)? else { return Ok(None) };
-        let frame = wire::encode(&bulk).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        let frame = wire::encode(&bulk).map_err(|_| LimitName::FrameBytes)?;
         self.count(Phase::StateTransfer, frame.len(), true);
         Ok(Some(frame))
     }

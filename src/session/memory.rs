@@ -7,7 +7,7 @@
 use super::give::Outgoing;
 use super::knowledge::{KeyKnowledge, Knowledge};
 use super::machine::Session;
-use super::outcome::{AbortCode, Failure};
+use super::outcome::{Failure, LimitName};
 use super::transfer::Incoming;
 use super::turn::TurnItem;
 use crate::dots::{Causality, Dot, DotSet};
@@ -92,7 +92,7 @@ impl Session {
     /// Ends a session that holds more than it may.
     pub(super) fn check_memory(&self) -> Result<(), Failure> {
         if self.memory_bytes() > self.setup.limits.max_session_memory_bytes {
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::SessionMemory.into());
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
 use super::memory::{causality_bytes, dots_bytes};
 use super::message::{Message, Opening, OpeningPart, TurnMessage, WireCausality, WireDots};
-use super::outcome::{AbortCode, Failure};
+use super::outcome::{AbortCode, Failure, LimitName};
 use super::turn::{DOTS_AT_ONCE, protocol};
 use crate::dots::{Dot, DotSet, Writer};
 use crate::limits::Limits;
@@ -35,7 +35,7 @@ impl Gathering {
             .into_iter()
             .fold(0, |sum: usize, items| sum.saturating_add(messages(items)));
         if opening.parts as usize > most {
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::OpeningParts.into());
         }
         Ok(Self { left: opening.parts, opening, kind: 0 })
     }
@@ -69,8 +69,10 @@ impl Gathering {
                 WireCausality::Whole { exceptions, .. }
                 | WireCausality::Difference { exceptions, .. },
                 _,
-            ) => append_dots(exceptions, more, most_exceptions),
-            (OpeningPart::Above(more), _, Some(above)) => append_dots(above, more, MAX_RUNS_ABOVE),
+            ) => append_dots(exceptions, more, most_exceptions, LimitName::Exceptions),
+            (OpeningPart::Above(more), _, Some(above)) => {
+                append_dots(above, more, MAX_RUNS_ABOVE, LimitName::DotsAbove)
+            }
             _ => Err(protocol()),
         }
     }
@@ -87,19 +89,24 @@ fn append<T>(
         return Err(protocol());
     }
     if more.len() > most.saturating_sub(list.len()) {
-        return Err(Failure::Ours(AbortCode::Limit));
+        return Err(LimitName::Writers.into());
     }
     list.extend(more);
     Ok(())
 }
 
-fn append_dots(dots: &mut WireDots, more: WireDots, most: usize) -> Result<(), Failure> {
+fn append_dots(
+    dots: &mut WireDots,
+    more: WireDots,
+    most: usize,
+    limit: LimitName,
+) -> Result<(), Failure> {
     let first = more.first().ok_or_else(protocol)?;
     if dots.last().is_some_and(|last| last >= first) {
         return Err(protocol());
     }
     if more.run_count() > most.saturating_sub(dots.run_count()) {
-        return Err(Failure::Ours(AbortCode::Limit));
+        return Err(limit.into());
     }
     dots.0.extend(more.0);
     Ok(())
@@ -189,8 +196,11 @@ impl Session {
         }
         let (writers, exceptions) = opening.causality.size();
         let limits = &self.setup.limits;
-        if writers > limits.max_writers || exceptions > limits.max_exceptions {
-            return Err(Failure::Ours(AbortCode::Limit));
+        if writers > limits.max_writers {
+            return Err(LimitName::Writers.into());
+        }
+        if exceptions > limits.max_exceptions {
+            return Err(LimitName::Exceptions.into());
         }
         let causality =
             opening.causality.resolve(self.theirs.base.as_ref()).ok_or_else(protocol)?;
@@ -199,7 +209,7 @@ impl Session {
             Some(above) if above.run_count() <= MAX_RUNS_ABOVE => {
                 Some(above.to_set().ok_or_else(protocol)?)
             }
-            Some(_) => return Err(Failure::Ours(AbortCode::Limit)),
+            Some(_) => return Err(LimitName::DotsAbove.into()),
         };
         let spec = &self.ours.spec;
         let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
@@ -216,7 +226,7 @@ impl Session {
             + above.as_ref().map_or(0, dots_bytes);
         if self.is_crowded() {
             // no session would have room to learn anything
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::SessionMemory.into());
         }
         let dead = causality.exceptions().clone();
         self.theirs.root = Some(envelope.root());

@@ -145,10 +145,17 @@ impl Failure {
         match self {
             Self::Peer(code) => match code {
                 AbortCode::Internal => Fault::Theirs,
-                AbortCode::Protocol | AbortCode::Lie => Fault::Ours,
+                AbortCode::Protocol | AbortCode::Lie | AbortCode::Limit(LimitName::Work) => {
+                    Fault::Ours
+                }
                 _ => Fault::Nobody,
             },
-            Self::Ours(AbortCode::Protocol | AbortCode::Lie | AbortCode::Contradiction)
+            Self::Ours(
+                AbortCode::Protocol
+                | AbortCode::Lie
+                | AbortCode::Contradiction
+                | AbortCode::Limit(LimitName::Work),
+            )
             | Self::Lie { .. } => Fault::Theirs,
             Self::Ours(AbortCode::Internal) | Self::View(_) => Fault::Ours,
             Self::Ours(_) => Fault::Nobody,
@@ -156,10 +163,72 @@ impl Failure {
     }
 }
 
+impl From<LimitName> for Failure {
+    fn from(limit: LimitName) -> Self {
+        Self::Ours(AbortCode::Limit(limit))
+    }
+}
+
 impl From<ViewError> for Failure {
     fn from(error: ViewError) -> Self {
         Self::View(error.to_string())
     }
+}
+
+/// The limit that ended a session, as said to the peer. Those that are settings may be lower here
+/// than there, which is nobody's fault; the work of a session follows from what both hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum LimitName {
+    /// `max_writers`.
+    #[error(
+        "a context names more writers than max_writers lets through: if so many programs really \
+         wrote (one writer for each start of a node), raise it on the side that refused"
+    )]
+    Writers,
+    /// `max_exceptions`.
+    #[error(
+        "a context has more exceptions than max_exceptions lets through: raise it on the side \
+         that refused, if the other is to be trusted"
+    )]
+    Exceptions,
+    /// Runs of dots above a context.
+    #[error("an opening names more dots above its context than one may: ask for fewer at once")]
+    DotsAbove,
+    /// Messages of an opening: those that writers, exceptions and dots within their limits fill.
+    #[error(
+        "an opening announces more parts than max_writers and max_exceptions can fill: if the \
+         other side is to be trusted, raise them on the side that refused"
+    )]
+    OpeningParts,
+    /// A message does not fit into a frame.
+    #[error("a message does not fit into one frame of 1 MiB")]
+    FrameBytes,
+    /// `max_session_memory_bytes`.
+    #[error(
+        "the session needs more memory than max_session_memory_bytes: raise it, or lower \
+         max_session_entries"
+    )]
+    SessionMemory,
+    /// `max_session_turns`.
+    #[error("the two did not come to an end in max_session_turns turns")]
+    SessionTurns,
+    /// What a peer makes this node look at: 16 times what it holds, and 64 times
+    /// `max_session_entries`.
+    #[error("it made the other look at the same things again and again, without an end")]
+    Work,
+    /// Subtrees of a comparison in full of which the leaves are to come.
+    #[error("a comparison in full left more subtrees open than four times max_session_entries")]
+    OpenSubtrees,
+    /// `max_listed_leaves`.
+    #[error("more leaves than max_listed_leaves were asked for at once")]
+    ListedLeaves,
+    /// Bytes of signatures that wait: `max_pending_bytes`.
+    #[error("more bytes of signatures wait than max_pending_bytes lets through")]
+    PendingSignatures,
+    /// A context that cannot be hashed: its lists have more than 2^32 items.
+    #[error("a context has more than 4,294,967,295 writers or exceptions")]
+    ContextHash,
 }
 
 /// Why a session is ended early, as said to the peer.
@@ -191,8 +260,8 @@ pub enum AbortCode {
     #[error("what was sent does not hash to what was stated")]
     Lie,
     /// A limit was exceeded.
-    #[error("a limit was exceeded")]
-    Limit,
+    #[error("{0}")]
+    Limit(LimitName),
     /// Too many keys would vanish.
     #[error(
         "{0} keys would be removed, more than the brake lets through: look at `selfsame diff`, \

@@ -9,7 +9,7 @@ use super::machine::{Flow, Role, Session, Turn};
 use super::message::{
     Bytes, KeyState, LeafList, Message, NodeHashes, TurnEnd, TurnMessage, WireDots,
 };
-use super::outcome::{AbortCode, Failure};
+use super::outcome::{AbortCode, Failure, LimitName};
 use super::phase::Phase;
 use super::plan;
 use crate::delta::{Encoded, Encoding};
@@ -205,7 +205,7 @@ impl Session {
     ) -> Result<(), Failure> {
         self.stats.turns += 1;
         if self.stats.turns > u64::from(self.setup.limits.max_session_turns) {
-            return Err(Failure::Ours(AbortCode::Limit));
+            return Err(LimitName::SessionTurns.into());
         }
         self.turn = Turn::Mine;
         self.theirs.tree = Some(end.tree);

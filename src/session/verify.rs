@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::knowledge::Theirs;
 use super::machine::{Flow, Session, Turn};
 use super::message::{Bytes, FreeMessage, Ready, WireHead};
-use super::outcome::{AbortCode, Difference, Failure, Outcome, RefusedItem, Tally};
+use super::outcome::{AbortCode, Difference, Failure, LimitName, Outcome, RefusedItem, Tally};
 use super::turn::protocol;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Totals};
@@ -380,7 +380,7 @@ impl Session {
         let tree = self.knowledge.tree();
         let envelope = Envelope::new(spec.clone(), tree.tree_hash(), tree.totals());
         let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::RootMismatch))?;
-        let context = merged.hash(spec.algorithm).map_err(|_| Failure::Ours(AbortCode::Limit))?;
+        let context = merged.hash(spec.algorithm).map_err(|_| LimitName::ContextHash)?;
         let message = CertificateMessage::new(
             spec.name.clone(),
             envelope.root(),
