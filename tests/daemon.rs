@@ -430,6 +430,39 @@ async fn silent_and_flooding_peers_are_cut_and_counted_while_others_are_served()
     b.stop().await;
 }
 
+/// What a peer does against the rules is its fault, and told; what a node that is cut off did not
+/// do is nobody's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_breaks_the_protocol_is_blamed_and_one_that_vanishes_is_not() {
+    let mut a = Peer::new();
+    let (hostile, unlucky) = (Peer::new(), Peer::new());
+    a.knows(vec![hostile.entry(Grant::Write, false), unlucky.entry(Grant::Write, false)]);
+    put(&a.collection("c"), "k", 1);
+    let at_a = a.start();
+    for (peer, and_then) in [(&hostile, true), (&unlucky, false)] {
+        peer.knows(vec![a.entry(Grant::Write, true)]);
+        let link = peer.node.connect(&peer.endpoint, &a.address(), LIMIT).await.unwrap();
+        let (send, _receive) = link.open(StreamKind::Session).await.unwrap();
+        let mut writer = FrameWriter::new(send, 1 << 20);
+        let other = peer.collection("c");
+        put(&other, "k", 2);
+        writer.write_frame(&hello(&other)).await.unwrap();
+        let id = peer.id().to_string();
+        until("it runs", || at_a.status().running.iter().any(|one| one.peer == id)).await;
+        if and_then {
+            writer.write_frame(&[255; 40]).await.unwrap();
+        } else {
+            link.connection().close(CloseCode::ShuttingDown, "gone");
+        }
+        until("the session has ended", || at_a.recent().iter().any(|end| end.peer == id)).await;
+        let end = at_a.recent().into_iter().find(|end| end.peer == id).unwrap();
+        assert_eq!(end.blame.as_deref(), and_then.then_some("peer"), "{end:?}");
+        let status = at_a.status().peers.into_iter().find(|one| one.id == id).unwrap();
+        assert_eq!(status.faults, u64::from(and_then));
+    }
+    a.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_an_hour_off_is_said_in_the_status() {
     let (mut a, b) = (Peer::new(), Peer::new());

@@ -194,6 +194,7 @@ fn of_daemon(all: &mut Exposition, daemon: &Status, collections: &BTreeSet<&str>
         let label = &[name_of(&names, &peer.id)];
         all.put(&of::PEER_CONNECTED, label, peer.connected_since_ms.is_some());
         all.put(&of::PEER_FAILURES, label, peer.failures);
+        all.put(&of::PEER_FAULTS, label, peer.faults);
         if let Some(answered_ms) = peer.last_answer_ms {
             all.put(&of::PEER_ANSWER, label, seconds(answered_ms));
         }

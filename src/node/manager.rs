@@ -28,7 +28,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 
-use super::status::{RunningSession, SessionCounters, SessionEnd, SessionEvent, named};
+use super::status::{RunningSession, SessionCounters, SessionEnd, SessionEvent, blamed, named};
 use super::tally::SessionTally;
 use crate::merkle::Contradiction;
 use crate::net::SessionReport;
@@ -392,6 +392,7 @@ impl Place {
             elapsed_ms: report.elapsed.as_millis() as u64,
             outcome: outcome.to_owned(),
             cause: cut.map(|(_, cause)| cause).or(why),
+            blame: blamed(&report.outcome).map(str::to_owned),
             bytes_sent,
             bytes_received,
             changed_here: report.stats.here.changed(),
@@ -463,7 +464,7 @@ pub(super) fn accuse(contradiction: &Contradiction) {
 
 /// A line for people who read logs.
 fn log(end: &SessionEnd) {
-    let SessionEnd { collection, outcome, cause, bytes_sent, bytes_received, .. } = end;
+    let SessionEnd { collection, outcome, cause, blame, bytes_sent, bytes_received, .. } = end;
     tracing::info!(
         session = end.session,
         peer = %end.peer,
@@ -471,6 +472,7 @@ fn log(end: &SessionEnd) {
         opened_here = end.opened_here,
         outcome,
         cause,
+        blame,
         changed_here = end.changed_here,
         changed_there = end.changed_there,
         concurrent_updates = end.reports.concurrent_updates,

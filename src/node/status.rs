@@ -15,7 +15,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::replica::ReportCounts;
-use crate::session::{AbortCode, Failure, Outcome};
+use crate::session::{AbortCode, Failure, Fault, Outcome};
 
 /// A running node.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -69,6 +69,10 @@ pub struct PeerStatus {
     /// How many attempts to turn to it have failed since the start.
     #[serde(default)]
     pub failures: u64,
+    /// How many sessions it has spoilt since the start: by a lie, a breach of the protocol or work
+    /// without end. Never because of the network.
+    #[serde(default)]
+    pub faults: u64,
 }
 
 /// A collection.
@@ -182,6 +186,10 @@ pub struct SessionEnd {
     pub outcome: String,
     /// Why, where that is not all.
     pub cause: Option<String>,
+    /// Whose doing it was that it failed: `here` or `peer`; none if it did not fail, or if settings
+    /// or the network are to blame.
+    #[serde(default)]
+    pub blame: Option<String>,
     /// Bytes sent.
     pub bytes_sent: u64,
     /// Bytes received.
@@ -238,6 +246,17 @@ pub struct SessionCounters {
     pub bytes_sent: u64,
     /// Bytes received.
     pub bytes_received: u64,
+}
+
+/// Whose doing it was that a session failed, in a word: `here` or `peer`.
+#[must_use]
+pub fn blamed(outcome: &Outcome) -> Option<&'static str> {
+    let Outcome::Failed(failure) = outcome else { return None };
+    match failure.fault() {
+        Fault::Ours => Some("here"),
+        Fault::Theirs => Some("peer"),
+        Fault::Nobody => None,
+    }
 }
 
 /// An outcome in a word, and why where the word is not all.

@@ -23,7 +23,8 @@ use crate::session::Outcome;
 pub const DURATION_BOUNDS_MS: [u64; 11] =
     [5, 20, 100, 250, 1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 1_800_000];
 
-/// Sums over the sessions that have ended. Its size does not depend on how many there were.
+/// Sums over the sessions that have ended. Its size depends on how many peers had some, not on how
+/// many there were.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionTally {
     /// How many ended in which way, by the words of [`SessionEnd::outcome`].
@@ -38,6 +39,9 @@ pub struct SessionTally {
     pub reports: ReportCounts,
     /// How long they took.
     pub durations: Durations,
+    /// How many each peer has spoilt, by its id. As many peers as have had sessions here: no more
+    /// than were ever admitted.
+    pub faults: BTreeMap<String, u64>,
 }
 
 impl SessionTally {
@@ -48,6 +52,9 @@ impl SessionTally {
         self.changed_there = self.changed_there.saturating_add(end.changed_there);
         self.reports += end.reports;
         self.durations.count_one(end.elapsed_ms);
+        if end.blame.as_deref() == Some("peer") {
+            *self.faults.entry(end.peer.clone()).or_default() += 1;
+        }
     }
 
     /// Counts what a session refused.

@@ -114,6 +114,8 @@ families! {
         "1 if the peer is connected";
     PEER_FAILURES: Counter "peer_failures" Number ["peer"] Sum
         "Attempts to connect to the peer or to ask it that failed";
+    PEER_FAULTS: Counter "peer_faults" Number ["peer"] Sum
+        "Sessions that the peer has spoilt: by a lie, a breach of the protocol or work without end";
     PEER_ANSWER: Gauge "peer_last_answer_timestamp" Seconds ["peer"] Least
         "When the peer last answered whether all is equal, since 1970";
     PEER_CLOCK: Gauge "peer_clock_ahead" Seconds ["peer"] Greatest

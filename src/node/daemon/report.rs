@@ -43,6 +43,7 @@ impl<S: Store> Shared<S> {
             notes.entry(peer.id).or_default();
         }
         notes.remove(&node.id());
+        let faults = node.sessions.tally().faults;
         let status = |(id, note): (NodeId, PeerNote)| {
             let kept = self.links.preferred(&id);
             let kept = kept.as_ref();
@@ -61,6 +62,7 @@ impl<S: Store> Shared<S> {
                 last_error: note.error,
                 next_attempt_ms: note.due.map(|at| self.unix_ms(at)),
                 failures: note.failed,
+                faults: faults.get(&id.to_string()).copied().unwrap_or_default(),
             }
         };
         notes.into_iter().map(status).collect()
