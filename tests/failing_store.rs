@@ -24,6 +24,10 @@ const NOW: u64 = 1_000_000;
 struct Failing {
     store: MemoryStore,
     full: AtomicBool,
+    /// Syncs fail, and nothing is synced any more.
+    sync_fails: AtomicBool,
+    /// The last batch that is synced.
+    synced: AtomicU64,
 }
 
 impl Read for Failing {
@@ -57,7 +61,15 @@ impl Store for Failing {
     }
 
     fn settle(&self, number: CommitNumber, durability: Durability) -> Result<(), StoreError> {
-        self.store.settle(number, durability)
+        if number.0 <= self.synced.load(Ordering::Relaxed) || durability != Durability::Always {
+            return Ok(());
+        }
+        if self.sync_fails.load(Ordering::Relaxed) {
+            return Err(StoreError::Io("the sync failed".into()));
+        }
+        self.store.settle(number, durability)?;
+        self.synced.fetch_max(number.0, Ordering::Relaxed);
+        Ok(())
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -132,6 +144,25 @@ proptest! {
         drop(collection);
         model.assert_is(&open(&store, 2));
     }
+}
+
+/// It would sign that both are the same, on top of what a loss of power takes back.
+#[test]
+fn nothing_is_joined_on_top_of_a_recovery_that_was_not_synced() {
+    let store = Arc::new(Failing::default());
+    let collection = open(&store, 1);
+    collection.put(&key(1), [1], NOW).unwrap();
+    store.sync_fails.store(true, Ordering::Relaxed);
+    assert!(collection.recover().is_err(), "the sync failed");
+    let (epoch, causality) = {
+        let view = collection.snapshot().unwrap();
+        (view.epoch(), view.causality().clone())
+    };
+    // nothing that this one has not seen: a join that writes no row
+    let request = JoinRequest { epoch, peer: causality, refused: DotSet::default() };
+    assert!(collection.join(&request, NOW).is_err(), "what is there is not durable");
+    store.sync_fails.store(false, Ordering::Relaxed);
+    assert_eq!(collection.join(&request, NOW).unwrap(), 0);
 }
 
 /// Pages beside the one that changes are not in memory, and must not be needed to undo it.

@@ -119,17 +119,17 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn recover(&self) -> Result<Recovered, ReplicaError> {
         let mut state = self.lock();
-        let (known, number) = match &*state {
+        let (known, mut number) = match &*state {
             State::Live(live) => (live.head.epoch, live.number),
             State::Damaged { epoch, .. } => (*epoch, CommitNumber::default()),
         };
         let epoch = known.saturating_add(1);
         *state = State::Damaged { what: "it is being recovered".into(), epoch };
-        let recovered = self.rebuild(epoch).map_err(|error| error.of(&self.spec.name));
+        let recovered = self.rebuild(epoch, &mut number).map_err(|error| error.of(&self.spec.name));
         let loaded = load_state(&*self.store, &self.node, self.id, &self.spec);
         if let Ok(mut loaded) = loaded {
             if let State::Live(live) = &mut loaded {
-                // what was not synced before a recovery that failed still is not
+                // what it wrote shows, even if the sync failed: nobody may take it for durable
                 live.number = number;
             }
             *state = loaded;
@@ -138,7 +138,8 @@ impl<S: Store> Collection<S> {
         recovered
     }
 
-    fn rebuild(&self, epoch: u64) -> Result<Recovered, ReadError> {
+    /// Tells the number of its last batch before it waits for that to be durable.
+    fn rebuild(&self, epoch: u64, number: &mut CommitNumber) -> Result<Recovered, ReadError> {
         let mut head = self.head_of_survivors(epoch)?;
         let mut batch = Batch::default();
         batch.put(Table::Heads, &self.id.head(), &head.to_row());
@@ -168,8 +169,8 @@ impl<S: Store> Collection<S> {
         head.root = envelope.root();
         head.recovering = false;
         rows.batch.put(Table::Heads, &self.id.head(), &head.to_row());
-        let number = self.store.apply(rows.batch)?;
-        self.store.settle(number, Durability::Always)?;
+        *number = self.store.apply(rows.batch)?;
+        self.store.settle(*number, Durability::Always)?;
         Ok(recovered)
     }
 
