@@ -36,6 +36,7 @@ mod body;
 mod certificates;
 pub mod client;
 mod conflicts;
+mod doctor;
 mod entries;
 pub mod error;
 mod exit;

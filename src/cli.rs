@@ -21,6 +21,7 @@ mod control;
 pub mod demo;
 mod diff;
 mod digest;
+mod doctor;
 mod dump;
 pub mod error;
 mod export;
@@ -82,7 +83,8 @@ The data folder can also be named by the variable SELFSAME_DATA.
 
 Exit codes:
   0    done; equal; found; the proof holds
-  1    differences; conflicts; no such key; versions changed since they were read; proved absent
+  1    differences; conflicts; no such key; versions changed since they were read; proved absent;
+       something that wants a look (doctor)
   2    error: nothing was done, or the message says what was
   3    done in part: the items that were not are listed
   4    the peer cannot be reached, or the connection was lost
@@ -116,6 +118,7 @@ enum Verb {
     Status(status::ShowStatus),
     Sessions(sessions::Sessions),
     Metrics(metrics::Metrics),
+    Doctor(doctor::Doctor),
     Config(config::Settings),
     Peer(peers::Peers),
     Sync(sync::Sync),
@@ -213,6 +216,7 @@ impl Verb {
             Self::Status(verb) => verb.run(context),
             Self::Sessions(verb) => verb.run(context),
             Self::Metrics(verb) => verb.run(context),
+            Self::Doctor(verb) => verb.run(context),
             Self::Config(verb) => verb.run(context),
             Self::Peer(verb) => verb.run(context),
             Self::Sync(verb) => verb.run(context),

@@ -21,6 +21,9 @@ mod certificate;
 mod conflicts;
 #[path = "cli/docs.rs"]
 mod docs;
+#[cfg(unix)]
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/failures.rs"]
 mod failures;
 #[path = "cli/files.rs"]

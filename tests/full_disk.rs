@@ -157,6 +157,11 @@ fn a_sync_into_a_full_disk_fails_clearly_and_loses_nothing_at_either_end() {
     let said = format!("{}{}", failed.text(), failed.stderr);
     assert!(said.contains("could not read or write its store"), "{said}");
     rich.run(["digest", "c", "--peer", &serving.peer]).ended(1);
+    let told = full.run(["doctor", "--quiet"]).ended(1);
+    assert!(told.text().contains("it takes no writes any more: "), "{}", told.text());
+    assert!(told.text().contains("are free, the store takes"), "{}", told.text());
+    let figures = full.run(["metrics"]).ended(0);
+    assert!(figures.text().contains("\nselfsame_store_failed 1\n"), "{}", figures.text());
     drop(serving);
     assert_eq!(rich.root(), root);
     assert_eq!(full.run(["get", "c", "own"]).ended(0).text(), "here");

@@ -84,6 +84,10 @@ fn refused(node: &TestNode, words: &[&str], run: impl Fn(&[&str]) -> Command) {
     for verb in OTHERS {
         ended(run(verb)).ended(0);
     }
+    let told = ended(run(&["doctor"])).ended(2);
+    for words in ["wrong  folder", "this user may not read and write it"] {
+        assert!(told.text().contains(words), "{words}: {}", told.text());
+    }
     assert!(all(&node.data()) == before, "something was changed");
 }
 

@@ -40,6 +40,7 @@ use super::types::{
     Written,
 };
 use super::{Host, router};
+use crate::node::doctor::Diagnosis;
 use crate::types::{CollectionName, Key};
 
 /// Longest answer that is taken as a whole: a value, or one in hex.
@@ -143,6 +144,14 @@ impl Client {
     /// It went away, or its store failed.
     pub async fn status(&self) -> Result<StatusText, CallError> {
         self.get("status").await
+    }
+
+    /// What may need a person at the node.
+    ///
+    /// # Errors
+    /// It went away.
+    pub async fn doctor(&self) -> Result<Diagnosis, CallError> {
+        self.get("doctor").await
     }
 
     /// The figures of the node, as OpenMetrics text.

@@ -16,6 +16,7 @@
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -66,6 +67,7 @@ impl Default for ApiLimits {
 /// A node that this process has open, as the control API sees it.
 pub struct Host {
     node: Arc<Node<EmbeddedStore>>,
+    folder: PathBuf,
     config: Config,
     limits: ApiLimits,
     stays: bool,
@@ -83,6 +85,7 @@ impl Host {
     pub fn new(home: &Home) -> Self {
         Self {
             node: Arc::new(home.node()),
+            folder: home.folder.clone(),
             config: home.config.clone(),
             limits: ApiLimits::default(),
             stays: false,
@@ -122,6 +125,12 @@ impl Host {
     #[must_use]
     pub fn node(&self) -> Arc<Node<EmbeddedStore>> {
         self.daemon.as_ref().map_or_else(|| Arc::clone(&self.node), |of| of.daemon.node())
+    }
+
+    /// Its data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The settings with which it was opened.

@@ -6,6 +6,7 @@ use super::Exit;
 use super::types::{PhaseText, PlanText, RefusedText, Report, ReportText};
 use crate::hash::Root;
 use crate::node::client::Synchronised;
+use crate::node::figures::counted;
 use crate::session::{
     AbortCode, Failure, Outcome, Phase, PhaseStats, PlanStep, RefusedItem, SyncStats,
 };
@@ -205,14 +206,4 @@ pub(crate) fn words(outcome: &Outcome) -> (&'static str, String) {
 
 fn refusals(refused: &[RefusedItem]) -> String {
     counted(refused.len() as u64, "refused item", "refused items")
-}
-
-/// A count for people: 1,234,567.
-pub(crate) fn count(number: u64) -> String {
-    indicatif::HumanCount(number).to_string()
-}
-
-/// A count with its noun.
-pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(number), if number == 1 { one } else { many })
 }

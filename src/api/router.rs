@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 use super::body::answer;
 use super::error::ApiError;
 use super::{
-    Host, certificates, conflicts, entries, history, metrics, scrub, sessions, status, transfer,
+    Host, certificates, conflicts, doctor, entries, history, metrics, scrub, sessions, status,
+    transfer,
 };
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
@@ -52,6 +53,7 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/v1/node", get(node))
         .route("/v1/status", get(status::status))
         .route("/v1/metrics", get(metrics::metrics))
+        .route("/v1/doctor", get(doctor::doctor))
         .route("/v1/collections", get(entries::collections))
         .nest("/v1/collections/{name}", collection)
         .route("/v1/sessions", get(status::sessions))

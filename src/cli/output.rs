@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::error::CliError;
-pub(super) use crate::api::report::{count, counted};
+pub(super) use crate::node::figures::{count, counted, size, span};
 
 /// Standard output, in large writes.
 pub(super) struct Output(BufWriter<Stdout>);
@@ -71,26 +71,6 @@ pub(super) fn table(header: &[&str], right: &[usize]) -> Table {
     table
 }
 
-/// Bytes for people.
-pub(super) fn size(bytes: u64) -> String {
-    if bytes < 1 << 10 {
-        return format!("{bytes} B");
-    }
-    indicatif::BinaryBytes(bytes).to_string()
-}
-
-/// A stretch of time for people: its largest unit, and the next one where that says more.
-pub(super) fn span(millis: u64) -> String {
-    let seconds = millis / 1_000;
-    match seconds {
-        0 => format!("{millis} ms"),
-        1..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds / 3_600 % 24),
-    }
-}
-
 /// Milliseconds since 1970 as date and time in UTC (ISO 8601).
 pub(super) fn date_time(millis: u64) -> String {
     let (days, of_day) = (millis / 86_400_000, millis % 86_400_000);
@@ -125,22 +105,5 @@ mod tests {
         }
         assert!(date_time(u64::MAX >> 16).starts_with("10889-08-02"));
         assert!(!date_time(u64::MAX).is_empty());
-    }
-
-    #[test]
-    fn figures_read_well() {
-        assert_eq!(size(1_023), "1023 B");
-        assert_eq!(size(1_536), "1.50 KiB");
-        assert_eq!(counted(1, "entry", "entries"), "1 entry");
-        for (millis, text) in [
-            (0, "0 ms"),
-            (59_999, "59 s"),
-            (60_000, "1 min 0 s"),
-            (3_599_999, "59 min 59 s"),
-            (90_000_000, "1 d 1 h"),
-        ] {
-            assert_eq!(span(millis), text);
-        }
-        assert_eq!(counted(1_234_567, "entry", "entries"), "1,234,567 entries");
     }
 }

@@ -182,6 +182,18 @@ impl Home {
         Ok(Config::load(&folder.join(CONFIG))?)
     }
 
+    /// Where the identity of the node of a folder is.
+    #[must_use]
+    pub fn identity_file(folder: &Path) -> PathBuf {
+        folder.join(IDENTITY)
+    }
+
+    /// Where its store is.
+    #[must_use]
+    pub fn store_of(folder: &Path) -> PathBuf {
+        folder.join(STORE)
+    }
+
     /// Opens the node.
     ///
     /// # Errors

@@ -184,6 +184,16 @@ impl EmbeddedStore {
         Ok(store)
     }
 
+    /// The format of the store in a folder, and the one that this version writes; none where
+    /// nobody has written a store yet. Nothing is opened, so it works beside a process that has.
+    ///
+    /// # Errors
+    /// It is of a newer or an unknown format, or the disk failed.
+    pub fn format_of(folder: impl AsRef<Path>) -> Result<Option<(u32, u32)>, StoreError> {
+        let marker = format::read(folder.as_ref())?;
+        Ok(marker.map(|marker| (marker.format(), format::FORMAT)))
+    }
+
     /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -188,6 +188,11 @@ fn a_peer_that_contradicted_itself_is_named_and_kept_away_until_it_is_accepted()
     assert!(said.text().contains("has signed contradictory heads of one log"), "{}", said.text());
     let status = b.run(["status", "--json"]).ended(0).json();
     assert_eq!(status["distrusted"][0]["peer"], a.id());
+    let said = b.run(["doctor", "--quiet"]).ended(1);
+    assert!(said.text().contains("two histories of one log"), "{}", said.text());
+    let figures = super::metrics::metrics(&b);
+    let distrusted = "selfsame_collection_distrusted_peers";
+    assert_eq!(super::metrics::value(&figures, distrusted, &[("collection", "c")]), 1.0);
     let said = b.run(["certificate", "evidence", "c"]).ended(0);
     assert!(said.text().contains("the two signatures alone prove it"), "{}", said.text());
 

@@ -40,6 +40,12 @@ const STEPS: [Step; FORMAT as usize - 1] = [
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Marker(u32);
 
+impl Marker {
+    pub(super) const fn format(self) -> u32 {
+        self.0
+    }
+}
+
 /// Reads the marker; none in a store that nobody has written to yet.
 ///
 /// # Errors
