@@ -19,6 +19,7 @@ impl NodeFacts {
 
 pub(super) fn examine(report: &mut Report, facts: &Facts, node: &NodeFacts) {
     check_peers(report, node);
+    check_faults(report, node);
     check_clocks(report, node);
     check_grants(report, node);
     check_brakes(report, node);
@@ -54,6 +55,28 @@ fn check_peers(report: &mut Report, node: &NodeFacts) {
         counted(daemon.peers.len() as u64, "peer", "peers"),
         "and none fails to be reached"
     ));
+}
+
+fn check_faults(report: &mut Report, node: &NodeFacts) {
+    let mut check = report.check("faults");
+    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    for peer in daemon.peers.iter().filter(|peer| peer.faults > 0) {
+        let name = node.called(&peer.id);
+        check.look(
+            Some(name),
+            format!(
+                "it has spoilt {} since the daemon was started: by a lie, a breach of the \
+                 protocol or work without end",
+                counted(peer.faults, "session", "sessions")
+            ),
+            format!(
+                "look at its version and its log; if it is not what it says, `selfsame peer rm \
+                 {}`; a start anew of the daemon begins to count at 0",
+                quoted(name)
+            ),
+        );
+    }
+    check.well("no peer has spoilt a session");
 }
 
 fn check_clocks(report: &mut Report, node: &NodeFacts) {
@@ -256,6 +279,14 @@ mod tests {
         let tried = PeerStatus { last_error: Some("no answer".into()), ..gone };
         let found = of("peers", Status { peers: vec![tried], ..Status::default() });
         assert!(found[0].fact.contains("since the daemon was started, 1 h 0 min ago: no answer"));
+    }
+
+    #[test]
+    fn a_peer_that_spoils_sessions_is_named() {
+        let peers = vec![peer(1, 0), PeerStatus { faults: 3, ..peer(2, 0) }];
+        let found = of("faults", Status { peers, ..Status::default() });
+        assert_eq!((found.len(), found[0].about.as_deref()), (1, Some("02020202")));
+        assert!(found[0].fact.contains("3 sessions"), "{found:?}");
     }
 
     fn pairs(check: &str, pair: PairStatus) -> Finding {
