@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod backup;
 mod body;
 mod certificates;
 pub mod client;

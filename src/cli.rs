@@ -13,6 +13,7 @@
 //! ```
 
 mod arguments;
+mod backup;
 mod certificate;
 mod collection;
 mod config;
@@ -46,6 +47,7 @@ mod put;
 mod recover;
 mod report;
 mod resolve;
+mod restore;
 mod rm;
 mod scrub;
 mod serve;
@@ -130,6 +132,8 @@ enum Verb {
     Certificate(certificate::Certificates),
     Recover(recover::Recover),
     Scrub(scrub::Scrub),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Demo(demo::Demo),
 }
 
@@ -228,6 +232,8 @@ impl Verb {
             Self::Certificate(verb) => verb.run(context),
             Self::Recover(verb) => verb.run(context),
             Self::Scrub(verb) => verb.run(context),
+            Self::Backup(verb) => verb.run(context),
+            Self::Restore(verb) => verb.run(context),
             Self::Demo(verb) => verb.run(),
         }
     }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "node")]
 pub mod api;
+#[cfg(feature = "session")]
+pub mod backup;
 #[cfg(feature = "node")]
 pub mod cli;
 pub mod clock;

@@ -32,6 +32,7 @@
 //! ```
 
 mod apply;
+mod backup;
 mod certificates;
 mod collection;
 mod commit;
@@ -54,6 +55,7 @@ mod put;
 mod reading;
 mod recovery;
 mod reports;
+mod restore;
 mod rows;
 mod scrub;
 mod snapshot;
@@ -61,6 +63,7 @@ mod token;
 mod view;
 mod witness;
 
+pub use backup::NotBackedUp;
 pub use certificates::KeptCertificate;
 pub use collection::{Collection, PresentWriter};
 pub use conflicts::Conflicts;
@@ -73,6 +76,7 @@ pub use put::Imported;
 pub use reading::{Reading, Version};
 pub use recovery::{CheckReport, Recovered};
 pub use reports::{Incident, MAX_REPORTS, Report, ReportCounts};
+pub use restore::{NotRestored, RestoreOptions, Restored};
 pub use scrub::{Rot, RotKind, ScrubProgress, ScrubReport, ScrubStep};
 pub use snapshot::Snapshot;
 pub use view::{
@@ -85,6 +89,7 @@ use crate::dots::ContextError;
 use crate::hash::KeyHash;
 use crate::resolve::UnknownResolver;
 use crate::store::StoreError;
+use crate::types::CollectionSpec;
 
 /// A replica could not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -176,7 +181,21 @@ pub enum ReplicaError {
     /// The session read the collection before it was recovered (rule D10).
     #[error("collection {0} was recovered since this session began: start the session again")]
     OtherEpoch(String),
+    /// A backup was restored in place of the collection since this handle on it was taken.
+    #[error("collection {0} was restored from a backup meanwhile: ask again")]
+    Replaced(String),
     /// The context has more exceptions than can be listed.
     #[error(transparent)]
     Context(#[from] ContextError),
+}
+
+impl ReplicaError {
+    fn other_spec(found: &CollectionSpec, asked: &CollectionSpec) -> Self {
+        let behaviour = |spec: &CollectionSpec| format!("{} and {}", spec.algorithm, spec.policy);
+        Self::OtherSpec {
+            name: asked.name.to_string(),
+            found: behaviour(found),
+            asked: behaviour(asked),
+        }
+    }
 }

@@ -15,6 +15,8 @@ macro_rules! both_ways {
     };
 }
 
+#[path = "cli/backup.rs"]
+mod backup;
 #[path = "cli/certificate.rs"]
 mod certificate;
 #[path = "cli/conflicts.rs"]

@@ -16,7 +16,7 @@ use source::{Source, package, sources};
 const FLOORS: [(&str, &[&str]); 6] = [
     ("L0 words", &["clock", "codec", "dots", "entry", "hash", "limits", "mutants", "types"]),
     ("L1 algorithms", &["delta", "merkle", "resolve", "sketch"]),
-    ("L2 protocol", &["replica", "session", "store"]),
+    ("L2 protocol", &["backup", "replica", "session", "store"]),
     ("L3 world", &["net", "store::committer", "store::embedded"]),
     ("L4 node", &["node"]),
     ("L5 faces", &["api", "cli", "main"]),

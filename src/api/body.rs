@@ -1,6 +1,8 @@
 //! Bodies of requests, read within limits, and bodies of answers, sent as they come to be.
 
+use std::io::{self, Write};
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -217,6 +219,49 @@ pub(super) fn written(
         }
     });
     of_media(media, body)
+}
+
+/// A body that work writes, and what that failed with, if it did.
+pub(super) struct Piped<E> {
+    pub(super) body: Body,
+    pub(super) failed: Arc<Mutex<Option<E>>>,
+}
+
+/// A body that work writes which blocks; cut off if that fails.
+pub(super) fn piped<E: Send + 'static>(
+    work: impl FnOnce(&mut dyn Write) -> Result<(), E> + Send + 'static,
+) -> Piped<E> {
+    let (sink, body) = Sink::new();
+    let failed = Arc::<Mutex<Option<E>>>::default();
+    let told = Arc::clone(&failed);
+    tokio::task::spawn_blocking(move || {
+        let mut pipe = Pipe(Writer { sink, bytes: Vec::with_capacity(PART_BYTES) });
+        let done = work(&mut pipe);
+        let Pipe(mut writer) = pipe;
+        match done {
+            Ok(()) if writer.flush().is_ok() => {
+                let _ = writer.sink.0.blocking_send(Part::End);
+            }
+            Ok(()) => {}
+            // before the body ends
+            Err(error) => *told.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+        }
+    });
+    Piped { body, failed }
+}
+
+struct Pipe(Writer);
+
+impl Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.bytes.extend_from_slice(bytes);
+        self.0.flush_much().map_err(|Gone| io::Error::from(io::ErrorKind::BrokenPipe))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// An answer was cut off.

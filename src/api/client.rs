@@ -15,8 +15,9 @@
 mod stream;
 mod transport;
 
+use std::io::ErrorKind;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -25,21 +26,22 @@ use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use stream::{ExportStream, Lines, ScrubStream, SyncStream};
+pub use stream::{BackupStream, ExportStream, Lines, ScrubStream, SyncStream};
 use transport::Transport;
 
-use super::body::whole;
+use super::body::{Piped, piped, whole};
 use super::entries::CONFLICT;
-use super::error::Problem;
+use super::error::{ApiError, Problem};
 use super::frames::FramesError;
 use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
     CollectionList, Created, DigestComparison, DigestText, EvidenceList, HistoryText, Imported,
     MetricList, NewCollection, NodeInfo, PeerRequest, ReadToken, ReadingText, RecoverRequest,
-    Recovery, Reloaded, Removed, ReportList, ScrubRequest, SessionList, StatusText, SyncRequest,
-    Written,
+    Recovery, Reloaded, Removed, ReportList, RestoredText, ScrubRequest, SessionList, StatusText,
+    SyncRequest, Written,
 };
 use super::{Host, router};
+use crate::backup::{BackupError, BackupHead};
 use crate::node::doctor::Diagnosis;
 use crate::types::{CollectionName, Key};
 
@@ -387,6 +389,49 @@ impl Client {
         let path = format!("{}?paths={paths}", path(name, "/export"));
         let response = self.ask(Method::GET, &path, Body::empty()).await?;
         ExportStream::begin(response.into_body()).await
+    }
+
+    /// A backup of a collection at one moment: a full one, or of what changed since another.
+    ///
+    /// # Errors
+    /// The collection is damaged, or nobody knows what changed since then. What happens later is in
+    /// the stream.
+    pub async fn backup(
+        &self,
+        name: &CollectionName,
+        base: Option<&BackupHead>,
+    ) -> Result<BackupStream, CallError> {
+        let base = base.map(|base| format!("?base={}", hex::encode(base.to_bytes())));
+        let path = format!("{}{}", path(name, "/backup"), base.unwrap_or_default());
+        let response = self.ask(Method::GET, &path, Body::empty()).await?;
+        Ok(BackupStream::new(response.into_body()))
+    }
+
+    /// Restores a backup, which `write` writes, as the collection of this name. Whoever stops
+    /// waiting stops it: then it was restored whole, or not at all.
+    ///
+    /// # Errors
+    /// What `write` failed with, or why it was not restored: then nothing was changed.
+    pub async fn restore<W>(
+        &self,
+        name: &CollectionName,
+        replace: bool,
+        write: W,
+    ) -> Result<RestoredText, CallError>
+    where
+        W: FnOnce(&mut dyn std::io::Write) -> Result<(), BackupError> + Send + 'static,
+    {
+        let Piped { body, failed } = piped(write);
+        let path = format!("{}?replace={replace}", path(name, "/restore"));
+        let restored = self.send(Method::POST, &path, body).await;
+        // what cut the body short says more than that it was cut
+        let unread = |error: &BackupError| matches!(error, BackupError::Io(error) if error.kind() == ErrorKind::BrokenPipe);
+        match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) if restored.is_err() && !unread(&error) => {
+                Err(Problem::from(&ApiError::Backup(error)).into())
+            }
+            _ => restored,
+        }
     }
 
     /// The entries whose keys begin with `prefix`, a line each, all of one moment.

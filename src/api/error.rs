@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 
 use super::Exit;
+use crate::backup::BackupError;
 use crate::merkle::DigestError;
 use crate::net::{AddressError, CloseCode, LinkError, NetError};
 use crate::node::client::ClientError;
@@ -140,6 +141,12 @@ pub enum ApiError {
         has seen; nothing was done (--force does it all the same)"
     )]
     NothingToRecover(CollectionName),
+    /// A backup that cannot be made or used.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
+    /// There is a collection where a backup is to be restored.
+    #[error("{0}")]
+    Exists(String),
     /// A peer could not be spoken with.
     #[error(transparent)]
     Client(ClientError),
@@ -209,6 +216,7 @@ impl ApiError {
             | Self::NoCertificate(_)
             | Self::NotMerged { .. }
             | Self::Replica(ReplicaError::Changed) => Exit::Differs,
+            Self::Backup(error) if error.is_unsound() => Exit::Unproved,
             Self::Stopped => Exit::Interrupted,
             _ => Exit::Failed,
         }
@@ -236,6 +244,9 @@ impl ApiError {
             Self::NoVersionName { .. } => ("no_such_word", StatusCode::BAD_REQUEST),
             Self::UnsafeKeys { .. } => ("unsafe_keys", StatusCode::CONFLICT),
             Self::NothingToRecover(_) => ("nothing_to_recover", StatusCode::CONFLICT),
+            Self::Backup(BackupError::NotSince { .. }) => ("not_since", StatusCode::CONFLICT),
+            Self::Backup(_) => ("backup", StatusCode::UNPROCESSABLE_ENTITY),
+            Self::Exists(_) => ("exists", StatusCode::CONFLICT),
             Self::Client(_) | Self::Net(_) => ("peer", StatusCode::BAD_GATEWAY),
             Self::Digest(_) => ("digest", StatusCode::INTERNAL_SERVER_ERROR),
             Self::Request(_) => ("request", StatusCode::BAD_REQUEST),

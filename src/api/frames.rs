@@ -1,4 +1,4 @@
-//! Entries in a stream of bytes: what an import sends and an export answers.
+//! Entries in a stream of bytes: what an import sends and an export answers, and a backup.
 //!
 //! A frame is one byte of kind, the length of the key (u16) and of the value (u32), both
 //! little-endian, then key and value. Values travel as they are, so that a large one costs no
@@ -38,6 +38,7 @@ const MAX_JSON_BYTES: usize = 64 << 10;
 const ENTRY: u8 = 0;
 const CONFLICT: u8 = 1;
 const LOST: u8 = 2;
+const PART: u8 = 3;
 const HEAD: u8 = 16;
 const END: u8 = 17;
 const PROBLEM: u8 = 18;
@@ -105,6 +106,11 @@ pub enum Frame {
         /// The key.
         key: Key,
     },
+    /// Bytes of a backup. Kind 3, without a key.
+    Part {
+        /// The bytes.
+        bytes: Bytes,
+    },
     /// All of it was said. Kind 17.
     End,
     /// It could not be said. Kind 18, JSON in the value.
@@ -128,6 +134,7 @@ impl Frame {
             Self::Entry { key, value } => (ENTRY, Some(key), value),
             Self::Conflict { key, value } => (CONFLICT, Some(key), value),
             Self::Lost { key } => (LOST, Some(key), Bytes::new()),
+            Self::Part { bytes } => (PART, None, bytes),
             Self::Head(head) => (HEAD, None, serde_json::to_vec(&head)?.into()),
             Self::End => (END, None, Bytes::new()),
             Self::Problem(problem) => (PROBLEM, None, serde_json::to_vec(&problem)?.into()),
@@ -260,6 +267,7 @@ fn parsed(kind: u8, key: &[u8], value: Bytes) -> Result<Frame, FramesError> {
         ENTRY => Frame::Entry { key: Key::new(key)?, value },
         CONFLICT => Frame::Conflict { key: Key::new(key)?, value },
         LOST => Frame::Lost { key: Key::new(key)? },
+        PART => Frame::Part { bytes: value },
         HEAD => Frame::Head(serde_json::from_slice(&value)?),
         END => Frame::End,
         PROBLEM => Frame::Problem(serde_json::from_slice(&value)?),
@@ -280,6 +288,7 @@ mod tests {
             (key(), value()).prop_map(|(key, value)| Frame::Entry { key, value }),
             (key(), value()).prop_map(|(key, value)| Frame::Conflict { key, value }),
             key().prop_map(|key| Frame::Lost { key }),
+            value().prop_map(|bytes| Frame::Part { bytes }),
             Just(Frame::End),
         ]
     }

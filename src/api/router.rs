@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::body::answer;
 use super::error::ApiError;
 use super::{
-    Host, certificates, conflicts, doctor, entries, history, metrics, scrub, sessions, status,
-    transfer,
+    Host, backup, certificates, conflicts, doctor, entries, history, metrics, scrub, sessions,
+    status, transfer,
 };
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
@@ -47,6 +47,8 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/import", post(transfer::import))
         .route("/remove", post(transfer::remove))
         .route("/export", get(transfer::export))
+        .route("/backup", get(backup::backup))
+        .route("/restore", post(backup::restore))
         .route("/sync", post(sessions::sync))
         .route("/diff", post(sessions::diff));
     Router::new()

@@ -12,6 +12,7 @@
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 
+mod backup;
 mod certificate;
 mod conflict;
 mod history;
@@ -20,6 +21,7 @@ mod metrics;
 mod scrub;
 mod session;
 
+pub use backup::RestoredText;
 pub use certificate::{
     Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
     DistrustText, EvidenceList, EvidenceText, SeenLogText,

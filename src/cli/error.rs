@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use super::Exit;
 use crate::api::error::{causes, of_net};
 use crate::api::{ApiError, CallError, Problem};
+use crate::backup::BackupError;
 use crate::merkle::{BundleError, CertificateBundleError, ContradictionError, EnvelopeError};
 use crate::net::NetError;
 use crate::node::home::HomeError;
@@ -120,6 +121,52 @@ pub enum CliError {
     /// The file to verify is too large.
     #[error("{} is larger than any proof bundle: it is none", .0.display())]
     NoBundle(PathBuf),
+    /// A backup cannot be used.
+    #[error("{path}: {source}", path = .path.display())]
+    Backup {
+        /// The file, or the last one of a chain.
+        path: PathBuf,
+        /// Why.
+        source: BackupError,
+    },
+    /// A file is in the way of a backup.
+    #[error("{} exists: a backup is never written over another file: choose another path",
+        .0.display())]
+    BackupExists(PathBuf),
+    /// Only a folder has a last backup.
+    #[error(
+        "--incremental goes on behind the last backup in a folder: give --to a folder, or say \
+        behind which file with --since"
+    )]
+    NoSeries,
+    /// In a folder it is known where to go on.
+    #[error(
+        "--since goes with a file or standard output: in a folder, --incremental goes on \
+        behind the last backup there"
+    )]
+    SinceInFolder,
+    /// One file is one collection.
+    #[error("a file or standard output takes one collection, not {0}: name it, or give a folder")]
+    OneBackup(usize),
+    /// One name is one collection.
+    #[error(
+        "--collection is the name of one collection, and this folder holds {0}: give the \
+        folder or the files of one"
+    )]
+    OneName(usize),
+    /// The folder of a collection holds backups of another.
+    #[error("{} holds backups of another collection: choose another folder", .0.display())]
+    OthersSeries(PathBuf),
+    /// Somebody else writes there.
+    #[error("another backup is being written to {}: wait until it has ended", .0.display())]
+    SeriesInUse(PathBuf),
+    /// A folder without backups.
+    #[error("{} holds no backups that `selfsame backup` wrote", .0.display())]
+    NoBackups(PathBuf),
+    /// A folder where files are meant.
+    #[error("{} is a folder: give either one folder, or the files of one chain in their order",
+        .0.display())]
+    FolderAmongFiles(PathBuf),
     /// The operating system has no thread, signal or the like left.
     #[error("the system gave no {what}: {source}")]
     System {
@@ -164,6 +211,12 @@ impl CliError {
         move |source| Self::File { what, path, source }
     }
 
+    /// A backup cannot be used.
+    pub(super) fn backup(path: &Path) -> impl FnOnce(BackupError) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Backup { path, source }
+    }
+
     /// The code that the process ends with.
     #[must_use]
     pub fn exit(&self) -> Exit {
@@ -171,6 +224,7 @@ impl CliError {
             Self::Problem(problem) => Exit::of_code(problem.exit),
             Self::Bundle(_) | Self::Evidence(_) => Exit::Unproved,
             Self::Certificate(error) if error.is_well_formed() => Exit::Unproved,
+            Self::Backup { source, .. } if source.is_unsound() => Exit::Unproved,
             Self::Pairing(error) => of_pairing(error),
             Self::Interrupted => Exit::Interrupted,
             _ => Exit::Failed,

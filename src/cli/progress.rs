@@ -55,6 +55,11 @@ impl Progress {
         }
     }
 
+    /// So many bytes more.
+    pub(super) fn bytes(&mut self, bytes: u64) {
+        self.bar.inc(bytes);
+    }
+
     /// So many entries and bytes in all.
     pub(super) fn is_at(&mut self, entries: u64, bytes: u64) {
         self.entries = entries;

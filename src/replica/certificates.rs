@@ -6,6 +6,7 @@
 
 use std::ops::Bound;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::hash::{HASH_LEN, LogHash, LogHead};
@@ -448,6 +449,9 @@ impl<S: Store> Collection<S> {
         work: impl FnOnce(&mut CertificateLog) -> Result<R, ReadError>,
     ) -> Result<R, ReplicaError> {
         let mut kept = self.certificates.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.replaced.load(Ordering::Acquire) {
+            return Err(ReplicaError::Replaced(self.name().to_string()));
+        }
         let log = match &mut *kept {
             Some(log) => log,
             none => {

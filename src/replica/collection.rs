@@ -1,7 +1,7 @@
 //! One collection: its live state behind one lock, and what can be asked of it.
 
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::clock::{HybridClock, Stamp};
@@ -96,9 +96,21 @@ pub(super) struct Live {
     pub(super) stale: Option<String>,
 }
 
-/// Live, or what is damaged.
+impl Live {
+    /// Whether it holds nothing and has never seen anything.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.stale.is_none()
+            && self.tree.is_empty()
+            && self.causality.writers() == 0
+            && self.causality.exceptions().is_empty()
+    }
+}
+
+/// Live, or what is damaged, or no more.
 pub(super) enum State {
     Live(Box<Live>),
+    /// A backup was restored in its place.
+    Replaced,
     Damaged {
         what: String,
         /// Epoch as far as it is known.
@@ -111,6 +123,7 @@ impl State {
         let damage = self.damage();
         match (self, damage) {
             (Self::Live(live), None) => Ok(live),
+            (Self::Replaced, _) => Err(ReplicaError::Replaced(name.to_string())),
             (_, damage) => Err(ReplicaError::Damaged {
                 collection: name.to_string(),
                 what: damage.unwrap_or_default(),
@@ -122,6 +135,7 @@ impl State {
     fn damage(&self) -> Option<String> {
         match self {
             Self::Live(live) => live.stale.clone(),
+            Self::Replaced => Some("a backup was restored in its place".into()),
             Self::Damaged { what, .. } => Some(what.clone()),
         }
     }
@@ -148,6 +162,8 @@ pub struct Collection<S: Store> {
     pub(super) resolution: Resolution,
     /// Number of the next report, once one was written.
     pub(super) next_report: Mutex<Option<u64>>,
+    /// Whether a backup was restored in its place.
+    pub(super) replaced: AtomicBool,
 }
 
 impl<S: Store> Collection<S> {

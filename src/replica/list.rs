@@ -16,6 +16,7 @@ use super::ReplicaError;
 use super::collection::Collection;
 use super::open::{Replica, load_tree, read_head};
 use super::pages::ReadError;
+use super::restore::{passing_ids, tables_of_collections};
 use super::rows::{CollectionId, read_collection, write_collection};
 
 /// A row of the list of collections that does not say which collection it stands for.
@@ -42,7 +43,7 @@ impl DamagedRow {
         Self { name, what, key: row.key, left }
     }
 
-    fn is_of(&self, name: &CollectionName) -> bool {
+    pub(super) fn is_of(&self, name: &CollectionName) -> bool {
         self.name.as_ref() == Some(name)
     }
 }
@@ -71,7 +72,16 @@ impl<S: Store> Replica<S> {
     pub(super) fn fresh_id(&self) -> Result<CollectionId, StoreError> {
         let known = self.collections().iter().map(|collection| collection.id.0).max();
         let left = ids_in_use(&*self.store)?.last().map(|id| id.0);
-        Ok(CollectionId(known.max(left).unwrap_or(0).saturating_add(1)))
+        let passing = passing_ids(&*self.store)?.iter().map(|id| id.0).max();
+        Ok(CollectionId(known.max(left).max(passing).unwrap_or(0).saturating_add(1)))
+    }
+
+    /// Numbers under which there are rows that no collection has that could be read.
+    pub(super) fn orphans(&self) -> Result<Vec<CollectionId>, StoreError> {
+        let known: BTreeSet<_> = self.collections().iter().map(|one| one.id).collect();
+        let passing: BTreeSet<_> = passing_ids(&*self.store)?.into_iter().collect();
+        let in_use = ids_in_use(&*self.store)?.into_iter();
+        Ok(in_use.filter(|id| !known.contains(id) && !passing.contains(id)).collect())
     }
 
     /// Writes the damaged row of a collection again, and opens the collection. Which rows are its
@@ -90,8 +100,7 @@ impl<S: Store> Replica<S> {
         if existing.is_ok() || mine.is_empty() {
             return existing;
         }
-        let known: BTreeSet<_> = self.collections().iter().map(|one| one.id).collect();
-        let orphans: Vec<_> = ids_in_use(&*self.store)?.difference(&known).copied().collect();
+        let orphans = self.orphans()?;
         let mut found = None;
         for &id in &orphans {
             for spec in specs(name, &mine, &self.node.resolvers) {
@@ -158,9 +167,7 @@ fn has_root(store: &impl Read, id: CollectionId, spec: &CollectionSpec) -> Resul
 /// The numbers under which there are rows of any kind.
 fn ids_in_use(store: &impl Read) -> Result<BTreeSet<CollectionId>, StoreError> {
     let mut ids = BTreeSet::new();
-    let of_collections =
-        Table::ALL.into_iter().filter(|table| !matches!(table, Table::Meta | Table::Collections));
-    for table in of_collections {
+    for table in tables_of_collections() {
         let mut next = Some(0u32);
         while let Some(from) = next {
             let start = from.to_be_bytes();

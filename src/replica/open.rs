@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::clock::Stamp;
@@ -22,6 +22,7 @@ use super::lost::Losses;
 use super::mend;
 use super::pages::ReadError;
 use super::reading::Resolution;
+use super::restore;
 use super::rows::{
     CollectionId, ContextSum, Head, context_sum, key_tail, read_collection, read_counter,
     read_page, write_collection,
@@ -31,6 +32,8 @@ use super::token::{self, WriterToken};
 
 /// Rows read at once.
 const CHUNK: usize = 4_096;
+/// Rows of an earlier restore that an opening removes.
+const SWEPT_ROWS: usize = 16_384;
 
 /// Source of random numbers: the operating system's in earnest, a seeded one in simulations.
 /// Writers are drawn from it, so two replicas must never have the same.
@@ -69,10 +72,12 @@ impl Default for ReplicaOptions {
 pub struct Replica<S: Store> {
     pub(super) store: Arc<S>,
     pub(super) node: Arc<Node>,
-    page_leaves: u16,
+    pub(super) page_leaves: u16,
     pub(super) collections: RwLock<BTreeMap<CollectionName, Arc<Collection<S>>>>,
     pub(super) damaged: RwLock<Vec<DamagedRow>>,
     pub(super) creating: Mutex<()>,
+    /// Numbers under which a restore writes now.
+    pub(super) restoring: Mutex<BTreeSet<CollectionId>>,
 }
 
 impl<S: Store> Replica<S> {
@@ -86,6 +91,9 @@ impl<S: Store> Replica<S> {
         let page_leaves = options.page_leaves.clamp(1, 4_096);
         let node = Arc::new(Node::new(options, random));
         let mut left = token::take(&*store);
+        // all of it another time, if it is much: opening is to be quick. A store that takes no
+        // writes can be read all the same
+        let _ = restore::sweep(&*store, &BTreeSet::new(), SWEPT_ROWS);
         let (mut collections, mut damaged) = (BTreeMap::new(), Vec::new());
         let mut numbers = BTreeSet::new();
         for row in store.scan(Table::Collections, &[], Bound::Unbounded, usize::MAX)? {
@@ -108,7 +116,8 @@ impl<S: Store> Replica<S> {
             collections.insert(name, Arc::new(collection));
         }
         let (collections, damaged) = (RwLock::new(collections), RwLock::new(damaged));
-        Ok(Self { store, node, page_leaves, collections, damaged, creating: Mutex::new(()) })
+        let (creating, restoring) = Default::default();
+        Ok(Self { store, node, page_leaves, collections, damaged, creating, restoring })
     }
 
     /// Creates a collection, or returns the one that exists with just these settings.
@@ -129,13 +138,7 @@ impl<S: Store> Replica<S> {
             if *existing.spec() == spec {
                 return Ok(existing);
             }
-            let behaviour =
-                |spec: &CollectionSpec| format!("{} and {}", spec.algorithm, spec.policy);
-            return Err(ReplicaError::OtherSpec {
-                name: spec.name.to_string(),
-                found: behaviour(existing.spec()),
-                asked: behaviour(&spec),
-            });
+            return Err(ReplicaError::other_spec(existing.spec(), &spec));
         }
         self.node.resolvers.of(&spec.policy)?;
         let id = self.fresh_id()?;
@@ -236,6 +239,7 @@ impl<S: Store> Collection<S> {
             told: Mutex::default(),
             resolution,
             next_report: Mutex::new(None),
+            replaced: AtomicBool::new(false),
         })
     }
 

@@ -122,6 +122,7 @@ impl<S: Store> Collection<S> {
         let (known, mut number) = match &*state {
             State::Live(live) => (live.head.epoch, live.number),
             State::Damaged { epoch, .. } => (*epoch, CommitNumber::default()),
+            State::Replaced => return Err(ReplicaError::Replaced(self.spec.name.to_string())),
         };
         let epoch = known.saturating_add(1);
         *state = State::Damaged { what: "it is being recovered".into(), epoch };

@@ -103,7 +103,7 @@ impl<S: Store> Snapshot<S> {
     }
 
     /// Rows of the log above one position and up to another.
-    fn log_rows(&self, below: u64, above: u64) -> Result<Vec<Row>, ViewError> {
+    pub(super) fn log_rows(&self, below: u64, above: u64) -> Result<Vec<Row>, ViewError> {
         let (after, last) = (self.id.log(below), self.id.log(above));
         let most = usize::try_from(above.saturating_sub(below)).unwrap_or(usize::MAX);
         let start = Bound::Excluded(&after[..]);

@@ -181,6 +181,31 @@ impl ExportStream {
     }
 }
 
+/// The bytes of a backup.
+pub struct BackupStream {
+    body: Body,
+    frames: Frames,
+}
+
+impl BackupStream {
+    pub(super) const fn new(body: Body) -> Self {
+        Self { body, frames: Frames::new(MAX_VALUE_BYTES) }
+    }
+
+    /// The next bytes; none after the last, and then all of them came.
+    ///
+    /// # Errors
+    /// The node could not go on, or went away.
+    pub async fn next_part(&mut self) -> Result<Option<Bytes>, CallError> {
+        match next_frame(&mut self.body, &mut self.frames).await? {
+            Frame::Part { bytes } => Ok(Some(bytes)),
+            Frame::End => Ok(None),
+            Frame::Problem(problem) => Err(problem.into()),
+            _ => Err(CallError::Answer("a frame is no part of a backup".into())),
+        }
+    }
+}
+
 async fn next_frame(body: &mut Body, frames: &mut Frames) -> Result<Frame, CallError> {
     loop {
         if let Some(frame) = frames.next_frame()? {

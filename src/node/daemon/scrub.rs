@@ -20,12 +20,19 @@ use crate::types::{CollectionName, NodeId};
 
 /// Time between two looks at which collection is to be scrubbed.
 const LOOK: Duration = Duration::from_secs(1);
+/// Rows removed at once of a restore that was cut short.
+const SWEPT_ROWS: usize = 16_384;
 /// Findings of one slice that are told one by one.
 const TOLD: usize = 20;
 
 impl<S: Store> Shared<S> {
     /// Scrubs one collection after the other when each is due, until the daemon is to stop.
     pub(super) async fn scrub_forever(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        // what a restore left that was cut short
+        let replica = &self.current.node().replica;
+        while !*stop.borrow() && matches!(block_in_place(|| replica.sweep(SWEPT_ROWS)), Ok(true)) {
+            tokio::task::yield_now().await;
+        }
         let mut jitters: BTreeMap<CollectionName, u64> = BTreeMap::new();
         loop {
             for collection in self.current.node().replica.collections() {
