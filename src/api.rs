@@ -46,6 +46,7 @@ mod history;
 pub mod host;
 mod metrics;
 pub(crate) mod paths;
+mod proofs;
 mod reach;
 pub(crate) mod report;
 mod router;
@@ -56,7 +57,7 @@ mod status;
 mod transfer;
 pub mod types;
 
-pub use client::{CallError, Client, ConflictQuery};
+pub use client::{CallError, ChangeChoice, Client, CommitFile, ConflictQuery};
 pub use error::{ApiError, Problem};
 pub use exit::Exit;
 pub use host::{ApiLimits, Host};

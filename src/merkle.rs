@@ -5,7 +5,7 @@
 //! - the tree: [`Tree`] in memory, [`PagedTree`] over pages that may be on disk
 //! - what is stated: [`Envelope`] and its root, [`Digest`], forest roots
 //! - what is proved: [`Proof`] of a key, [`MultiProof`] of many, [`SubtreeProof`] of all entries
-//!   under a prefix, [`Bundle`] that a verifier needs nothing else for
+//!   under a prefix, [`Bundle`] and its kin ([`ProofFile`]) that a verifier needs nothing else for
 //! - logs and agreements: [`MerkleLog`] with its signed heads, [`Certificate`]
 //!
 //! ```
@@ -37,6 +37,7 @@ pub mod forest;
 pub mod log;
 pub mod multiproof;
 pub mod paged;
+mod partial;
 mod path;
 pub mod proof;
 mod rows;
@@ -48,7 +49,11 @@ pub mod subtree;
 pub mod tree;
 mod trie;
 
-pub use bundle::{Answer, Bundle, BundleError, MAX_BUNDLE_BYTES};
+pub use bundle::{
+    Answer, Bundle, BundleError, ChangeBundle, ChangeBundleError, MAX_BUNDLE_BYTES,
+    MAX_PROOF_FILE_BYTES, MAX_PROVED_KEYS, ManyBundle, PrefixBundle, ProofFile, ProofFileKind,
+    ProvedChange,
+};
 pub use certificate::{
     Certificate, CertificateBundle, CertificateBundleError, CertificateError, CertificateMessage,
     MAX_CERTIFICATE_BUNDLE_BYTES, MAX_CERTIFICATE_BYTES,
@@ -58,12 +63,13 @@ pub use digest::{BUCKETS, Digest, DigestError, buckets_of, fold_buckets};
 pub use envelope::{Envelope, EnvelopeError, MAX_ENVELOPE_BYTES};
 pub use forest::{ForestError, forest_root};
 pub use log::{
-    ConsistencyProof, Contradiction, ContradictionError, HeadStatement, InclusionProof, LogError,
-    LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, LogProofError, LogSegment, MerkleLog,
-    Perfect, SignedLogHead,
+    ChangeItem, CommitEnd, ConsistencyProof, Contradiction, ContradictionError, HeadStatement,
+    InclusionProof, LogError, LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind,
+    LogProofError, LogSegment, MerkleLog, Perfect, RangeProof, SignedLogHead,
 };
 pub use multiproof::{MultiProof, MultiProofError, MultiProveError};
 pub use paged::{DEFAULT_PAGE_LEAVES, MAX_PAGE_LEAVES, PagedLeaves, PagedTree};
+pub use partial::{OtherTree, Partial};
 pub use proof::{Claim, MAX_PROOF_BYTES, Proof, ProofError, ProofKind};
 pub use rows::{PageChanges, PageMismatch, PageRow, Rows, RowsError};
 pub use shape::{Prefix, PrefixError, Sealed, Shape, View};

@@ -42,6 +42,8 @@ mod openmetrics;
 mod oracle;
 #[path = "cli/peers.rs"]
 mod peers;
+#[path = "cli/proofs.rs"]
+mod proofs;
 #[path = "cli/scrub.rs"]
 mod scrub;
 #[path = "cli/status.rs"]

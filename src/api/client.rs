@@ -32,7 +32,8 @@ use transport::Transport;
 use super::body::{Piped, piped, whole};
 use super::entries::CONFLICT;
 use super::error::{ApiError, Problem};
-use super::frames::FramesError;
+use super::frames::{Frame, FramesError};
+use super::proofs::POSITION;
 use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
     CollectionList, Created, DigestComparison, DigestText, EvidenceList, HistoryText, Imported,
@@ -42,6 +43,7 @@ use super::types::{
 };
 use super::{Host, router};
 use crate::backup::{BackupError, BackupHead};
+use crate::merkle::{MAX_PROOF_FILE_BYTES, Prefix};
 use crate::node::doctor::Diagnosis;
 use crate::types::{CollectionName, Key};
 
@@ -106,6 +108,24 @@ pub struct ConflictQuery {
     pub limit: Option<u64>,
     /// Whether the beginnings of values are wanted.
     pub preview: bool,
+}
+
+/// Which change is to be proved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChangeChoice {
+    /// The last one of a key.
+    LastOf(Key),
+    /// The one that has this position in the change log of the collection.
+    At(u64),
+}
+
+/// A commit that is proved.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CommitFile {
+    /// The file of proof.
+    pub bytes: Bytes,
+    /// Position of its last change in the change log of the collection.
+    pub position: u64,
 }
 
 /// Whom to ask.
@@ -476,6 +496,62 @@ impl Client {
     pub async fn proof(&self, name: &CollectionName, key: &Key) -> Result<Bytes, CallError> {
         let path = of_key(name, "/proof", key);
         taken(self.ask(Method::GET, &path, Body::empty()).await?, MAX_ANSWER_BYTES).await
+    }
+
+    /// A file of proof for many keys, at most [`MAX_PROVED_KEYS`](crate::merkle::MAX_PROVED_KEYS).
+    ///
+    /// # Errors
+    /// They are none or too many, or the collection is damaged.
+    pub async fn prove_many(
+        &self,
+        name: &CollectionName,
+        keys: &[Key],
+    ) -> Result<Bytes, CallError> {
+        let mut body = Vec::new();
+        for key in keys {
+            let frame = Frame::Entry { key: key.clone(), value: Bytes::new() };
+            frame.write(&mut body).map_err(CallError::from)?;
+        }
+        let response = self.ask(Method::POST, &path(name, "/proof/many"), body.into()).await?;
+        taken(response, MAX_PROOF_FILE_BYTES as u64).await
+    }
+
+    /// A file of proof for all entries under a prefix of key hashes.
+    ///
+    /// # Errors
+    /// They are too many for one proof, or the collection is damaged.
+    pub async fn prove_prefix(
+        &self,
+        name: &CollectionName,
+        prefix: &Prefix,
+    ) -> Result<Bytes, CallError> {
+        let prefix = encoded(prefix.to_string().as_bytes());
+        let path = format!("{}?prefix={prefix}", path(name, "/proof/prefix"));
+        taken(self.ask(Method::GET, &path, Body::empty()).await?, MAX_PROOF_FILE_BYTES as u64).await
+    }
+
+    /// A file of proof for a commit: the last one that changed a key, or with a position the one
+    /// there.
+    ///
+    /// # Errors
+    /// There is no such change, or it cannot be proved any more.
+    pub async fn prove_change(
+        &self,
+        name: &CollectionName,
+        change: &ChangeChoice,
+    ) -> Result<CommitFile, CallError> {
+        let path = match change {
+            ChangeChoice::LastOf(key) => of_key(name, "/proof/change", key),
+            ChangeChoice::At(position) => {
+                format!("{}?position={position}", path(name, "/proof/change"))
+            }
+        };
+        let response = self.ask(Method::GET, &path, Body::empty()).await?;
+        let position =
+            response.headers().get(POSITION).and_then(|it| it.to_str().ok()?.parse().ok());
+        let missing = || CallError::Answer("it does not say where the commit ends".into());
+        let position = position.ok_or_else(missing)?;
+        Ok(CommitFile { bytes: taken(response, MAX_PROOF_FILE_BYTES as u64).await?, position })
     }
 
     /// The certificates of a collection that the node has kept, the latest first.

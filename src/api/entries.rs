@@ -20,11 +20,8 @@ use super::types::{
 };
 use super::{Host, conflicts, history};
 use crate::entry::Sibling;
-use crate::merkle::{Bundle, Sealed};
 use crate::node::Node;
-use crate::replica::{
-    CheckReport, Collection, CollectionView as _, Entry, ReplicaError, Snapshot, ViewError,
-};
+use crate::replica::{CheckReport, Collection, CollectionView as _, Entry, ReplicaError, Snapshot};
 use crate::store::EmbeddedStore;
 use crate::types::{CollectionName, Key};
 
@@ -32,8 +29,6 @@ use crate::types::{CollectionName, Key};
 const CHUNK: usize = 512;
 /// The media type of bytes that mean nothing to the node.
 const BYTES: &str = "application/octet-stream";
-/// The media type of a proof bundle.
-const PROOF: &str = "application/vnd.selfsame.proof";
 /// The header that says that concurrent versions are held beside the value.
 pub(super) const CONFLICT: &str = "selfsame-conflict";
 
@@ -246,34 +241,6 @@ pub(super) fn digest_here(
 ) -> Result<DigestText, ApiError> {
     let digest = collection.digest()?;
     Ok(DigestText::new(&digest, host.node().clock()))
-}
-
-pub(super) async fn proof(Named(collection): Named, Asked(key): Asked<KeyQuery>) -> Answer {
-    let bytes = blocking(move || {
-        let key = key.key()?;
-        Ok(prove(&collection.snapshot()?, &key)?.to_bytes())
-    })
-    .await?;
-    Ok(of_media(PROOF, Body::from(bytes)))
-}
-
-fn prove(snapshot: &Snapshot<EmbeddedStore>, key: &Key) -> Result<Bundle, ApiError> {
-    let key_hash = snapshot.spec().algorithm.key_hash(key);
-    let record = snapshot.entry(&key_hash)?.map(|entry| entry.record);
-    let mut tree = snapshot.tree().clone();
-    loop {
-        match Bundle::prove(&tree, snapshot.envelope().clone(), key, record.clone()) {
-            Ok(bundle) => return Ok(bundle),
-            Err(Sealed(prefix)) => {
-                let leaves = snapshot.page(&prefix)?;
-                tree.unseal(&prefix, leaves).map_err(|error| {
-                    let collection = snapshot.spec().name.to_string();
-                    let what = format!("page {prefix}: {error}");
-                    ViewError::Damaged { collection, what }
-                })?;
-            }
-        }
-    }
 }
 
 pub(super) async fn check(State(host): State<Arc<Host>>, Name(name): Name) -> Answer {

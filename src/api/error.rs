@@ -25,7 +25,7 @@ use crate::backup::BackupError;
 use crate::merkle::DigestError;
 use crate::net::{AddressError, CloseCode, LinkError, NetError};
 use crate::node::client::ClientError;
-use crate::replica::{ReplicaError, ViewError};
+use crate::replica::{ProveError, ReplicaError, ViewError};
 use crate::resolve::ResolveError;
 use crate::store::StoreError;
 use crate::types::{CollectionName, Key, TypeError};
@@ -72,6 +72,9 @@ pub enum ApiError {
         each session that leaves both ends the same, other than before"
     )]
     NoCertificate(CollectionName),
+    /// Nothing can be proved.
+    #[error(transparent)]
+    Prove(ProveError),
     /// A key has several versions where one was asked for.
     #[error(
         "{key}: {versions} concurrent versions are held, and the policy shows all: see them with \
@@ -203,6 +206,15 @@ impl From<ClientError> for ApiError {
     }
 }
 
+impl From<ProveError> for ApiError {
+    fn from(error: ProveError) -> Self {
+        match error {
+            ProveError::Replica(error) => Self::Replica(error),
+            other => Self::Prove(other),
+        }
+    }
+}
+
 impl ApiError {
     /// The code with which a command ends.
     #[must_use]
@@ -214,6 +226,7 @@ impl ApiError {
             | Self::NoSuchVersion { .. }
             | Self::SeveralVersions { .. }
             | Self::NoCertificate(_)
+            | Self::Prove(ProveError::NoChange(_))
             | Self::NotMerged { .. }
             | Self::Replica(ReplicaError::Changed) => Exit::Differs,
             Self::Backup(error) if error.is_unsound() => Exit::Unproved,
@@ -236,6 +249,9 @@ impl ApiError {
             Self::ValueLost => ("value_lost", StatusCode::CONFLICT),
             Self::NoSuchKey { .. } => ("no_such_key", StatusCode::NOT_FOUND),
             Self::NoCertificate(_) => ("no_certificate", StatusCode::NOT_FOUND),
+            Self::Prove(ProveError::NoChange(_)) => ("no_change", StatusCode::NOT_FOUND),
+            Self::Prove(ProveError::Bundle(_)) => ("proof_size", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::Prove(_) => ("unprovable", StatusCode::CONFLICT),
             Self::SeveralVersions { .. } => ("several_versions", StatusCode::CONFLICT),
             Self::NotMerged { .. } => ("not_merged", StatusCode::CONFLICT),
             Self::NoReadToken => ("no_such_word", StatusCode::BAD_REQUEST),

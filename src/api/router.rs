@@ -13,8 +13,8 @@ use serde::de::DeserializeOwned;
 use super::body::answer;
 use super::error::ApiError;
 use super::{
-    Host, backup, certificates, conflicts, doctor, entries, history, metrics, scrub, sessions,
-    status, transfer,
+    Host, backup, certificates, conflicts, doctor, entries, history, metrics, proofs, scrub,
+    sessions, status, transfer,
 };
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
@@ -36,7 +36,10 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/entries", get(entries::list))
         .route("/digest", get(entries::digest))
         .route("/digest/compare", post(sessions::compare))
-        .route("/proof", get(entries::proof))
+        .route("/proof", get(proofs::one))
+        .route("/proof/many", post(proofs::many))
+        .route("/proof/prefix", get(proofs::prefix))
+        .route("/proof/change", get(proofs::change))
         .route("/certificates", get(certificates::list))
         .route("/certificate", get(certificates::one))
         .route("/evidence", get(certificates::evidence))

@@ -13,7 +13,9 @@ use super::Exit;
 use crate::api::error::{causes, of_net};
 use crate::api::{ApiError, CallError, Problem};
 use crate::backup::BackupError;
-use crate::merkle::{BundleError, CertificateBundleError, ContradictionError, EnvelopeError};
+use crate::merkle::{
+    BundleError, CertificateBundleError, ChangeBundleError, ContradictionError, EnvelopeError,
+};
 use crate::net::NetError;
 use crate::node::home::HomeError;
 use crate::node::pairing::{InvitationError, PairingError};
@@ -106,6 +108,25 @@ pub enum CliError {
     /// A proof does not hold.
     #[error("not proved: {0}")]
     Bundle(#[from] BundleError),
+    /// A proof of a change does not hold.
+    #[error("not proved: {0}")]
+    Change(ChangeBundleError),
+    /// A proof says nothing of a key.
+    #[error("not proved: the file says nothing of {0}: ask for a proof of that key")]
+    NotAsked(crate::types::Key),
+    /// An argument that this kind of proof needs, or has no use for.
+    #[error("{0}")]
+    Argument(&'static str),
+    /// A line of a file of keys.
+    #[error("line {line} of {}: {why}", .path.display())]
+    KeyLine {
+        /// The file; - is standard input.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A certificate is none, or does not hold.
     #[error("{what}: {0}", what = if .0.is_well_formed() { "not valid" } else { "malformed" })]
     Certificate(#[from] CertificateBundleError),
@@ -183,6 +204,15 @@ pub enum CliError {
     Interrupted,
 }
 
+impl From<ChangeBundleError> for CliError {
+    fn from(error: ChangeBundleError) -> Self {
+        match error {
+            ChangeBundleError::Bundle(error) => Self::Bundle(error),
+            other => Self::Change(other),
+        }
+    }
+}
+
 impl From<ApiError> for CliError {
     fn from(error: ApiError) -> Self {
         Self::Problem(Box::new(Problem::from(&error)))
@@ -222,7 +252,9 @@ impl CliError {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Problem(problem) => Exit::of_code(problem.exit),
-            Self::Bundle(_) | Self::Evidence(_) => Exit::Unproved,
+            Self::Bundle(_) | Self::Change(_) | Self::NotAsked(_) | Self::Evidence(_) => {
+                Exit::Unproved
+            }
             Self::Certificate(error) if error.is_well_formed() => Exit::Unproved,
             Self::Backup { source, .. } if source.is_unsound() => Exit::Unproved,
             Self::Pairing(error) => of_pairing(error),

@@ -25,14 +25,18 @@
 //! ```
 
 pub mod head;
+pub mod item;
 pub mod proof;
+pub mod range;
 pub mod segment;
 pub mod statement;
 
 pub use head::{
     LogHeadError, LogHeadFields, LogId, LogIdentity, LogKind, SignedLogHead, first_item,
 };
+pub use item::{ChangeItem, CommitEnd};
 pub use proof::{ConsistencyProof, InclusionProof, LogProofError};
+pub use range::RangeProof;
 pub use segment::LogSegment;
 pub use statement::{Contradiction, ContradictionError, HeadStatement};
 

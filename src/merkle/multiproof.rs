@@ -20,9 +20,10 @@
 use bitvec::prelude::{BitVec, Msb0};
 
 use super::digest::same;
-use super::{Claim, Proof, ProofError, Sealed, Shape, View};
+use super::partial::{Partial, Piece};
+use super::{Claim, Prefix, Proof, ProofError, Sealed, Shape, View};
 use crate::codec::{CodecError, Reader, Writing};
-use crate::hash::{HashAlgorithm, KeyHash, RecordDigest, TreeHash};
+use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 
 const KIND_EMPTY_TREE: u8 = 2;
 const KIND_MULTIPROOF: u8 = 3;
@@ -141,40 +142,45 @@ impl MultiProof {
         tree_hash: &TreeHash,
         claims: &[Claim],
     ) -> Result<(), MultiProofError> {
-        if claims.is_empty() || claims.windows(2).any(|pair| pair[0].key >= pair[1].key) {
-            return Err(MultiProofError::ClaimsOrder);
-        }
-        let folded = match self.shape.is_empty() {
-            true if claims.iter().any(|claim| claim.record.is_some()) => {
-                return Err(MultiProofError::WrongKind);
-            }
-            true => algorithm.empty(),
-            false => self.fold(algorithm, claims)?,
-        };
-        match same(&folded.0, &tree_hash.0) {
+        let part = self.partial(algorithm, claims)?;
+        match same(&part.tree_hash().0, &tree_hash.0) {
             true => Ok(()),
             false => Err(MultiProofError::TreeHashMismatch),
         }
     }
 
-    fn fold(
+    /// The part of a tree that the proof and the claims make. It proves them if, and only if, its
+    /// tree hash is the one that it should be.
+    ///
+    /// # Errors
+    /// They make none.
+    pub fn partial(
         &self,
         algorithm: HashAlgorithm,
         claims: &[Claim],
-    ) -> Result<TreeHash, MultiProofError> {
+    ) -> Result<Partial, MultiProofError> {
+        if claims.is_empty() || claims.windows(2).any(|pair| pair[0].key >= pair[1].key) {
+            return Err(MultiProofError::ClaimsOrder);
+        }
+        if self.shape.is_empty() {
+            return match claims.iter().any(|claim| claim.record.is_some()) {
+                true => Err(MultiProofError::WrongKind),
+                false => Ok(Partial::empty(algorithm)),
+            };
+        }
         let mut verifier = Verifier {
-            algorithm,
+            part: Partial::empty(algorithm),
             shape: self.shape.iter().by_vals(),
             items: Reader::new(&self.items),
             passed: Vec::new(),
         };
         let claims: Vec<&Claim> = claims.iter().collect();
-        let folded = verifier.node(&claims)?;
+        verifier.node(&claims)?;
         match verifier.shape.len() {
             0 => verifier.items.finish()?,
             left => return Err(MultiProofError::ShapeTooLong(left)),
         }
-        Ok(folded)
+        Ok(verifier.part)
     }
 
     /// Reads the bytes strictly: what is accepted encodes to the same bytes.
@@ -264,7 +270,7 @@ impl<S: Shape> Prover<'_, S> {
 }
 
 struct Verifier<'a, I> {
-    algorithm: HashAlgorithm,
+    part: Partial,
     shape: I,
     items: Reader<'a>,
     // bit indices on the way to the present node, with the direction taken
@@ -272,10 +278,10 @@ struct Verifier<'a, I> {
 }
 
 impl<I: ExactSizeIterator<Item = bool>> Verifier<'_, I> {
-    /// Hash of a node that `claims`, at least one, reach. Bit indices ascend on the way down, so
-    /// it is 256 deep at most; each node is reached by a claim, so hostile bytes cost no more
-    /// than 256 nodes a claim.
-    fn node(&mut self, claims: &[&Claim]) -> Result<TreeHash, MultiProofError> {
+    /// A node that `claims`, at least one, reach. Bit indices ascend on the way down, so it is
+    /// 256 deep at most; each node is reached by a claim, so hostile bytes cost no more than 256
+    /// nodes a claim.
+    fn node(&mut self, claims: &[&Claim]) -> Result<u32, MultiProofError> {
         if !self.shape.next().ok_or(MultiProofError::ShapeTooShort)? {
             return self.leaf(claims);
         }
@@ -287,9 +293,9 @@ impl<I: ExactSizeIterator<Item = bool>> Verifier<'_, I> {
         }
         let (to_right, to_left): (Vec<_>, Vec<_>) =
             claims.iter().copied().partition(|claim| claim.key.bit(bit));
-        let left = self.side(bit, false, &to_left)?;
-        let right = self.side(bit, true, &to_right)?;
-        Ok(self.algorithm.inner(bit, &left, &right))
+        let left = self.side(bit, false, &to_left, &to_right)?;
+        let right = self.side(bit, true, &to_right, &to_left)?;
+        Ok(self.part.inner(bit, left, right))
     }
 
     fn side(
@@ -297,21 +303,27 @@ impl<I: ExactSizeIterator<Item = bool>> Verifier<'_, I> {
         bit: u8,
         is_right: bool,
         claims: &[&Claim],
-    ) -> Result<TreeHash, MultiProofError> {
+        opposite: &[&Claim],
+    ) -> Result<u32, MultiProofError> {
         if claims.is_empty() {
-            return Ok(TreeHash(self.items.array()?));
+            let hash = TreeHash(self.items.array()?);
+            // all that is known of the way here: that of the other side, but for its last bit
+            let beside = opposite.first().map_or(KeyHash([0; HASH_LEN]), |claim| claim.key);
+            let parent = Prefix::of(&beside, u16::from(bit));
+            let prefix = parent.child(is_right).unwrap_or(parent);
+            return Ok(self.part.push(Piece::Unknown { hash, prefix }));
         }
         self.passed.push((bit, is_right));
-        let hash = self.node(claims);
+        let node = self.node(claims);
         self.passed.pop();
-        hash
+        node
     }
 
-    fn leaf(&mut self, claims: &[&Claim]) -> Result<TreeHash, MultiProofError> {
+    fn leaf(&mut self, claims: &[&Claim]) -> Result<u32, MultiProofError> {
         let mut present = claims.iter().filter_map(|claim| Some((claim.key, claim.record?)));
         match (present.next(), present.next()) {
             (Some(_), Some(_)) => Err(MultiProofError::WrongKind),
-            (Some((key, record)), None) => Ok(self.algorithm.leaf(&key, &record)),
+            (Some((key, record)), None) => Ok(self.part.leaf(key, record)),
             (None, _) => {
                 let key = KeyHash(self.items.array()?);
                 let record = RecordDigest(self.items.array()?);
@@ -321,7 +333,7 @@ impl<I: ExactSizeIterator<Item = bool>> Verifier<'_, I> {
                 if self.passed.iter().any(|&(bit, is_right)| key.bit(bit) != is_right) {
                     return Err(MultiProofError::OffPath);
                 }
-                Ok(self.algorithm.leaf(&key, &record))
+                Ok(self.part.leaf(key, record))
             }
         }
     }

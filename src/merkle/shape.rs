@@ -7,10 +7,12 @@
 //! let prefix = Prefix::new(&[0b1010_0000], 3)?;
 //! assert!(prefix.contains(&KeyHash([0b1011_1111; 32])));
 //! assert!(!prefix.contains(&KeyHash([0; 32])));
+//! assert_eq!("a0/3".parse(), Ok(prefix));
 //! # Ok::<(), selfsame::merkle::PrefixError>(())
 //! ```
 
 use std::fmt;
+use std::str::FromStr;
 
 use bitvec::prelude::{BitSlice, Msb0};
 use bitvec::view::BitView;
@@ -37,6 +39,12 @@ pub enum PrefixError {
     /// A padding bit is set.
     #[error("the bits behind the prefix are not zero")]
     Padding,
+    /// Text that is none.
+    #[error(
+        "{0:?} is no prefix of key hashes: write its first hex digits, as in 3f, or digits and \
+         bits, as in 3f80/9; /0 is the whole tree"
+    )]
+    Text(String),
 }
 
 /// The first bits of key hashes: names a subtree. Bit 0 is the most significant of byte 0.
@@ -146,6 +154,26 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", hex::encode(self.as_bytes()), self.len)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    /// From `3f`, whose digits are four bits each, or `3f80/9`, whose bits behind the slash are
+    /// counted.
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let none = || PrefixError::Text(text.chars().take(80).collect());
+        let (digits, bits) = match text.split_once('/') {
+            Some((digits, bits)) => (digits, bits.parse().map_err(|_| none())?),
+            None if text.is_empty() => return Err(none()),
+            None => (text, u16::try_from(text.len().saturating_mul(4)).map_err(|_| none())?),
+        };
+        let mut digits = digits.to_owned();
+        if digits.len() % 2 == 1 {
+            digits.push('0');
+        }
+        Self::new(&hex::decode(digits).map_err(|_| none())?, bits)
     }
 }
 

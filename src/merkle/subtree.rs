@@ -129,7 +129,10 @@ impl SubtreeProof {
     }
 }
 
-fn check_entries(prefix: &Prefix, entries: &[(KeyHash, RecordDigest)]) -> Result<(), SubtreeError> {
+pub(super) fn check_entries(
+    prefix: &Prefix,
+    entries: &[(KeyHash, RecordDigest)],
+) -> Result<(), SubtreeError> {
     if entries.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
         return Err(SubtreeError::EntriesOrder);
     }

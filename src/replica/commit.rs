@@ -8,8 +8,8 @@ use crate::dots::Causality;
 use crate::entry::Record;
 use crate::hash::{KeyHash, LogHead};
 use crate::limits::Limits;
-use crate::merkle::Change;
 use crate::merkle::log::{LogKind, first_item};
+use crate::merkle::{Change, CommitEnd, Envelope};
 use crate::mutants::{Mutant, breaks};
 use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 
@@ -21,11 +21,15 @@ use super::log::OpenLog;
 use super::open::load_tree;
 use super::pages::{ReadError, with_pages};
 use super::rows::{
-    CollectionId, ContextSum, Head, HistoryRow, LogRow, context_sum, counter_row, write_page,
+    Before, CollectionId, CommitRow, ContextSum, Head, HistoryRow, LogRow, context_sum,
+    counter_row, write_page,
 };
 
 /// Most rows of evidence that a collection keeps; the oldest are written over.
 const EVIDENCE_ROWS: u64 = 1_024;
+/// Items of the log after which the end of a commit has the log up to it: no proof reads more of
+/// it than that, and the commit itself.
+pub(super) const LOG_CHECKPOINT: u64 = 1_024;
 
 /// Rows of a commit in the making.
 pub(super) struct Writing<'a, S> {
@@ -138,9 +142,10 @@ impl<S: Store> Collection<S> {
         now_ms: u64,
     ) -> Result<(), ReplicaError> {
         let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
+        let before = self.envelope_of(&live.tree)?;
         let name = &self.spec.name;
         with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&changes))?;
-        match self.write(live, drafted, seen, now_ms) {
+        match self.write(live, drafted, seen, &before, now_ms) {
             Ok((number, head, log)) => {
                 Arc::make_mut(&mut live.causality).put_back(&seen.after);
                 live.head = head;
@@ -180,10 +185,12 @@ impl<S: Store> Collection<S> {
         live: &mut Live,
         drafted: Drafted,
         seen: &Seen,
+        before: &Envelope,
         now_ms: u64,
     ) -> Result<(CommitNumber, Head, Option<OpenLog>), ReplicaError> {
         let damaged = |error: ReadError| error.of(&self.spec.name);
-        let totals = live.tree.totals();
+        let envelope = self.envelope_of(&live.tree)?;
+        let root = envelope.root();
         let mut writing = Writing {
             id: self.id,
             store: &*self.store,
@@ -217,15 +224,19 @@ impl<S: Store> Collection<S> {
                 Some(log) => log,
                 none => none.insert(self.open_log(&mut writing)?),
             };
-            let changes = drafted.keys.len() as u64;
-            for change in drafted.keys {
-                writing.log(log, change).map_err(damaged)?;
+            let changes = drafted.keys.len();
+            let states = [before, &envelope].map(|it| (it.tree_hash(), it.totals()));
+            let roots = [live.head.root, root];
+            let end = CommitEnd { changes: changes as u32, roots };
+            let mut end = Some(Box::new(CommitRow { end, states, log: None }));
+            for (at, change) in drafted.keys.into_iter().enumerate() {
+                let end = if at + 1 == changes { end.take() } else { None };
+                writing.log(log, change, end).map_err(damaged)?;
             }
             log.write_peaks(&stored, self.id, &mut writing.batch);
-            writing.prune(totals.bytes, changes).map_err(damaged)?;
+            writing.prune(envelope.totals().bytes, changes as u64).map_err(damaged)?;
         }
-        let envelope = self.envelope_of(&live.tree)?;
-        writing.head.root = envelope.root();
+        writing.head.root = root;
         writing.head.clock = self.node.clock().seen();
         let Writing { head, mut batch, .. } = writing;
         batch.put(Table::Heads, &self.id.head(), &head.to_row());
@@ -278,19 +289,31 @@ impl<S: Read> Writing<'_, S> {
         self.head.context_sum = self.head.context_sum.wrapping_sub(sum);
     }
 
-    fn log(&mut self, log: &mut OpenLog, change: KeyChange) -> Result<(), ReadError> {
-        let KeyChange { key_hash, after, leaf, removed, replaced, .. } = change;
+    fn log(
+        &mut self,
+        log: &mut OpenLog,
+        change: KeyChange,
+        end: Option<Box<CommitRow>>,
+    ) -> Result<(), ReadError> {
+        let KeyChange { key_hash: key, before, after, leaf, removed, replaced } = change;
         self.head.position += 1;
         let position = self.head.position;
-        self.records.insert(key_hash, after);
-        self.replace_values(&key_hash, &replaced, position)?;
+        self.records.insert(key, after);
+        self.replace_values(&key, &replaced, position)?;
         let record = match leaf {
             Change::Put(leaf) => Some(leaf.record),
             Change::Remove(_) => None,
         };
         let replaced = replaced.into_iter().map(|(hash, _)| hash).collect();
-        let row = LogRow::Change { at_ms: self.now_ms, key: key_hash, record, removed, replaced };
+        let (at_ms, before) = (self.now_ms, Before::Held(before));
+        let mut row = LogRow::Change { at_ms, key, record, before, removed, replaced, end };
         log.append(&row.item());
+        if let LogRow::Change { end: Some(end), .. } = &mut row {
+            // the size before this commit, and that after it
+            let sizes = [log.merkle().size() - u64::from(end.end.changes), log.merkle().size()];
+            let [before, after] = sizes.map(|size| size / LOG_CHECKPOINT);
+            end.log = (before != after).then(|| log.so_far());
+        }
         self.batch.put(Table::Log, &self.id.log(position), &row.to_row());
         Ok(())
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::codec::{CodecError, Reader};
 use crate::dots::{Causality, Dot, Writer};
 use crate::entry::{Record, Sibling};
-use crate::hash::{HashAlgorithm, KeyHash, ValueHash};
+use crate::hash::{HashAlgorithm, KeyHash, RecordDigest, ValueHash};
 use crate::merkle::{Change, Leaf, PagedTree};
 use crate::store::{Batch, Read, Table};
 use crate::types::{CollectionName, Key};
@@ -92,6 +92,7 @@ pub(super) struct Draft<'a, S> {
 /// What became of one key.
 pub(super) struct KeyChange {
     pub(super) key_hash: KeyHash,
+    pub(super) before: Option<RecordDigest>,
     pub(super) after: Option<Record>,
     pub(super) leaf: Change,
     pub(super) removed: Vec<Dot>,
@@ -318,7 +319,8 @@ impl Touched {
             .collect();
         let leaf = change(ground.algorithm, key_hash, after.as_ref());
         let replaced = replaced.into_iter().collect();
-        Ok(Some(KeyChange { key_hash, after, leaf, removed, replaced }))
+        let before = before.as_ref().map(|record| record.digest(ground.algorithm));
+        Ok(Some(KeyChange { key_hash, before, after, leaf, removed, replaced }))
     }
 }
 

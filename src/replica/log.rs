@@ -12,7 +12,7 @@ use crate::store::{Batch, Read, Table};
 use crate::types::{CollectionName, CollectionSpec};
 
 use super::pages::ReadError;
-use super::rows::CollectionId;
+use super::rows::{CollectionId, LogSoFar};
 
 /// The log of the present opening.
 #[derive(Clone, Debug)]
@@ -32,6 +32,14 @@ impl OpenLog {
 
     pub(super) fn append(&mut self, item: &[u8]) {
         self.merkle.append(item);
+    }
+
+    pub(super) fn so_far(&self) -> LogSoFar {
+        LogSoFar {
+            id: self.identity.id.0,
+            size: self.merkle.size(),
+            peaks: self.merkle.peaks().to_vec(),
+        }
     }
 
     pub(super) fn head_fields(&self) -> LogHeadFields {

@@ -149,7 +149,7 @@ impl<S: Store> Snapshot<S> {
     }
 
     /// A row of the log; none if it was dropped or rotted.
-    fn log_row(&self, position: u64) -> Result<Option<LogRow>, ViewError> {
+    pub(super) fn log_row(&self, position: u64) -> Result<Option<LogRow>, ViewError> {
         let row = self.rows.get(Table::Log, &self.id.log(position));
         let row = self.checked(row.map_err(ReadError::from))?;
         Ok(row.and_then(|row| LogRow::parse(&row).ok()))

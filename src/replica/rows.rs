@@ -9,11 +9,15 @@ use crate::clock::Stamp;
 use crate::codec::{CodecError, Reader, Writing};
 use crate::dots::{Dot, DotRun, Writer};
 use crate::entry::{Record, Totals};
-use crate::hash::{HashAlgorithm, KeyHash, LogHead, RecordDigest, Root, TreeHash, ValueHash};
+use crate::hash::{HashAlgorithm, KeyHash, Root, TreeHash, ValueHash};
 use crate::merkle::{LogKind, PageRow, Prefix};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 use super::view::Entry;
+
+mod log;
+
+pub(super) use log::{Before, CommitRow, LogRow, LogSoFar};
 
 pub(super) const ROW_VERSION: u8 = 1;
 const CHECK_BYTES: usize = 8;
@@ -359,112 +363,6 @@ pub(super) fn read_page(key: &[u8], row: &[u8]) -> Result<PageRow, CodecError> {
     let depth = reader.u16()?;
     reader.finish()?;
     Ok(PageRow { prefix, hash, totals, depth })
-}
-
-/// One row of the change log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum LogRow {
-    /// First row of an opening's log: the head of the log before.
-    Opening {
-        /// Wall time.
-        at_ms: u64,
-        /// Id of the new log.
-        id: u64,
-        /// Head of the previous log, zero for the first ever.
-        previous: LogHead,
-    },
-    /// What became of a key.
-    Change {
-        /// Wall time.
-        at_ms: u64,
-        /// The key's hash.
-        key: KeyHash,
-        /// Its record afterwards; none when nothing is held any more.
-        record: Option<RecordDigest>,
-        /// Dots that were held and now are dead.
-        removed: Vec<Dot>,
-        /// Values that were read and now are history.
-        replaced: Vec<ValueHash>,
-    },
-}
-
-impl LogRow {
-    pub(super) const fn at_ms(&self) -> u64 {
-        match self {
-            Self::Opening { at_ms, .. } | Self::Change { at_ms, .. } => *at_ms,
-        }
-    }
-
-    /// The item that the Merkle log holds: the previous head, or key hash and record digest.
-    pub(super) fn item(&self) -> Vec<u8> {
-        match self {
-            Self::Opening { previous, .. } => previous.0.to_vec(),
-            Self::Change { key, record, .. } => {
-                let mut item = key.0.to_vec();
-                item.put_u8(u8::from(record.is_some()));
-                item.put_bytes(record.as_ref().map_or(&[][..], |record| &record.0));
-                item
-            }
-        }
-    }
-
-    pub(super) fn to_row(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(96);
-        match self {
-            Self::Opening { at_ms, id, previous } => {
-                row.put_u8(0);
-                row.put_u64(*at_ms);
-                row.put_u64(*id);
-                row.put_bytes(&previous.0);
-            }
-            Self::Change { at_ms, key, record, removed, replaced } => {
-                row.put_u8(if record.is_some() { 2 } else { 1 });
-                row.put_u64(*at_ms);
-                row.put_bytes(&key.0);
-                row.put_bytes(record.as_ref().map_or(&[][..], |record| &record.0));
-                row.put_u32(removed.len() as u32);
-                for dot in removed {
-                    row.put_u64(dot.writer().get());
-                    row.put_u64(dot.counter());
-                }
-                for hash in replaced {
-                    row.put_bytes(&hash.0);
-                }
-            }
-        }
-        with_check(row)
-    }
-
-    /// Removals are named by these rows, and nothing else vouches for them: so one whose checksum
-    /// does not match is none.
-    pub(super) fn parse(row: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(before_check(row)?);
-        let kind = reader.u8()?;
-        let at_ms = reader.u64()?;
-        if kind == 0 {
-            let opening =
-                Self::Opening { at_ms, id: reader.u64()?, previous: LogHead(reader.array()?) };
-            reader.finish()?;
-            return Ok(opening);
-        }
-        let key = KeyHash(reader.array()?);
-        let record = match kind {
-            1 => None,
-            2 => Some(RecordDigest(reader.array()?)),
-            _ => return Err(CodecError::Invalid("a log row is of an unknown kind")),
-        };
-        let count = reader.u32()?;
-        let mut removed = Vec::new();
-        for _ in 0..count {
-            let dot = Dot::new(reader.u64()?, reader.u64()?);
-            removed.push(dot.ok_or(CodecError::Invalid("a dot is zero"))?);
-        }
-        let mut replaced = Vec::new();
-        while reader.remaining() > 0 {
-            replaced.push(ValueHash(reader.array()?));
-        }
-        Ok(Self::Change { at_ms, key, record, removed, replaced })
-    }
 }
 
 /// When a value was replaced, and its size.

@@ -54,6 +54,14 @@ pub enum LogProofError {
         /// Size of the log.
         size: u64,
     },
+    /// It is about another number of items than there are.
+    #[error("log proof: it is about {found} items in a row, not about these {expected}")]
+    Count {
+        /// Number in the proof.
+        found: u64,
+        /// Number of the items.
+        expected: u64,
+    },
     /// The second log is shorter than the first.
     #[error("log proof: the log shrank from {first} to {second} items: do not trust its node")]
     LogShrank {
@@ -317,7 +325,7 @@ const fn skip_left_edge(at: &mut u64, last: &mut u64) {
     }
 }
 
-fn check_root(found: &LogHash, expected: &LogHash) -> Result<(), LogProofError> {
+pub(super) fn check_root(found: &LogHash, expected: &LogHash) -> Result<(), LogProofError> {
     if same(&found.0, &expected.0) { Ok(()) } else { Err(LogProofError::RootMismatch) }
 }
 
@@ -355,10 +363,10 @@ fn node_of(
     move |perfect| perfect.hash(algorithm, |index| Ok(leaves[index as usize]))
 }
 
-struct Prover<F> {
-    algorithm: HashAlgorithm,
-    node: F,
-    hashes: Vec<LogHash>,
+pub(super) struct Prover<F> {
+    pub(super) algorithm: HashAlgorithm,
+    pub(super) node: F,
+    pub(super) hashes: Vec<LogHash>,
 }
 
 impl<E, F: FnMut(Perfect) -> Result<LogHash, E>> Prover<F> {
@@ -402,7 +410,7 @@ impl<E, F: FnMut(Perfect) -> Result<LogHash, E>> Prover<F> {
     }
 
     /// Hash over items, which begin at a multiple of the least power of two not below `count`.
-    fn range(&mut self, first: u64, count: u64) -> Result<LogHash, E> {
+    pub(super) fn range(&mut self, first: u64, count: u64) -> Result<LogHash, E> {
         if count.is_power_of_two() {
             let level = count.trailing_zeros() as u8;
             return (self.node)(Perfect { level, index: first >> level });
@@ -414,6 +422,6 @@ impl<E, F: FnMut(Perfect) -> Result<LogHash, E>> Prover<F> {
 }
 
 /// The greatest power of two less than `count`, which is at least 2.
-const fn left_of(count: u64) -> u64 {
+pub(super) const fn left_of(count: u64) -> u64 {
     1 << (count - 1).ilog2()
 }

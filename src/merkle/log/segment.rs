@@ -22,7 +22,7 @@
 //! # Ok::<(), selfsame::merkle::LogProofError>(())
 //! ```
 
-use super::{ConsistencyProof, InclusionProof, MerkleLog, Perfect};
+use super::{ConsistencyProof, InclusionProof, MerkleLog, Perfect, RangeProof};
 use crate::hash::LogHash;
 
 /// The items of a log were dropped that a hash would need.
@@ -95,6 +95,18 @@ impl LogSegment {
         proof.ok().flatten()
     }
 
+    /// Proof that `count` items from `first` on are in the whole log; none if some were dropped or
+    /// never were. As many hashes as items are kept.
+    #[must_use]
+    pub fn range(&self, first: u64, count: u64) -> Option<RangeProof> {
+        if first < self.first() {
+            return None;
+        }
+        let (algorithm, size) = (self.begun.algorithm(), self.size());
+        let proof = RangeProof::prove(algorithm, size, (first, count), |node| self.hash(node));
+        proof.ok().flatten()
+    }
+
     fn hash(&self, node: Perfect) -> Result<LogHash, Dropped> {
         let first = self.first();
         if node.first() >= first {
@@ -130,6 +142,13 @@ mod tests {
         for algorithm in HashAlgorithm::ALL {
             let leaves: Vec<_> =
                 (0..MOST).map(|item| algorithm.log_leaf(&item.to_le_bytes())).collect();
+            let roots: Vec<_> = (0..=MOST as usize)
+                .map(|size| {
+                    let mut log = MerkleLog::new(algorithm);
+                    leaves[..size].iter().for_each(|leaf| log.append_leaf(*leaf));
+                    log.root()
+                })
+                .collect();
             for size in 1..=MOST {
                 let whole = &leaves[..size as usize];
                 for cut in 0..=size {
@@ -142,6 +161,15 @@ mod tests {
                         let expected = expected.filter(|_| index >= cut);
                         assert_eq!(segment.inclusion(index), expected);
                     }
+                    for first in cut..size {
+                        for count in 1..=size - first {
+                            let proof = segment.range(first, count).unwrap();
+                            assert_eq!(RangeProof::parse(&proof.to_bytes()).unwrap(), proof);
+                            let items = &whole[first as usize..][..count as usize];
+                            proof.verify(algorithm, size, &roots[size as usize], items).unwrap();
+                        }
+                        assert_eq!(segment.range(first, size - first + 1), None);
+                    }
                     for earlier in cut..=size + 1 {
                         let expected = ConsistencyProof::of_leaves(algorithm, whole, earlier);
                         assert_eq!(segment.consistency(earlier), expected, "{cut} {earlier}");
@@ -151,14 +179,7 @@ mod tests {
                     // what was dropped is not guessed
                     for earlier in 1..cut {
                         if let Some(proof) = segment.consistency(earlier) {
-                            let roots = [earlier, size].map(|size| {
-                                let mut log = MerkleLog::new(algorithm);
-                                leaves[..size as usize]
-                                    .iter()
-                                    .for_each(|leaf| log.append_leaf(*leaf));
-                                log.root()
-                            });
-                            let [old, new] = &roots;
+                            let [old, new] = [earlier, size].map(|size| &roots[size as usize]);
                             proof.verify(algorithm, (earlier, old), (size, new)).unwrap();
                         }
                     }

@@ -135,7 +135,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join(NEW_DATABASE);
         fs::write(folder.path().join(LOCK_FILE), "").unwrap();
-        fs::write(folder.path().join(FORMAT_FILE), "selfsame store 2").unwrap();
+        fs::write(folder.path().join(FORMAT_FILE), "selfsame store 3").unwrap();
         fs::create_dir_all(new.join(KEYSPACES)).unwrap();
         fs::write(new.join("0.jnl"), "").unwrap();
         open(folder.path());

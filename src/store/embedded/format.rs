@@ -16,7 +16,7 @@ use crate::replica::migrate;
 use crate::store::StoreError;
 
 /// The format that this version reads and writes.
-pub(super) const FORMAT: u32 = 2;
+pub(super) const FORMAT: u32 = 3;
 /// What a marker begins with.
 const NAME: &str = "selfsame store ";
 /// What stands between the formats while a step runs.
@@ -34,6 +34,8 @@ type Step = fn(&EmbeddedStore) -> Result<(), StoreError>;
 const STEPS: [Step; FORMAT as usize - 1] = [
     // checksums behind entries and rows of the change log
     migrate::add_checks,
+    // rows of the change log that say what was there before, and what their commit did
+    migrate::keep_log_rows,
 ];
 
 /// What a marker says: the format of the rows, or of those that a step has not come to yet.
@@ -74,7 +76,7 @@ pub(super) fn read(folder: &Path) -> Result<Option<Marker>, StoreError> {
         Some((Some(from), Some(to))) if from <= to && to - from <= 1 => Ok(Some(Marker(from))),
         _ => {
             let found = first.chars().take(80).collect();
-            Err(StoreError::Format { folder, found, expected: "selfsame store 1 or 2" })
+            Err(StoreError::Format { folder, found, expected: "selfsame store 1, 2 or 3" })
         }
     }
 }
@@ -137,9 +139,9 @@ mod tests {
         assert_eq!(of("selfsame store 1\n").unwrap(), Some(Marker(1)));
         assert_eq!(of("selfsame store 1 on its way to 2\nwritten by x").unwrap(), Some(Marker(1)));
         assert_eq!(of("selfsame store 2\nwritten by selfsame 0.1.0\n").unwrap(), Some(Marker(2)));
-        for newer in ["selfsame store 3", "selfsame store 2 on its way to 3"] {
+        for newer in ["selfsame store 4", "selfsame store 3 on its way to 4"] {
             let error = of(&format!("{newer}\nwritten by selfsame 9.8.7\n")).unwrap_err();
-            assert!(matches!(error, StoreError::Newer { found: 3, .. }), "{error}");
+            assert!(matches!(error, StoreError::Newer { found: 4, .. }), "{error}");
             let text = error.to_string();
             assert!(text.contains("9.8.7") && text.contains("update selfsame"), "{text}");
             assert!(text.contains("nothing was changed"), "{text}");
