@@ -58,7 +58,7 @@ pub struct Limits {
     pub history_age_ms: u64,
     /// Most bytes of replaced values, in percent of the live bytes.
     pub history_percent: u64,
-    /// Most removed dots that the removal log keeps: 24 bytes each on disk.
+    /// Most rows that the change log keeps: about 100 bytes each on disk, and 230 for each commit.
     pub removal_log_entries: u64,
     /// Most rows that the certificate log of a collection keeps: about 600 bytes each on disk.
     /// The last certificate with each peer is kept beyond.

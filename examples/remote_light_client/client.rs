@@ -20,21 +20,21 @@ const MAX_VALUE_BYTES: u64 = 16 << 20;
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// What a light client holds: where to ask, and the 32 bytes that it trusts.
-pub struct LightClient {
+pub(crate) struct LightClient {
     /// The node's control socket.
-    pub socket: PathBuf,
+    pub(crate) socket: PathBuf,
     /// The collection, whose name is plain text.
-    pub collection: String,
+    pub(crate) collection: String,
     /// The root of the collection: pinned, or taken from a certificate, or followed.
-    pub root: Root,
+    pub(crate) root: Root,
 }
 
 impl LightClient {
     /// What is held under a key, if anything, with the value of the latest version.
-    pub fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Vec<u8>>> {
         let bundle = Bundle::parse(&self.ask("GET", &of_key("proof", key), &[])?)?;
         let Answer::Present(record) = bundle.verify(&self.root, key)? else { return Ok(None) };
         // the value travels apart: its hash is under the root
@@ -47,7 +47,7 @@ impl LightClient {
     }
 
     /// What is held under each of many keys.
-    pub fn get_many(&self, keys: &[Key]) -> Result<Vec<(Key, Answer)>> {
+    pub(crate) fn get_many(&self, keys: &[Key]) -> Result<Vec<(Key, Answer)>> {
         let mut body = Vec::new();
         for key in keys {
             body.push(0);
@@ -65,7 +65,7 @@ impl LightClient {
     }
 
     /// All keys that begin so, and that there is no other: from a proof of the whole collection.
-    pub fn all_beginning(&self, beginning: &str) -> Result<Vec<Key>> {
+    pub(crate) fn all_beginning(&self, beginning: &str) -> Result<Vec<Key>> {
         let file = PrefixBundle::parse(&self.ask("GET", "proof/prefix?prefix=/0", &[])?)?;
         let entries = file.verify(&self.root)?;
         if *file.prefix() != Prefix::ALL {
@@ -79,7 +79,7 @@ impl LightClient {
     /// Follows the node from the root that is held to the one after the last change of a key: only
     /// by a commit that the node has signed, and that changed nothing else. Gives how many keys it
     /// changed.
-    pub fn follow(&mut self, node: &NodeId, key: &Key) -> Result<usize> {
+    pub(crate) fn follow(&mut self, node: &NodeId, key: &Key) -> Result<usize> {
         let file = ChangeBundle::parse(&self.ask("GET", &of_key("proof/change", key), &[])?)?;
         file.verify(node)?;
         file.check_before(&self.root)?;

@@ -9,9 +9,10 @@ use selfsame::dots::Dot;
 use selfsame::entry::{Record, Sibling, Totals};
 use selfsame::hash::{HashAlgorithm, KeyHash, LogHash, RecordDigest, SessionId};
 use selfsame::merkle::{
-    Answer, Bundle, Certificate, CertificateBundle, CertificateMessage, Claim, ConsistencyProof,
-    Contradiction, Envelope, HeadStatement, InclusionProof, Leaf, LogId, LogIdentity, LogKind,
-    MerkleLog, MultiProof, NodeKey, Prefix, Proof, SubtreeProof, Tree,
+    Answer, Bundle, Certificate, CertificateBundle, CertificateMessage, ChangeBundle, ChangeItem,
+    Claim, CommitEnd, ConsistencyProof, Contradiction, Envelope, HeadStatement, InclusionProof,
+    Leaf, LogId, LogIdentity, LogKind, LogSegment, ManyBundle, MerkleLog, MultiProof, NodeKey,
+    Prefix, PrefixBundle, Proof, ProofFile, ProvedChange, RangeProof, SubtreeProof, Tree,
 };
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 
@@ -99,7 +100,7 @@ impl World {
 pub fn check(input: &[u8]) {
     let [algorithm, kind, bytes @ ..] = input else { return };
     let world = World::of(*algorithm);
-    match kind % 9 {
+    match kind % 11 {
         0 => single(world, bytes),
         1 => many(world, bytes),
         2 => subtree(world, bytes),
@@ -108,6 +109,8 @@ pub fn check(input: &[u8]) {
         5 => consistency(world, bytes),
         7 => certificate_bundle(world, bytes),
         8 => contradiction(bytes),
+        9 => file(world, bytes),
+        10 => range(world, bytes),
         _ => {
             if let Ok(certificate) = Certificate::parse(bytes) {
                 assert_eq!(certificate.to_bytes(), bytes);
@@ -179,6 +182,99 @@ fn bundle(world: &World, bytes: &[u8]) {
             assert_eq!(answer, truth);
         }
     }
+}
+
+/// A file of proof of any kind.
+fn file(world: &World, bytes: &[u8]) {
+    let Ok(file) = ProofFile::parse(bytes) else { return };
+    let root = world.envelope.root();
+    match file {
+        ProofFile::One(_) => bundle(world, bytes),
+        ProofFile::Many(many) => {
+            let Ok(answers) = many.verify(&root) else { return };
+            assert_eq!(many.to_bytes(), bytes);
+            for number in 0..ASKED {
+                let told = answers.iter().find(|(found, _)| *found == key(number));
+                if let Some((_, answer)) = told {
+                    let truth = record(world.algorithm(), number);
+                    assert_eq!(*answer, truth.map_or(Answer::Absent, Answer::Present));
+                }
+            }
+            let is_held = |answer: &Answer| matches!(answer, Answer::Present(_));
+            assert!(answers.iter().filter(|(_, answer)| is_held(answer)).count() <= HELD.into());
+        }
+        ProofFile::Prefix(all) => {
+            assert_eq!(all.to_bytes(), bytes);
+            let Ok(entries) = all.verify(&root) else { return };
+            assert_eq!(entries.len(), world.under(all.prefix()).len());
+        }
+        ProofFile::Change(change) => {
+            let node = NodeKey::from_seed(&[1; 32]).node_id();
+            if change.verify(&node).is_ok() {
+                // the node of the seeds has signed one commit in each world
+                assert_eq!(change.to_bytes(), bytes);
+                assert!((0..2).any(|choice| commit_of(World::of(choice)) == change));
+            }
+        }
+    }
+}
+
+fn range(world: &World, bytes: &[u8]) {
+    let Ok(proof) = RangeProof::parse(bytes) else { return };
+    assert_eq!(proof.to_bytes(), bytes);
+    let size = proof.size().min(ITEMS);
+    let root = world.log_root(size);
+    for first in 0..world.log.len() {
+        for last in first..world.log.len() {
+            let leaves = &world.log[first..=last];
+            if proof.verify(world.algorithm(), size, &root, leaves).is_ok() {
+                assert_eq!((proof.first(), proof.count()), (first as u64, leaves.len() as u64));
+                assert!(last < size as usize);
+            }
+        }
+    }
+}
+
+/// A commit that changes, adds and removes a key of the world.
+fn commit_of(world: &World) -> ChangeBundle {
+    let algorithm = world.algorithm();
+    // one comes, one goes: entries are as many as before
+    let (mut tree, totals) = (world.tree.clone(), world.envelope.totals());
+    let mut changes = Vec::new();
+    for (number, after) in [(3, record(algorithm, 4)), (HELD, record(algorithm, 5)), (7, None)] {
+        let (key, before) = (key_hash(algorithm, number), digest(algorithm, number));
+        match &after {
+            Some(record) => {
+                tree.put(Leaf { key, record: record.digest(algorithm), totals: record.totals() })
+            }
+            None => tree.remove(&key),
+        };
+        let digest = after.as_ref().map(|record| record.digest(algorithm));
+        changes.push(ProvedChange { key, before, after: digest, record: after });
+    }
+    let spec = world.envelope.spec().clone();
+    let after = Envelope::new(spec, tree.tree_hash(), totals).expect("true figures");
+    let envelopes = [world.envelope.clone(), after];
+    let roots = envelopes.each_ref().map(Envelope::root);
+    let mut leaves = world.log.clone();
+    let mut log = MerkleLog::new(algorithm);
+    leaves.iter().for_each(|leaf| log.append_leaf(*leaf));
+    let end = CommitEnd { changes: 3, roots };
+    for (change, number) in changes.iter().zip(1..) {
+        let end = (number == 3).then_some(end);
+        let item = ChangeItem { key: change.key, record: change.after, end };
+        leaves.push(log.append(&item.to_bytes()));
+    }
+    let place = LogSegment::new(MerkleLog::new(algorithm), leaves).range(ITEMS, 3);
+    let name = world.envelope.name().clone();
+    let identity = LogIdentity { algorithm, kind: LogKind::Changes, id: LogId(9), name };
+    let node = NodeKey::from_seed(&[1; 32]);
+    let sign = |message: &[u8]| node.sign(message).to_bytes();
+    let head = HeadStatement::sign(identity.at(&log), node.node_id(), &sign).expect("not empty");
+    let keys = changes.iter().map(|change| change.key);
+    let (_, proof) = MultiProof::prove(&world.tree, keys).expect("all in memory");
+    let place = place.expect("all items are kept");
+    ChangeBundle::new(envelopes, changes, proof, head, place).expect("a short one")
 }
 
 fn inclusion(world: &World, bytes: &[u8]) {
@@ -300,6 +396,25 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let later = statement(world, b"that", ITEMS);
         let failed = Contradiction::of_failed_proof(&one, &later, proof).expect("another log");
         seed(8, failed.to_bytes());
+        let envelope = world.envelope.clone();
+        let asked = [0, 7, HELD + 1].map(|number| (key(number), record(algorithm, number)));
+        let hashes = asked.each_ref().map(|(key, _)| algorithm.key_hash(key));
+        let (_, proof) = MultiProof::prove(&world.tree, hashes).expect("all in memory");
+        let many = ManyBundle::new(envelope.clone(), asked.to_vec(), proof);
+        seed(9, many.expect("three keys").to_bytes());
+        for bits in [0, 3] {
+            let prefix = Prefix::of(&KeyHash([0x40; 32]), bits);
+            let under = (0..HELD).filter(|it| prefix.contains(&key_hash(algorithm, *it)));
+            let entries = under.filter_map(|it| Some((key(it), record(algorithm, it)?))).collect();
+            let proof = SubtreeProof::prove(&world.tree, &prefix).expect("all in memory");
+            let all = PrefixBundle::new(envelope.clone(), prefix, entries, proof);
+            seed(9, all.expect("its own entries").to_bytes());
+        }
+        let commit = commit_of(world);
+        commit.verify(&NodeKey::from_seed(&[1; 32]).node_id()).expect("it holds");
+        seed(9, commit.to_bytes());
+        let segment = LogSegment::new(MerkleLog::new(algorithm), world.log.clone());
+        seed(10, segment.range(5, 4).expect("all items are kept").to_bytes());
     }
     seeds
 }

@@ -122,7 +122,7 @@ impl Verify {
             print_json(&json)?;
         } else {
             let mut output = Output::new();
-            output.line(&told.text(bundle.envelope().name()))?;
+            output.line(told.text(bundle.envelope().name()))?;
             output.finish()?;
         }
         Ok(self.exit(&[told], matches))
@@ -205,10 +205,10 @@ impl Verify {
         } else {
             let mut output = Output::new();
             for told in told {
-                output.line(&told.text(envelope.name()))?;
+                output.line(told.text(envelope.name()))?;
             }
             if let Some((_, which)) = &complete {
-                output.line(&format!("proved: these are {which}, {} in all", told.len()))?;
+                output.line(format!("proved: these are {which}, {} in all", told.len()))?;
             }
             output.finish()?;
         }

@@ -50,6 +50,15 @@ impl Piece {
     }
 }
 
+/// The way to where a key stands or would.
+struct Way {
+    /// The inner nodes on it, with their bits.
+    path: Vec<(u32, u8)>,
+    /// The leaf that stands there, and its key.
+    end: u32,
+    found: KeyHash,
+}
+
 /// Two parts that are not of one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the two parts are not of one tree")]
@@ -107,7 +116,7 @@ impl Partial {
         let mut held = Vec::new();
         if let Some(top) = self.top {
             for (key, _) in changes.iter().filter(|(_, record)| record.is_none()) {
-                let (_, _, found) = self.way(top, key)?;
+                let found = self.way(top, key)?.found;
                 held.extend((found == *key).then_some(*key));
             }
         }
@@ -119,7 +128,7 @@ impl Partial {
             self.leaf(*key, *record);
             return Ok(());
         };
-        let (mut path, end, found) = self.way(top, key)?;
+        let Way { mut path, end, found } = self.way(top, key)?;
         let leaf = self.leaf(*key, *record);
         let mut node = leaf;
         if let Some(split) = key.first_difference(&found) {
@@ -137,7 +146,7 @@ impl Partial {
     /// Removes a leaf that is there.
     fn remove(&mut self, key: &KeyHash) -> Result<(), Sealed> {
         let Some(top) = self.top else { return Ok(()) };
-        let (mut path, ..) = self.way(top, key)?;
+        let mut path = self.way(top, key)?.path;
         self.top = path.pop().map(|(parent, bit)| {
             let other = match (self.at(parent), key.bit(bit)) {
                 (Piece::Inner { left, .. }, true) => *left,
@@ -149,14 +158,14 @@ impl Partial {
         Ok(())
     }
 
-    /// The inner nodes on the way to where a key stands or would, with their bits, and the leaf
-    /// that stands there, with its key.
-    fn way(&self, top: u32, key: &KeyHash) -> Result<(Vec<(u32, u8)>, u32, KeyHash), Sealed> {
+    fn way(&self, top: u32, key: &KeyHash) -> Result<Way, Sealed> {
         let (mut path, mut node) = (Vec::new(), top);
         loop {
             match self.at(node) {
                 Piece::Unknown { prefix, .. } => return Err(Sealed(*prefix)),
-                Piece::Leaf { key: found, .. } => return Ok((path, node, *found)),
+                Piece::Leaf { key: found, .. } => {
+                    return Ok(Way { path, end: node, found: *found });
+                }
                 Piece::Inner { bit, left, right, .. } => {
                     path.push((node, *bit));
                     node = if key.bit(*bit) { *right } else { *left };

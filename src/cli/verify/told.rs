@@ -122,16 +122,16 @@ pub(super) fn commit(
             (None, None) => "left alone",
         };
         let record = change.record.as_ref().map(versions).unwrap_or_default();
-        output.line(&format!("proved: {key} was {what}{record}"))?;
+        output.line(format!("proved: {key} was {what}{record}"))?;
     }
-    output.line(&format!(
+    output.line(format!(
         "proved: node {} signed that it made this commit to {}, item {} of its log {}",
         head.node(),
         envelope.name(),
         bundle.place().first(),
         head.fields().log().id
     ))?;
-    output.line(&format!(
+    output.line(format!(
         "proved: {} led from root\n{before}\nto root\n{after}",
         match bundle.changes().len() {
             1 => "this change alone".to_owned(),
