@@ -215,3 +215,30 @@ fn what_cannot_be_proved_is_refused_with_the_reason() {
     let error = collection.prove_change(of(1)).unwrap_err();
     assert!(matches!(error, ProveError::Lost), "{error}");
 }
+
+/// Rows of format 2 say neither what was there before nor what their commit did.
+#[test]
+fn what_an_earlier_version_logged_is_not_proved_and_stops_nothing_later() {
+    let (store, algorithm) = (Shared::default(), HashAlgorithm::Blake3);
+    let collection = open(&store, algorithm, 1);
+    collection.put(&key(1), *b"one", NOW).unwrap();
+    let hash = algorithm.key_hash(&key(1));
+    let entry = collection.snapshot().unwrap().entry(&hash).unwrap().unwrap();
+    let digest = entry.record.digest(algorithm);
+    let mut old = [&[2][..], &NOW.to_le_bytes(), &hash.0, &digest.0, &[0; 4]].concat();
+    let check = blake3::hash(&old);
+    old.extend_from_slice(&check.as_bytes()[..8]);
+    let rows = store.scan(Table::Log, &[], Bound::Unbounded, 9).unwrap();
+    let mut batch = Batch::default();
+    batch.put(Table::Log, &rows[1].key, &old);
+    store.commit(batch, Durability::Always).unwrap();
+
+    // a later opening, as that of a later version
+    drop(collection);
+    let collection = open(&store, algorithm, 2);
+    collection.put(&key(2), *b"two", NOW + 1).unwrap();
+    let error = collection.prove_change(WantedChange::OfKey(hash)).unwrap_err();
+    assert!(matches!(error, ProveError::Earlier), "{error}");
+    let of_new = WantedChange::OfKey(algorithm.key_hash(&key(2)));
+    assert_eq!(travelled(collection.prove_change(of_new).unwrap()).changes().len(), 1);
+}
