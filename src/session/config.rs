@@ -1,5 +1,7 @@
 //! What a session is asked to do.
 
+use std::hash::{Hash, Hasher};
+
 use serde::{Deserialize, Serialize};
 
 /// Which way entries move, seen from the initiator.
@@ -35,7 +37,9 @@ pub enum Strategy {
 }
 
 /// Settings of a session, chosen by the initiator for itself; each side obeys its own limits.
-#[derive(Clone, PartialEq, Debug)]
+///
+/// Two are equal if each of their settings is, the rate bit by bit.
+#[derive(Clone, Debug)]
 pub struct SyncConfig {
     /// Which way entries move.
     pub mode: Mode,
@@ -53,6 +57,39 @@ pub struct SyncConfig {
     pub enable_binary_diff: bool,
     /// Whether a session may remove more keys than the brake allows.
     pub allow_removals: bool,
+}
+
+// by hand for the rate alone: a float has no equality to hash by, its bits have
+impl SyncConfig {
+    fn terms(&self) -> impl Eq + Hash {
+        let Self {
+            mode,
+            strategy,
+            max_batch_size,
+            bloom_filter_items,
+            bloom_filter_fpr,
+            max_merkle_depth,
+            enable_binary_diff,
+            allow_removals,
+        } = *self;
+        let filter = (bloom_filter_items, bloom_filter_fpr.to_bits());
+        let rest = (max_merkle_depth, enable_binary_diff, allow_removals);
+        (mode, strategy, max_batch_size, filter, rest)
+    }
+}
+
+impl PartialEq for SyncConfig {
+    fn eq(&self, other: &Self) -> bool {
+        self.terms() == other.terms()
+    }
+}
+
+impl Eq for SyncConfig {}
+
+impl Hash for SyncConfig {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.terms().hash(state);
+    }
 }
 
 impl Default for SyncConfig {

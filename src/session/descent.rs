@@ -32,7 +32,7 @@ const LISTED: u64 = 4;
 const ITEM_BYTES: usize = 200;
 
 /// A descent under way, on trees as both sides had them when it began.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Descent {
     tree: PagedTree,
     full: bool,

@@ -21,7 +21,7 @@ const SIGNATURE_FROM: u64 = 1 << 10;
 const REQUESTS_PER_VALUE: u8 = 4;
 
 /// A value that the peer asked for.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Asked {
     dot: Dot,
     bases: Vec<BaseId>,
@@ -32,7 +32,7 @@ struct Asked {
 }
 
 /// What is to go out.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outgoing {
     asked: VecDeque<Asked>,
     waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,

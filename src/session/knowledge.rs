@@ -6,6 +6,7 @@
 //! nothing is left to find.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use super::merge;
 use super::phase::Phase;
@@ -136,6 +137,29 @@ pub(super) struct Knowledge {
     /// Pages of the snapshot that were sealed at first.
     sealed: usize,
     twins: Twins,
+}
+
+// by hand for the tree alone: trees with the same leaves are equal, but the pages of this one that
+// are in memory count against the memory of the session
+impl Knowledge {
+    fn terms(&self) -> impl Eq + Hash + '_ {
+        let Self { kind, tree, keys, learned, sealed, twins } = self;
+        (kind, (tree, tree.sealed_pages()), keys, learned, sealed, twins)
+    }
+}
+
+impl PartialEq for Knowledge {
+    fn eq(&self, other: &Self) -> bool {
+        self.terms() == other.terms()
+    }
+}
+
+impl Eq for Knowledge {}
+
+impl Hash for Knowledge {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.terms().hash(state);
+    }
 }
 
 impl Knowledge {

@@ -79,7 +79,7 @@ pub(super) enum Stage {
 }
 
 /// What a session is given besides the snapshot.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Setup {
     /// This node.
     pub me: NodeId,
@@ -98,7 +98,7 @@ pub struct Setup {
 }
 
 /// What this side's snapshot is.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Ours {
     pub(super) spec: CollectionSpec,
     pub(super) envelope: Envelope,
@@ -109,7 +109,7 @@ pub(super) struct Ours {
 }
 
 /// What the peer said of its snapshot.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Peer {
     pub(super) clock: Stamp,
     pub(super) state: Option<StateHash>,
@@ -124,7 +124,7 @@ pub(super) struct Peer {
 }
 
 /// What the peer has made this side do, so that it ends somewhere.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Effort {
     /// Dots, leaves and nodes looked at.
     pub(super) steps: u64,
@@ -141,7 +141,10 @@ pub(super) struct Effort {
 }
 
 /// One session with one peer over one collection.
-#[derive(Clone, Debug)]
+///
+/// All that decides what it does next is in its hash and its equality, so that a model checker can
+/// explore it; the snapshot on which it works is not part of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Session {
     pub(super) role: Role,
     pub(super) flow: Flow,

@@ -131,7 +131,7 @@ impl TryFrom<&WireSpec> for CollectionSpec {
 }
 
 /// Said once at each end of a connection, before any session.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Greeting {
     /// Lowest protocol version spoken.
     pub version_min: u16,
@@ -270,7 +270,7 @@ impl WireCausality {
 }
 
 /// First message of a session, from the initiator.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Hello {
     /// Which collection.
     pub spec: WireSpec,
@@ -289,7 +289,7 @@ pub struct Hello {
 }
 
 /// The responder's answer to a hello.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum HelloReply {
     /// Equal state hashes: nothing at all is left to do.
     Same,
@@ -309,7 +309,7 @@ pub enum HelloReply {
 }
 
 /// What one side's snapshot holds of a key, told once per session.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct KeyState {
     /// The key.
     pub key: Bytes,
@@ -320,7 +320,7 @@ pub struct KeyState {
 }
 
 /// Hashes of the children of a prefix, 4 bits further down.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct NodeHashes {
     /// The prefix.
     pub prefix: WirePrefix,
@@ -334,7 +334,7 @@ pub struct NodeHashes {
 pub const CANDIDATE_KEY_BYTES: usize = 8;
 
 /// A prefix of key hashes.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct WirePrefix {
     /// Number of bits.
     pub bits: u16,
@@ -343,7 +343,7 @@ pub struct WirePrefix {
 }
 
 /// The leaves below a prefix.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct LeafList {
     /// The prefix.
     pub prefix: WirePrefix,
@@ -353,7 +353,7 @@ pub struct LeafList {
 }
 
 /// Parts of a turn.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum TurnMessage {
     /// What this side's snapshot is (the initiator's; the responder's is in its reply).
     Opening(Opening),
@@ -403,7 +403,7 @@ pub enum TurnMessage {
 }
 
 /// Ends a turn.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct TurnEnd {
     /// Tree hash of what this side takes for the merged snapshot by now.
     pub tree: TreeHash,
@@ -415,7 +415,7 @@ pub struct TurnEnd {
 }
 
 /// One wanted value.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Want {
     /// The sibling whose value is wanted.
     pub dot: Dot,
@@ -426,7 +426,7 @@ pub struct Want {
 }
 
 /// Messages that may come at any time once both openings are known.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum FreeMessage {
     /// Values wanted.
     Request(Vec<Want>),
@@ -473,7 +473,7 @@ pub enum FreeMessage {
 
 /// A signed head of a log of the collection, as it travels: who signed, name and hash algorithm
 /// are those of the session.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct WireHead {
     /// Kind of the log.
     pub kind: u8,
@@ -522,7 +522,7 @@ impl WireHead {
 }
 
 /// Verification: this side's merged snapshot, all applied and readable.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Ready {
     /// Tree hash of the merged snapshot without refused keys.
     pub tree: TreeHash,
@@ -535,7 +535,7 @@ pub struct Ready {
 }
 
 /// Everything on the control stream of a session.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// Opens the session.
     Hello(Hello),
@@ -552,7 +552,7 @@ pub enum Message {
 }
 
 /// Everything on the bulk stream of a session.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Bulk {
     /// Small values, several in a frame.
     Values(Vec<ValueItem>),
@@ -570,7 +570,7 @@ pub enum Bulk {
 }
 
 /// One value in transfer.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct ValueItem {
     /// Whose value.
     pub dot: Dot,

@@ -18,7 +18,7 @@ use crate::replica::CollectionView;
 const MAX_RUNS_ABOVE: usize = 32_768;
 
 /// An opening of which parts are to come.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Gathering {
     opening: Opening,
     left: u32,

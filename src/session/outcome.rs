@@ -42,7 +42,7 @@ impl Tally {
 }
 
 /// How a session ended, seen from this end. The two ends never contradict each other.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Outcome {
     /// Both computed the same root and joined. No certificate when the states were equal from
@@ -94,7 +94,7 @@ pub struct RefusedItem {
 }
 
 /// One key that differs, as compare mode itemises it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Difference {
     /// The key.
     pub key: Key,
@@ -118,7 +118,7 @@ pub enum Fault {
 }
 
 /// Why a session failed.
-#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
     /// The peer ended it.

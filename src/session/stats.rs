@@ -26,7 +26,7 @@ pub struct PhaseStats {
 }
 
 /// Figures of a session, as this side saw it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct SyncStats {
     /// By phase.
     pub phases: BTreeMap<Phase, PhaseStats>,
@@ -105,7 +105,7 @@ impl AddAssign for SyncStats {
 }
 
 /// One decision of the planner.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct PlanStep {
     /// The phase chosen.
     pub phase: Phase,

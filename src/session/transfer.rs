@@ -30,7 +30,7 @@ pub(super) const CHUNK: usize = 256 << 10;
 const BATCH_BYTES: usize = 4 << 20;
 
 /// A value on its way here.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Awaited {
     key: KeyHash,
     sibling: Sibling,
@@ -51,7 +51,7 @@ impl Awaited {
 }
 
 /// A key of which not all values are here yet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct PendingKey {
     key: Option<Key>,
     adds: Vec<IncomingSibling>,
@@ -64,7 +64,7 @@ struct PendingKey {
 }
 
 /// What is to come in and to be applied.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Incoming {
     inline: BTreeMap<Dot, Arc<[u8]>>,
     pending: BTreeMap<KeyHash, PendingKey>,

@@ -42,7 +42,7 @@ const LEARNED_SIBLING_BYTES: usize = 128;
 const BYTES_PER_KEY: usize = 512;
 
 /// Something to say in this side's turn.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) enum TurnItem {
     /// What the snapshot holds of this key.
     Tell(KeyHash, Phase),

@@ -31,7 +31,7 @@ enum Joining {
 }
 
 /// What both ends signed, and what its root stands for: to be kept.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Agreement {
     /// The certificate.
     pub certificate: Certificate,
@@ -40,7 +40,7 @@ pub struct Agreement {
 }
 
 /// The end of a session.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Verification {
     refused: BTreeMap<Dot, RefusedItem>,
     /// Dots held of left-out keys that the peer has seen dead above its context.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Table;
 
 /// Rows to write and to remove, all or none. The last word on a row counts.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Batch {
     rows: Vec<(RowName, Option<Arc<[u8]>>)>,
 }

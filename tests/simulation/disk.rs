@@ -17,7 +17,7 @@ use super::dice::Dice;
 type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 
 /// All tables at one moment; a copy shares what is not written.
-#[derive(Clone, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Tables([Arc<Rows>; Table::ALL.len() + 1]);
 
 impl Tables {
@@ -110,6 +110,53 @@ struct State {
     token: Option<Vec<u8>>,
 }
 
+/// What a disk holds, to be looked at and copied; its faults are not part of it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Image {
+    visible: Tables,
+    synced: Tables,
+    unsynced: Vec<Batch>,
+    token: Option<Vec<u8>>,
+}
+
+impl Image {
+    pub const fn tables(&self) -> &Tables {
+        &self.visible
+    }
+
+    pub fn token(&self) -> Option<&[u8]> {
+        self.token.as_deref()
+    }
+
+    pub fn has_more_synced_than(&self, before: &Self) -> bool {
+        self.synced != before.synced
+    }
+
+    /// Number of batches that a loss of power may take.
+    pub fn unsynced(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    /// The same with what a clean close leaves.
+    #[must_use]
+    pub fn with_token(self, token: Option<Vec<u8>>) -> Self {
+        Self { token, ..self }
+    }
+
+    /// A loss of power left so many of the batches that were not synced.
+    #[must_use]
+    pub fn crashed(&self, kept: usize) -> Self {
+        let mut rows = self.synced.clone();
+        self.unsynced.iter().take(kept).for_each(|batch| rows.write(batch));
+        Self::of(rows)
+    }
+
+    /// A disk on which just these rows are, all of them synced.
+    pub fn of(rows: Tables) -> Self {
+        Self { visible: rows.clone(), synced: rows, unsynced: Vec::new(), token: None }
+    }
+}
+
 /// The disk of one node. A process that opens it after a crash gets it by another handle.
 #[derive(Default)]
 pub struct Disk(Mutex<State>);
@@ -131,6 +178,24 @@ impl Disk {
 
     pub fn tables(&self) -> Tables {
         self.state().visible.clone()
+    }
+
+    /// A disk that holds this, and fails in nothing. What is not synced yet is so with the first
+    /// sync of the process that opens it.
+    pub fn new(image: &Image) -> Self {
+        let Image { visible, synced, unsynced, token } = image.clone();
+        let unsynced = unsynced.into_iter().map(|batch| Written { number: 0, batch }).collect();
+        Self(Mutex::new(State { visible, synced, unsynced, token, ..State::default() }))
+    }
+
+    pub fn image(&self) -> Image {
+        let state = self.state();
+        Image {
+            visible: state.visible.clone(),
+            synced: state.synced.clone(),
+            unsynced: state.unsynced.iter().map(|written| written.batch.clone()).collect(),
+            token: state.token.clone(),
+        }
     }
 
     /// Number of the last batch that shows.

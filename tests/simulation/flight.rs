@@ -458,10 +458,9 @@ impl World {
         let flight = &mut self.flights[which];
         flight.outcomes[at] = Some(outcome);
         if let [Some(one), Some(other)] = &flight.outcomes {
-            let together = go_together(one, other) && go_together(other, one);
-            ensure(together || flight.found_equal(), || {
-                format!("session {id} ended with {} and {}", shown(one), shown(other))
-            })?;
+            let together = agree(one, other)
+                .or_else(|what| if flight.found_equal() { Ok(()) } else { Err(what) });
+            together.map_err(|what| format!("session {id} {what}"))?;
         }
         Ok(())
     }
@@ -469,30 +468,7 @@ impl World {
     fn check_outcome(&self, which: usize, outcome: &Outcome) -> Holds {
         let flight = &self.flights[which];
         let [Some(one), Some(other)] = &flight.models else { return Ok(()) };
-        match outcome {
-            Outcome::Complete { certificate: Some(certificate) } => {
-                let root = one.merged(other).root()?;
-                ensure(*certificate.message().root() == root, || {
-                    format!(
-                        "session {} is certified with a root that is not the merged one",
-                        flight.id
-                    )
-                })
-            }
-            Outcome::Complete { certificate: None } => {
-                ensure(one == other, || format!("session {} found equal what is not", flight.id))
-            }
-            Outcome::Compared { differences, truncated: false } => {
-                let keys = one.entries.keys().chain(other.entries.keys());
-                let differ = keys.filter(|key| one.entries.get(key) != other.entries.get(key));
-                let mut differ: Vec<_> = differ.map(|&key| super::oracle::key(key)).collect();
-                differ.sort_unstable();
-                differ.dedup();
-                let found: Vec<_> = differences.iter().map(|one| one.key.clone()).collect();
-                ensure(found == differ, || format!("compared: {found:?}, not {differ:?}"))
-            }
-            _ => Ok(()),
-        }
+        is_true(outcome, [one, other]).map_err(|what| format!("session {} {what}", flight.id))
     }
 
     /// The modes in which both ends run to their end, with everything delivered.
@@ -513,6 +489,38 @@ impl World {
         let flight = self.flights.remove(which);
         Ok(flight.outcomes)
     }
+}
+
+/// The end of a session says only what is so of the two that met, as they were when it began.
+pub fn is_true(outcome: &Outcome, [one, other]: [&Model; 2]) -> Holds {
+    match outcome {
+        Outcome::Complete { certificate: Some(certificate) } => {
+            let root = one.merged(other).root()?;
+            ensure(*certificate.message().root() == root, || {
+                "is certified with a root that is not the merged one".into()
+            })
+        }
+        Outcome::Complete { certificate: None } => {
+            ensure(one == other, || "found equal what is not".into())
+        }
+        Outcome::Compared { differences, truncated: false } => {
+            let keys = one.entries.keys().chain(other.entries.keys());
+            let differ = keys.filter(|key| one.entries.get(key) != other.entries.get(key));
+            let mut differ: Vec<_> = differ.map(|&key| super::oracle::key(key)).collect();
+            differ.sort_unstable();
+            differ.dedup();
+            let found: Vec<_> = differences.iter().map(|one| one.key.clone()).collect();
+            ensure(found == differ, || format!("found {found:?} to differ, not {differ:?}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the two ends say does not contradict.
+pub fn agree(one: &Outcome, other: &Outcome) -> Holds {
+    ensure(go_together(one, other) && go_together(other, one), || {
+        format!("ended with {} and {}", shown(one), shown(other))
+    })
 }
 
 /// Whether one end may say this while the other says that.

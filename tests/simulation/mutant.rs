@@ -97,7 +97,7 @@ pub fn keep_context(things: &Things, before: &Model, now_ms: u64) {
     }
 }
 
-pub fn without_exceptions(snapshot: Snapshot<Arc<Disk>>) -> Box<dyn CollectionView> {
+pub fn without_exceptions(snapshot: Snapshot<Arc<Disk>>) -> Box<dyn CollectionView + Send + Sync> {
     let pairs: Vec<_> = snapshot.causality().pairs().collect();
     let causality = Causality::new(pairs, DotSet::default(), &DotSet::default());
     Box::new(Altered::new(snapshot, causality))

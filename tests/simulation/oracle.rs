@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use selfsame::dots::{Dot, DotSet, Writer};
+use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::entry::{Record, Sibling};
 use selfsame::hash::{HashAlgorithm, KeyHash, Root, ValueHash};
 use selfsame::limits::Limits;
 use selfsame::merkle::{Envelope, Leaf, PagedTree};
-use selfsame::replica::{Collection, CollectionView, KeyUpdate, RefusalReason};
+use selfsame::replica::{
+    ApplyOutcome, Collection, CollectionView, JoinRequest, KeyUpdate, RefusalReason,
+};
 use selfsame::store::Store;
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 
@@ -39,7 +41,7 @@ pub fn ensure(holds: bool, what: impl FnOnce() -> String) -> Holds {
 }
 
 /// What a node holds and has seen, as sets that forget nothing.
-#[derive(Clone, Default, Debug, PartialEq, Eq)]
+#[derive(Clone, Default, Debug, PartialEq, Eq, Hash)]
 pub struct Model {
     pub entries: BTreeMap<u8, BTreeMap<Dot, Sibling>>,
     pub seen: BTreeSet<Dot>,
@@ -51,6 +53,16 @@ pub struct Predicted {
     pub added: u64,
     pub removed: u64,
     pub refused: Vec<(Dot, RefusalReason)>,
+}
+
+impl Predicted {
+    /// The engine made just that of it.
+    pub fn check(&self, outcome: &ApplyOutcome) -> Holds {
+        let refused: Vec<_> = outcome.refused.iter().map(|item| (item.dot, item.reason)).collect();
+        let same =
+            (outcome.added, outcome.removed, &refused) == (self.added, self.removed, &self.refused);
+        ensure(same, || format!("made {outcome:?} of it, not {self:?}"))
+    }
 }
 
 impl Model {
@@ -251,7 +263,7 @@ impl fmt::Display for Shown<'_> {
 }
 
 /// How a put came to its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Kill {
     /// Somebody deleted it.
     Delete,
@@ -260,10 +272,10 @@ pub enum Kill {
 }
 
 /// All that was ever written, and by what it was ended.
-#[derive(Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Truth {
     pub written: BTreeMap<Dot, (u8, Sibling, Vec<u8>)>,
-    pub kills: BTreeMap<Dot, Vec<Kill>>,
+    pub kills: BTreeMap<Dot, BTreeSet<Kill>>,
     writers: BTreeMap<Writer, usize>,
 }
 
@@ -277,7 +289,7 @@ impl Truth {
     }
 
     pub fn kill(&mut self, dot: Dot, by: Kill) {
-        self.kills.entry(dot).or_default().push(by);
+        self.kills.entry(dot).or_default().insert(by);
     }
 
     /// A dot as it is printed: writers are numbered in the order of their first puts.
@@ -313,5 +325,81 @@ impl Truth {
             }
         }
         heirs
+    }
+
+    /// Only what the peer held is given, and only what it had seen dead is named.
+    pub fn claims(&self, updates: &[KeyUpdate], peer: &Model) -> Holds {
+        for update in updates {
+            let number = super::world::number_of(&update.key_hash)?;
+            for add in &update.add {
+                let held = peer.entries.get(&number).and_then(|s| s.get(&add.sibling.dot));
+                ensure(held == Some(&add.sibling), || {
+                    format!("{} is given and was not held", self.name(add.sibling.dot))
+                })?;
+            }
+            for &dot in &update.remove {
+                ensure(peer.is_dead(dot), || {
+                    format!("{} is named and was not seen dead", self.name(dot))
+                })?;
+                ensure(self.kills.contains_key(&dot), || {
+                    format!("{} is named and nobody removed it", self.name(dot))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A key that nobody deleted does not vanish while what replaced it lives at one of the nodes.
+    pub fn vanished<'a>(
+        &self,
+        before: &Model,
+        after: &Model,
+        nodes: impl Iterator<Item = &'a Model> + Clone,
+    ) -> Holds {
+        let gone = before.entries.iter().filter(|(number, _)| !after.entries.contains_key(number));
+        for (number, dot) in gone.flat_map(|(number, held)| held.keys().map(move |d| (number, d))) {
+            for heir in self.heirs(*dot).into_iter().filter(|heir| !after.seen.contains(heir)) {
+                ensure(!nodes.clone().any(|node| node.holds(heir)), || {
+                    format!(
+                        "k{number} vanished: {} went, and {}, which replaced it, is only elsewhere",
+                        self.name(*dot),
+                        self.name(heir)
+                    )
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a node is after the end of a session. `mine` and `peer` are what both were when it
+    /// began; `stale` says that the node was recovered since, so that nothing will be joined.
+    pub fn joined(
+        &self,
+        before: &Model,
+        request: &JoinRequest,
+        [mine, peer]: [&Model; 2],
+        refusals: bool,
+        stale: bool,
+    ) -> Result<Model, String> {
+        let mut after = before.clone();
+        let nothing = request.peer == Causality::default();
+        let (context, exceptions) = peer.canonical();
+        let empty = context.is_empty() && exceptions.is_empty();
+        let refused = nothing && refusals;
+        ensure(!nothing || refused || empty, || "joins nothing, and nothing was refused".into())?;
+        if !refused {
+            after.join(peer, &request.refused);
+        }
+        for &dot in after.seen.difference(&before.seen).filter(|_| !stale) {
+            ensure(after.holds(dot) || !peer.holds(dot), || {
+                format!("joins past {}, which it never got", self.name(dot))
+            })?;
+        }
+        for (dot, ..) in mine.held().filter(|_| !refusals && !stale) {
+            ensure(!peer.is_dead(dot) || !after.holds(dot), || {
+                format!("keeps {}, which outlived a session that saw it dead", self.name(dot))
+            })?;
+        }
+        Ok(after)
     }
 }

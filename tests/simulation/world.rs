@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use selfsame::dots::{Causality, Dot};
+use selfsame::dots::Dot;
 use selfsame::entry::Sibling;
 use selfsame::hash::KeyHash;
 use selfsame::replica::{
-    ApplyOutcome, CollectionView, IncomingSibling, JoinRequest, KeyUpdate, RefusalReason,
-    ReplicaError,
+    ApplyOutcome, CollectionView, IncomingSibling, JoinRequest, KeyUpdate, ReplicaError,
 };
 
 use selfsame::store::Durability;
@@ -303,7 +302,7 @@ impl World {
     ) -> Result<Answer<Vec<ApplyOutcome>>, String> {
         let Some(things) = self.nodes[at].usable() else { return Ok(Err("not open".into())) };
         if let Some(peer) = claims {
-            self.check_claims(updates, peer)?;
+            self.truth.claims(updates, peer)?;
         }
         let (now, before) = (self.now_at(at), self.written(at));
         let model = self.nodes[at].model().clone();
@@ -341,38 +340,12 @@ impl World {
                 continue;
             }
             let expected = after.apply(number, update, now, &self.nodes[at].limits);
-            let refused: Vec<(Dot, RefusalReason)> =
-                outcome.refused.iter().map(|item| (item.dot, item.reason)).collect();
-            let same = (outcome.added, outcome.removed, &refused)
-                == (expected.added, expected.removed, &expected.refused);
-            ensure(same, || format!("{} made {outcome:?} of it, not {expected:?}", name(at)))?;
+            expected.check(outcome).map_err(|what| format!("{} {what}", name(at)))?;
         }
         self.took(at, &Ghost::Model(after))?;
         self.check_vanished(at, &model)?;
         self.check(at)?;
         Ok(Ok(outcomes))
-    }
-
-    /// Only what the peer held is given, and only what it had seen dead is named.
-    fn check_claims(&self, updates: &[KeyUpdate], peer: &Model) -> Holds {
-        for update in updates {
-            let number = number_of(&update.key_hash)?;
-            for add in &update.add {
-                let held = peer.entries.get(&number).and_then(|s| s.get(&add.sibling.dot));
-                ensure(held == Some(&add.sibling), || {
-                    format!("{} is given and was not held", self.truth.name(add.sibling.dot))
-                })?;
-            }
-            for &dot in &update.remove {
-                ensure(peer.is_dead(dot), || {
-                    format!("{} is named and was not seen dead", self.truth.name(dot))
-                })?;
-                ensure(self.truth.kills.contains_key(&dot), || {
-                    format!("{} is named and nobody removed it", self.truth.name(dot))
-                })?;
-            }
-        }
-        Ok(())
     }
 
     fn check_missing(&self, update: &KeyUpdate, outcome: &ApplyOutcome) -> Holds {
@@ -390,28 +363,9 @@ impl World {
     /// A key that nobody deleted does not vanish while what replaced it lives somewhere.
     fn check_vanished(&self, at: usize, before: &Model) -> Holds {
         let after = self.nodes[at].model();
-        for (number, siblings) in &before.entries {
-            if after.entries.contains_key(number) {
-                continue;
-            }
-            for &dot in siblings.keys() {
-                let unknown = |heir: &Dot| !after.seen.contains(heir);
-                for heir in self.truth.heirs(dot).into_iter().filter(unknown) {
-                    let living = self.nodes.iter().find(|node| node.model().holds(heir));
-                    if let Some(holder) = living.filter(|_| self.profile.vanishing) {
-                        return Err(format!(
-                            "k{number} vanished at {}: {} went, and {}, which replaced it, is \
-                             only at {}",
-                            name(at),
-                            self.truth.name(dot),
-                            self.truth.name(heir),
-                            holder.name()
-                        ));
-                    }
-                }
-            }
-        }
-        Ok(())
+        let nodes = self.nodes.iter().filter(|_| self.profile.vanishing);
+        let vanished = self.truth.vanished(before, after, nodes.map(Node::model));
+        vanished.map_err(|what| format!("{}: {what}", name(at)))
     }
 
     /// The end of a session. `peer` and `mine` are what both were when it began.
@@ -424,28 +378,10 @@ impl World {
     ) -> Result<Answer<()>, String> {
         let Some(things) = self.nodes[at].usable() else { return Ok(Err("not open".into())) };
         let before = self.nodes[at].model().clone();
-        let mut after = before.clone();
-        let nothing = request.peer == Causality::default();
-        let (context, exceptions) = peer.canonical();
-        let empty = context.is_empty() && exceptions.is_empty();
-        ensure(!nothing || refusals || empty, || {
-            format!("{} joins nothing, and nothing was refused", name(at))
-        })?;
-        if !(nothing && refusals) {
-            after.join(peer, &request.refused);
-        }
         let live_epoch = things.snapshot().map(|snapshot| snapshot.epoch()).ok();
         let stale = live_epoch.is_some_and(|live| live != request.epoch);
-        for &dot in after.seen.difference(&before.seen).filter(|_| !stale) {
-            ensure(after.holds(dot) || !peer.holds(dot), || {
-                format!("{} joins past {}, which it never got", name(at), self.truth.name(dot))
-            })?;
-        }
-        for (dot, ..) in mine.held().filter(|_| !refusals && !stale) {
-            ensure(!peer.is_dead(dot) || !after.holds(dot), || {
-                format!("{} outlived a session that saw it dead", self.truth.name(dot))
-            })?;
-        }
+        let after = self.truth.joined(&before, request, [mine, peer], refusals, stale);
+        let after = after.map_err(|what| format!("{} {what}", name(at)))?;
         let (now, written) = (self.now_at(at), self.written(at));
         let mut given = request.clone();
         match self.mutant {

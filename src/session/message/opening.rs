@@ -8,7 +8,7 @@ use crate::entry::Totals;
 use crate::hash::TreeHash;
 
 /// What one side's snapshot is: enough to work out what it has not seen.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Opening {
     /// Tree hash of the snapshot.
     pub tree: TreeHash,
@@ -24,7 +24,7 @@ pub struct Opening {
 
 /// A part of an opening's lists. Parts come in the order of the variants, and what is in them in
 /// the order of the lists.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum OpeningPart {
     /// Pairs of the context, or those that changed.
     Pairs(Vec<(Writer, u64)>),
