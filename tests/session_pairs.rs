@@ -5,13 +5,15 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::{Around, Node, Oracle, Run, key, run, run_around};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::hash::HashAlgorithm;
 use selfsame::limits::Limits;
-use selfsame::replica::{CollectionView, JoinRequest, RefusalReason};
+use selfsame::replica::{CollectionView, IncomingSibling, JoinRequest, KeyUpdate, RefusalReason};
 use selfsame::session::message::{FreeMessage, Message};
 use selfsame::session::{
     AbortCode, Failure, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, wire,
@@ -616,4 +618,42 @@ fn a_view_of_a_session_is_of_one_moment() {
     assert_eq!(view.envelope().totals().entries, 1);
     let entry = view.entry(&a.collection.key_hash(&key("x"))).unwrap().unwrap();
     assert_eq!(entry.record.siblings()[0].dot.counter(), 1);
+}
+
+/// What remains of a key may go by another session, before what replaces the rest has come.
+#[test]
+fn a_key_does_not_vanish_while_what_replaces_it_is_on_its_way() {
+    for moment in 0..120 {
+        let [mut a, mut b, mut c] = [1, 2, 3].map(Node::new);
+        let key = key("k");
+        let first = b.collection.put(&key, [1], 1_000_001).unwrap();
+        complete(&run(&mut b, &mut c, &SyncConfig::default(), 1));
+        let second = b.collection.put(&key, [2], 1_000_002).unwrap();
+        complete(&run(&mut b, &mut a, &SyncConfig::default(), 2));
+        // it forgets that the first one was replaced
+        a.collection.recover().unwrap();
+        a.collection.put(&key, [3], 1_000_003).unwrap();
+        let update = |add: Vec<IncomingSibling>, remove| KeyUpdate {
+            key: Some(key.clone()),
+            key_hash: HashAlgorithm::Blake3.key_hash(&key),
+            add,
+            remove,
+        };
+        let epoch = c.collection.snapshot().unwrap().epoch();
+        let item = IncomingSibling { sibling: second, value: Some(Arc::from([2u8].as_slice())) };
+        c.collection.apply(vec![update(vec![item], vec![])], epoch, 1_000_003).unwrap();
+        assert_eq!(c.dots(&key), [first.dot, second.dot]);
+        let mut before_step = |step: usize, nodes: &mut [&mut Node; 2]| {
+            assert!(!nodes[1].dots(&key).is_empty(), "it vanished: {moment}, {step}");
+            if step == moment {
+                let gone = update(vec![], vec![first.dot]);
+                nodes[1].collection.apply(vec![gone], epoch, 1_000_004).unwrap();
+            }
+        };
+        let tamper = &mut |_, _, _: &mut Vec<u8>| {};
+        let around = Around { cut_after: None, before_step: &mut before_step, tamper };
+        complete(&run_around(&mut a, &mut c, &SyncConfig::default(), 7, around));
+        complete(&run(&mut c, &mut a, &SyncConfig::default(), 8));
+        assert_eq!((c.dots(&key), c.visible().len()), (a.dots(&key), 1));
+    }
 }

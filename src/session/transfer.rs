@@ -82,6 +82,9 @@ pub(super) struct Incoming {
     in_flight: Vec<KeyUpdate>,
     /// Keys that would vanish: held back until the brake has seen them all.
     vanishing: BTreeMap<KeyHash, KeyUpdate>,
+    /// Keys of which only some siblings would go: held back as long, since other sessions may
+    /// take the rest meanwhile, and what replaces them may be still to come in this one.
+    thinning: BTreeMap<KeyHash, KeyUpdate>,
     assembling: Option<(Dot, Encoding, u64, Vec<u8>)>,
 }
 
@@ -114,7 +117,8 @@ impl Incoming {
             + self.wanted.len()
             + self.ready.len()
             + self.in_flight.len()
-            + self.vanishing.len();
+            + self.vanishing.len()
+            + self.thinning.len();
         (values + assembled, items, self.inline.len())
     }
 
@@ -123,10 +127,16 @@ impl Incoming {
         self.vanishing.len() as u64
     }
 
-    /// Lets go of the keys that would vanish.
-    pub(super) fn release_vanishing(&mut self) {
-        let vanishing = std::mem::take(&mut self.vanishing);
-        self.ready.extend(vanishing.into_values());
+    /// Whether removals are held back.
+    pub(super) fn holds_back(&self) -> bool {
+        !(self.vanishing.is_empty() && self.thinning.is_empty())
+    }
+
+    /// Lets go of the removals that were held back.
+    pub(super) fn release_removals(&mut self) {
+        for held_back in [&mut self.vanishing, &mut self.thinning] {
+            self.ready.extend(std::mem::take(held_back).into_values());
+        }
     }
 
     /// Forgets the values that came along and were not news.
@@ -140,6 +150,7 @@ impl Incoming {
             self.release(pending.reserved_bytes);
         }
         self.vanishing.remove(key);
+        self.thinning.remove(key);
         self.awaited.retain(|_, awaited| awaited.key != *key);
         let awaited = &self.awaited;
         self.wanted.retain(|want| awaited.contains_key(&want.dot));
@@ -147,12 +158,14 @@ impl Incoming {
         self.ready.retain(|update| update.key_hash != *key);
     }
 
-    /// Takes back the removal of a dot, if its key was to vanish.
+    /// Takes back the removal of a dot, if it was held back.
     pub(super) fn spare(&mut self, dot: Dot) {
-        self.vanishing.retain(|_, update| {
-            update.remove.retain(|&remove| remove != dot);
-            !update.remove.is_empty()
-        });
+        for held_back in [&mut self.vanishing, &mut self.thinning] {
+            held_back.retain(|_, update| {
+                update.remove.retain(|&remove| remove != dot);
+                !update.remove.is_empty()
+            });
+        }
     }
 
     fn release(&mut self, bytes: u64) {
@@ -273,8 +286,8 @@ impl Session {
         removes.retain(|&dot| incoming.issued.insert(dot));
         let adds: Vec<Sibling> =
             adds.into_iter().filter(|sibling| incoming.issued.insert(sibling.dot)).collect();
-        if let Some(held_back) = incoming.vanishing.remove(&key) {
-            removes.extend(held_back.remove);
+        for held_back in [&mut incoming.vanishing, &mut incoming.thinning] {
+            removes.extend(held_back.remove(&key).into_iter().flat_map(|update| update.remove));
         }
         if adds.is_empty() {
             if removes.is_empty() {
@@ -286,11 +299,8 @@ impl Session {
                 return Ok(());
             }
             let update = KeyUpdate { key: None, key_hash: key, add: Vec::new(), remove: removes };
-            if vanishes {
-                incoming.vanishing.insert(key, update);
-            } else {
-                incoming.ready.push_back(update);
-            }
+            let held_back = if vanishes { &mut incoming.vanishing } else { &mut incoming.thinning };
+            held_back.insert(key, update);
             return Ok(());
         }
         for sibling in &adds {

@@ -289,8 +289,8 @@ impl Session {
         if many && !self.setup.config.allow_removals {
             return Err(Failure::Ours(AbortCode::Brake(vanishing)));
         }
-        if vanishing > 0 && (!self.partial || !self.moves_siblings(view)?) {
-            self.incoming.release_vanishing();
+        if self.incoming.holds_back() && (!self.partial || !self.moves_siblings(view)?) {
+            self.incoming.release_removals();
         }
         Ok(())
     }
