@@ -547,7 +547,7 @@ pub(super) fn sweep(
         }
         let mut batch = Batch::default();
         batch.remove(Table::Meta, &passing(id));
-        store.apply(batch)?;
+        store.commit(batch, Durability::Always)?;
     }
     Ok(false)
 }
@@ -564,7 +564,8 @@ pub(super) fn tables_of_collections() -> impl Iterator<Item = Table> {
     Table::ALL.into_iter().filter(|table| !matches!(table, Table::Meta | Table::Collections))
 }
 
-/// Removes rows of a number, at most about so many; how many.
+/// Removes rows of a number, at most about so many; how many. Synced, so that nothing waits for it
+/// later.
 fn wipe(store: &impl Store, id: CollectionId, most: usize) -> Result<usize, StoreError> {
     let mut removed = 0;
     for table in tables_of_collections() {
@@ -582,6 +583,9 @@ fn wipe(store: &impl Store, id: CollectionId, most: usize) -> Result<usize, Stor
             };
             store.apply(batch)?;
         }
+    }
+    if removed > 0 {
+        store.commit(Batch::default(), Durability::Always)?;
     }
     Ok(removed)
 }

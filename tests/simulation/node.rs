@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use selfsame::backup::{BackupLimits, BackupReader, Chain};
 use selfsame::hash::ValueHash;
 use selfsame::limits::Limits;
 use selfsame::merkle::NodeKey;
-use selfsame::replica::{Collection, Replica, ReplicaOptions, Snapshot};
+use selfsame::replica::{Collection, Replica, ReplicaOptions, RestoreOptions, Snapshot};
 use selfsame::store::Durability;
 use selfsame::types::NodeId;
 
@@ -34,6 +35,8 @@ pub struct Backup {
     pub token: Option<Vec<u8>>,
     pub stand: Stand,
     pub lost: BTreeSet<(u8, ValueHash)>,
+    /// The same as `selfsame backup` makes it, if the node was open and whole.
+    pub stream: Option<Vec<u8>>,
 }
 
 /// A change that was answered with an error and may have reached the disk.
@@ -172,6 +175,27 @@ impl Node {
     pub fn stand_at(&self, number: u64) -> Stand {
         let known = self.past.iter().rev().find(|(at, _)| *at <= number);
         known.map_or_else(|| self.stand.clone(), |(_, stand)| stand.clone())
+    }
+
+    /// A backup as users make it; none if the node is not open, or not whole.
+    pub fn stream(&self, now_ms: u64) -> Result<Option<Vec<u8>>, String> {
+        let whole = self.stand.rotten.is_empty() && !self.stand.damaged && self.lost.is_empty();
+        let Some(things) = self.usable().filter(|_| whole) else { return Ok(None) };
+        let snapshot = things.snapshot().map_err(text)?;
+        let (head, keys) = snapshot.backup_head(self.id(), now_ms, None).map_err(text)?;
+        let (bytes, _) = snapshot.back_up(&head, keys.as_deref(), Vec::new()).map_err(text)?;
+        Ok(Some(bytes))
+    }
+
+    /// Restores such a backup while the process goes on.
+    pub fn restore(&mut self, stream: &[u8], now_ms: u64) -> Result<(), String> {
+        let Some(open) = &mut self.open else { return Err("it is not open".into()) };
+        let reader = BackupReader::open(stream, BackupLimits::default()).map_err(text)?;
+        let mut chain = Chain::of(vec![reader]).map_err(text)?;
+        let options = RestoreOptions { replace: true, now_ms, name: None };
+        open.replica.restore(&mut chain, &options).map_err(text)?;
+        open.collection = open.replica.collection(&spec().name).map_err(text)?;
+        Ok(())
     }
 
     pub fn now_ms(&self, world_ms: u64) -> u64 {

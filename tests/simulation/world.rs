@@ -491,7 +491,11 @@ impl World {
         let (tables, stand) = (node.disk.tables(), node.stand.clone());
         note!(self, "{} is backed up", name(at));
         let (token, lost) = (self.nodes[at].disk.token(), self.nodes[at].lost.clone());
-        self.backups.push(Backup { of: at, tables, token, stand, lost });
+        let stream = match self.mutant {
+            None => self.nodes[at].stream(self.now_at(at)).unwrap_or_default(),
+            Some(_) => None,
+        };
+        self.backups.push(Backup { of: at, tables, token, stand, lost, stream });
         if self.backups.len() > 4 {
             self.backups.remove(0);
         }
@@ -500,6 +504,11 @@ impl World {
     /// A backup of this or of another node takes the place of what is here.
     pub fn restore(&mut self, at: usize, which: usize) -> Holds {
         let backup = self.backups[which].clone();
+        if let Some(stream) = &backup.stream
+            && self.dice.percent(60)
+        {
+            return self.restore_stream(at, &backup, stream);
+        }
         self.end_flights_of(at);
         if self.dice.percent(30)
             && let Some(opened) = self.nodes[at].stop()
@@ -523,6 +532,26 @@ impl World {
         node.forget_past();
         note!(self, "{} is restored from a backup of {}", name(at), name(backup.of));
         if self.dice.percent(70) { self.start(at) } else { Ok(()) }
+    }
+
+    /// The same through the code that users have, beside whatever goes on: sessions in flight
+    /// read what is no more, and must neither apply nor join.
+    fn restore_stream(&mut self, at: usize, backup: &Backup, stream: &[u8]) -> Holds {
+        self.start(at)?;
+        let disk = &self.nodes[at].disk;
+        if disk.is_sick() || disk.has_fault() || disk.lies() {
+            return Ok(());
+        }
+        let now = self.now_at(at);
+        let node = &mut self.nodes[at];
+        node.restore(stream, now)?;
+        node.stale = None;
+        node.ghost = None;
+        node.stand = backup.stand.clone();
+        node.lost = backup.lost.clone();
+        node.forget_past();
+        note!(self, "{} restores a backup of {}", name(at), name(backup.of));
+        self.check(at)
     }
 
     /// The collection is recovered, whether it is damaged or not (rule D10).
