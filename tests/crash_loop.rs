@@ -7,6 +7,8 @@
 #![cfg(all(feature = "node", unix))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "crash_loop/backups.rs"]
+mod backups;
 #[path = "crash_loop/oracle.rs"]
 mod oracle;
 #[path = "crash_loop/process.rs"]
@@ -17,6 +19,7 @@ mod scenes;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use backups::Backup;
 use oracle::Oracle;
 use process::{Place, Running};
 use rand::rngs::SmallRng;
@@ -42,6 +45,8 @@ struct World {
     aims: BTreeMap<&'static str, Aim>,
     /// Puts that were acknowledged beside a listener.
     beside: usize,
+    /// Backups that were made, of each node.
+    backups: [Vec<Backup>; 2],
 }
 
 impl World {
@@ -59,7 +64,15 @@ impl World {
             place.run(&["id"]).ended(0).stdout.trim().to_owned()
         });
         let rng = SmallRng::seed_from_u64(seed);
-        Self { places, ids, oracle: Oracle::default(), rng, aims: BTreeMap::new(), beside: 0 }
+        Self {
+            places,
+            ids,
+            oracle: Oracle::default(),
+            rng,
+            aims: BTreeMap::new(),
+            beside: 0,
+            backups: Default::default(),
+        }
     }
 
     /// When to kill what takes about so long: at first as said, later as it was met alive or not.

@@ -89,6 +89,19 @@ struct Node {
     put: BTreeSet<Id>,
     /// Its process was killed while it had the store open, and was not about to close it.
     cut: bool,
+    /// What it replaced or deleted since both were the same: nobody else may have heard of it.
+    killed: BTreeSet<Id>,
+    /// A restore was killed: it stands there, or where it stood.
+    perhaps: Option<Moment>,
+}
+
+/// Where a node stood when it was backed up.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    held: Held,
+    killed: BTreeSet<Id>,
+    /// How often both had been the same by then.
+    met: u64,
 }
 
 /// What is known of two nodes.
@@ -107,6 +120,8 @@ pub(crate) struct Oracle {
     retired: BTreeSet<String>,
     /// A session may have moved anything since the last reading.
     pub(crate) session: bool,
+    /// How often both were the same.
+    met: u64,
 }
 
 impl Oracle {
@@ -133,7 +148,7 @@ impl Oracle {
     pub(crate) fn acknowledged(&mut self, node: usize, operation: &Operation) {
         let node = &mut self.nodes[node];
         let before = node.held.remove(&operation.key).unwrap_or_default();
-        self.dead.extend(before);
+        node.killed.extend(before);
         if let Some(id) = operation.id {
             node.held.insert(operation.key.clone(), [id].into());
             node.ever.insert(id);
@@ -152,10 +167,43 @@ impl Oracle {
         self.nodes[node].cut = true;
     }
 
+    /// Where a node stands now.
+    pub(crate) fn moment(&self, node: usize) -> Moment {
+        let Node { held, killed, .. } = &self.nodes[node];
+        Moment { held: held.clone(), killed: killed.clone(), met: self.met }
+    }
+
+    /// A node was restored: what only it had or had removed since then is forgotten, and it goes
+    /// on with none of its writers.
+    pub(crate) fn restored(&mut self, node: usize, moment: Moment) {
+        let met = self.met;
+        let node = &mut self.nodes[node];
+        // what it had removed before both were the same, the other one knows
+        node.killed = if moment.met == met { moment.killed } else { BTreeSet::new() };
+        node.ever = moment.held.values().flatten().copied().collect();
+        node.held = moment.held;
+        node.cut = true;
+    }
+
+    /// A node was restored, or not: the next reading tells.
+    pub(crate) fn perhaps_restored(&mut self, node: usize, moment: Moment) {
+        self.nodes[node].perhaps = Some(moment);
+    }
+
+    fn is_dead(&self, id: Id) -> bool {
+        self.dead.contains(&id) || self.nodes.iter().any(|node| node.killed.contains(&id))
+    }
+
     /// Takes in what both nodes hold, after whatever happened to them.
     pub(crate) fn read(&mut self, dumps: [&[Value]; 2]) {
         let found = dumps.map(|dump| self.parse(dump));
         for (node, found) in found.iter().enumerate() {
+            if let Some(moment) = self.nodes[node].perhaps.take()
+                && moment.held == *found
+                && self.nodes[node].held != *found
+            {
+                self.restored(node, moment);
+            }
             let mut whole = true;
             for stream in std::mem::take(&mut self.nodes[node].pending) {
                 whole = self.resolve(node, &stream, found, whole);
@@ -186,7 +234,7 @@ impl Oracle {
         let mut living = Held::new();
         for node in &self.nodes {
             for (key, ids) in &node.held {
-                let ids = ids.difference(&self.dead);
+                let ids = ids.iter().filter(|id| !self.is_dead(**id));
                 living.entry(key.clone()).or_default().extend(ids);
             }
         }
@@ -203,7 +251,9 @@ impl Oracle {
         }
         let more: Vec<_> = found.keys().filter(|key| !living.contains_key(*key)).collect();
         assert!(more.is_empty(), "nobody should hold any more: {more:?}");
+        self.met += 1;
         for node in &mut self.nodes {
+            self.dead.append(&mut node.killed);
             node.ever = found.values().flatten().copied().collect();
             node.held.clone_from(&found);
         }
@@ -290,7 +340,7 @@ impl Oracle {
                 assert!(!node.ever.contains(id), "node {at}, {key}: {id:?} is back");
             }
             for id in expected.difference(found) {
-                assert!(self.dead.contains(id), "node {at}, {key}: {id:?} was removed by nobody");
+                assert!(self.is_dead(*id), "node {at}, {key}: {id:?} was removed by nobody");
             }
         }
     }

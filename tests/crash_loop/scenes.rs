@@ -17,7 +17,7 @@ use super::process::{Door, Place, Ran, Running};
 pub(crate) type Scene = (&'static str, fn(&mut World));
 
 /// Drawn like cards: each once, then all again.
-pub(crate) const SCENES: [Scene; 17] = [
+pub(crate) const SCENES: [Scene; 20] = [
     ("put or rm", World::put_or_rm),
     ("import of lines", World::import_of_lines),
     ("import of lines", World::import_of_lines),
@@ -32,6 +32,9 @@ pub(crate) const SCENES: [Scene; 17] = [
     ("scrub", |world| world.scrub(false)),
     ("scrub, of rot", |world| world.scrub(true)),
     ("scrub in a daemon", World::scrub_in_a_daemon),
+    ("backup", World::back_up),
+    ("restore", |world| world.restore(false)),
+    ("restore beside a listener", |world| world.restore(true)),
     ("opening", World::opening),
     ("closing", World::closing),
     ("making", World::making),
@@ -55,7 +58,7 @@ const BESIDE_KEYS: usize = 60;
 const NAMES: [&str; 2] = ["a", "b"];
 
 impl World {
-    fn node(&mut self) -> usize {
+    pub(crate) fn node(&mut self) -> usize {
         self.rng.random_range(0..2)
     }
 
@@ -512,7 +515,12 @@ impl World {
         place.assert_nothing_is_left();
     }
 
-    fn kill_after(&mut self, what: &'static str, mut running: Running, delay: Duration) -> Ran {
+    pub(crate) fn kill_after(
+        &mut self,
+        what: &'static str,
+        mut running: Running,
+        delay: Duration,
+    ) -> Ran {
         running.wait_until(delay);
         self.killed(what, &mut running);
         running.kill()
