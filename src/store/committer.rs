@@ -23,7 +23,9 @@ pub(super) struct Committer {
 
 struct State {
     applied: CommitNumber,
-    synced: CommitNumber,
+    /// None until the first sync: an earlier process may have left what was never synced, so even
+    /// who waits for nothing newer waits for one.
+    synced: Option<CommitNumber>,
     syncing: bool,
     last_sync: Duration,
     failed: Option<StoreError>,
@@ -33,7 +35,7 @@ impl Default for Committer {
     fn default() -> Self {
         let state = State {
             applied: CommitNumber(0),
-            synced: CommitNumber(0),
+            synced: None,
             syncing: false,
             last_sync: Duration::ZERO,
             failed: None,
@@ -102,7 +104,7 @@ impl Committer {
     ) -> Result<(), StoreError> {
         let mut state = self.lock();
         loop {
-            if state.synced >= number {
+            if state.synced >= Some(number) {
                 return Ok(());
             }
             if let Some(error) = &state.failed {
@@ -124,7 +126,7 @@ impl Committer {
             state.syncing = false;
             state.last_sync = begun.elapsed();
             match result {
-                Ok(()) => state.synced = state.synced.max(target),
+                Ok(()) => state.synced = state.synced.max(Some(target)),
                 Err(error) => {
                     state.failed.get_or_insert(error);
                 }
@@ -186,6 +188,20 @@ mod tests {
             }
         });
         assert!(syncs.load(Ordering::SeqCst) < 320, "no two writers ever shared a sync");
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_is_synced_before_anybody_builds_on_it() {
+        let committer = Committer::default();
+        let syncs = AtomicU64::new(0);
+        let sync = || {
+            syncs.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        };
+        for _ in 0..3 {
+            committer.settle(CommitNumber::default(), sync).expect("no failure");
+        }
+        assert_eq!(syncs.load(Ordering::SeqCst), 1);
     }
 
     #[test]
