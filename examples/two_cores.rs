@@ -54,10 +54,17 @@ impl Node {
     /// Carries out what the session asks for.
     fn serve(
         &self,
+        peer: &NodeId,
         session: &mut Session,
         view: &Snapshot<MemoryStore>,
     ) -> Result<(), Box<dyn Error>> {
         let collection = self.replica.collection(&players()?.name)?;
+        for found in session.poll_clones() {
+            collection.note_clone(peer, found, self.now_ms)?;
+        }
+        if let Some(heard) = session.poll_heard() {
+            collection.hear_mark(peer, heard.mark, heard.since.as_ref())?;
+        }
         while let Some(updates) = session.poll_apply(true) {
             match collection.apply(updates, view.epoch(), self.now_ms) {
                 Ok(outcomes) => session.applied(&outcomes, view),
@@ -98,11 +105,13 @@ fn reconcile(a: &Node, b: &Node, round: u8) -> Result<[Outcome; 2], Box<dyn Erro
             for lane in LANES {
                 while let Some(frame) = sessions[from].poll_transmit(lane, &views[from]) {
                     sessions[to].handle(lane, &frame, &views[to], nodes[to].now_ms);
-                    nodes[to].serve(&mut sessions[to], &views[to])?;
+                    let peer = nodes[1 - to].key.node_id();
+                    nodes[to].serve(&peer, &mut sessions[to], &views[to])?;
                     moved = true;
                 }
             }
-            nodes[from].serve(&mut sessions[from], &views[from])?;
+            let peer = nodes[1 - from].key.node_id();
+            nodes[from].serve(&peer, &mut sessions[from], &views[from])?;
         }
         if let [Some(first), Some(second)] = [sessions[0].outcome(), sessions[1].outcome()] {
             return Ok([first.clone(), second.clone()]);

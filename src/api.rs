@@ -36,6 +36,7 @@ mod backup;
 mod body;
 mod certificates;
 pub mod client;
+mod clones;
 mod conflicts;
 mod doctor;
 mod entries;

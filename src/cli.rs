@@ -15,6 +15,7 @@
 mod arguments;
 mod backup;
 mod certificate;
+mod clones;
 mod collection;
 mod config;
 mod conflicts;
@@ -130,6 +131,7 @@ enum Verb {
     Prove(prove::Prove),
     Verify(verify::Verify),
     Certificate(certificate::Certificates),
+    Clones(clones::Clones),
     Recover(recover::Recover),
     Scrub(scrub::Scrub),
     Backup(backup::Backup),
@@ -230,6 +232,7 @@ impl Verb {
             Self::Prove(verb) => verb.run(context),
             Self::Verify(verb) => verb.run(),
             Self::Certificate(verb) => verb.run(context),
+            Self::Clones(verb) => verb.run(context),
             Self::Recover(verb) => verb.run(context),
             Self::Scrub(verb) => verb.run(context),
             Self::Backup(verb) => verb.run(context),

@@ -15,6 +15,8 @@
 
 use std::fmt;
 
+use crate::types::NodeId;
+
 const COUNTER_BITS: u32 = 16;
 
 /// A hybrid logical stamp: 48-bit milliseconds, 16-bit counter.
@@ -66,6 +68,45 @@ pub struct Drift {
     pub ahead_ms: u64,
 }
 
+/// Most peers that are named in a sentence.
+const NAMED: usize = 3;
+
+/// This node's clock is ahead of most peers'.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ClockAhead {
+    /// How far, in milliseconds: at least half of those peers find it so far ahead, or further.
+    pub ahead_ms: u64,
+    /// The peers that find it further ahead than the drift bound, by how far.
+    pub peers: Vec<NodeId>,
+    /// Of so many that were heard from lately.
+    pub heard: usize,
+}
+
+impl fmt::Display for ClockAhead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ahead_ms, peers, heard } = self;
+        let (seconds, millis) = (ahead_ms / 1_000, ahead_ms % 1_000);
+        write!(
+            f,
+            "this node's clock is {seconds}.{millis:03} s ahead of {} of the {heard} peers heard \
+             from lately (",
+            peers.len()
+        )?;
+        for (at, peer) in peers.iter().take(NAMED).enumerate() {
+            let comma = if at > 0 { ", " } else { "" };
+            write!(f, "{comma}{peer}")?;
+        }
+        let more = if peers.len() > NAMED { ", ..." } else { "" };
+        write!(
+            f,
+            "{more}), which would refuse what is written now, so nothing was: set the clock right \
+             (timedatectl, chrony), and write again; reading, deleting and sessions go on"
+        )
+    }
+}
+
+impl std::error::Error for ClockAhead {}
+
 /// The clock of a node: strictly increasing, never behind what it has seen.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct HybridClock {
@@ -83,6 +124,16 @@ impl HybridClock {
     pub fn tick(&mut self, now_ms: u64) -> Stamp {
         self.seen = self.peek(now_ms);
         self.seen
+    }
+
+    /// The same, where a stamp that this clock has seen is further ahead than `max_drift_ms` only
+    /// because the wall clock was ahead then: it counts no more. Everybody else would refuse what
+    /// follows it.
+    pub fn tick_within(&mut self, now_ms: u64, max_drift_ms: u64) -> Stamp {
+        if self.seen.beyond_drift(now_ms, max_drift_ms) {
+            self.seen = Stamp(0);
+        }
+        self.tick(now_ms)
     }
 
     /// What [`tick`](Self::tick) would give, without advancing.
@@ -122,6 +173,14 @@ mod tests {
         assert_eq!(clock.peek(1_000), Stamp::new(61_000, 4));
         clock.observe(Stamp::new(61_001, 0), 1_000, 60_000).expect_err("one beyond");
         assert_eq!(clock.seen(), Stamp::new(61_000, 3));
+    }
+
+    #[test]
+    fn a_wall_clock_that_is_set_right_is_followed() {
+        let mut clock = HybridClock::default();
+        clock.tick(10_000_000);
+        assert_eq!(clock.tick_within(9_950_000, 60_000), Stamp::new(10_000_000, 1));
+        assert_eq!(clock.tick_within(1_000, 60_000), Stamp::new(1_000, 0));
     }
 
     #[test]

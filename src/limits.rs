@@ -63,6 +63,12 @@ pub struct Limits {
     /// Most rows that the certificate log of a collection keeps: about 600 bytes each on disk.
     /// The last certificate with each peer is kept beyond.
     pub certificate_log_entries: u64,
+    /// Most puts of a writer that are copied aside when somebody else was found to use it too, the
+    /// latest ones...
+    pub max_aside_entries: u64,
+    /// ...and most bytes of their values; of those beyond only the hash is kept. As much is in
+    /// memory while they are copied.
+    pub max_aside_bytes: u64,
     /// A peer is told signed heads of this node's logs no more often than this, in milliseconds:
     /// about 230 bytes each time. It is asked for proofs a tenth as often.
     pub heads_told_every_ms: u64,
@@ -93,6 +99,8 @@ impl Default for Limits {
             history_percent: 10,
             removal_log_entries: 1_000_000,
             certificate_log_entries: 10_000,
+            max_aside_entries: 65_536,
+            max_aside_bytes: 32 << 20,
             heads_told_every_ms: 60_000,
         }
     }

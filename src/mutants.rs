@@ -24,6 +24,8 @@ pub enum Mutant {
     RemoveByLeaf,
     /// What the peer's filter lacks is removed (rule D6).
     RemoveByFilter,
+    /// Nobody looks whether a writer has two users.
+    IgnoreClones,
     /// What arrives is added although it was seen dead meanwhile (rule D7).
     ApplyBlindly,
 }

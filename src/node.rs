@@ -66,7 +66,9 @@
 pub mod access;
 pub mod choice;
 pub mod client;
+pub mod clocks;
 pub mod config;
+pub mod counts;
 pub mod daemon;
 pub mod doctor;
 pub mod facts;
@@ -85,11 +87,12 @@ pub mod status;
 pub mod tally;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::access::Access;
+use self::counts::TrustCounts;
 use self::manager::{SessionKey, SessionManager};
-use crate::clock::Stamp;
+use crate::clock::{ClockAhead, Stamp};
 use crate::net::{Identity, PROTOCOL_VERSION};
 use crate::replica::Replica;
 use crate::session::message::{Greeting, WireSpec};
@@ -147,6 +150,37 @@ impl<S: Store> Node<S> {
         self.replica.clock().max(Stamp::new(Self::now_ms(), 0))
     }
 
+    /// What this node has counted of brakes, clones and clocks since the start.
+    #[must_use]
+    pub fn counts(&self) -> TrustCounts {
+        TrustCounts { drift_puts_refused: self.replica.puts_refused(), ..self.sessions.trust() }
+    }
+
+    /// Takes note of what a peer's clock reads.
+    pub fn hear_clock(&self, peer: NodeId, clock: Stamp) {
+        self.sessions.clocks().hear(peer, clock.millis(), Instant::now());
+        self.judge_clock();
+    }
+
+    /// Whether most peers find this node's clock ahead: then local puts are refused until they do
+    /// no more. To be asked now and then, since the clock may be set right at any time.
+    pub fn judge_clock(&self) -> Option<ClockAhead> {
+        let drift = self.replica.limits().max_clock_drift_ms;
+        let ahead = self.sessions.clocks().verdict(Self::now_ms(), Instant::now(), drift);
+        let before = self.replica.set_clock_ahead(ahead.clone());
+        match (&before, &ahead) {
+            (None, Some(ahead)) => tracing::error!(
+                ahead_ms = ahead.ahead_ms,
+                peers = ahead.peers.len(),
+                heard = ahead.heard,
+                "this node's clock is ahead of most peers': local puts are refused until it is set"
+            ),
+            (Some(_), None) => tracing::info!("the clocks agree again: local puts are taken"),
+            _ => {}
+        }
+        ahead
+    }
+
     /// This node for a command in which its operator names a peer: see
     /// [`Access::vouching_for`].
     #[must_use]
@@ -163,7 +197,7 @@ impl<S: Store> Node<S> {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
             max_value_bytes: self.replica.limits().max_value_bytes,
-            clock: self.clock(),
+            clock: Stamp::new(Self::now_ms(), 0),
             serves,
             collections: collections.iter().map(|one| WireSpec::from(one.spec())).collect(),
         }

@@ -34,10 +34,12 @@
 mod apply;
 mod backup;
 mod certificates;
+mod clones;
 mod collection;
 mod commit;
 mod conflicts;
 mod draft;
+mod evidence;
 mod group;
 mod history;
 mod join;
@@ -45,6 +47,7 @@ mod list;
 mod loaded;
 mod log;
 mod lost;
+mod marks;
 mod mend;
 #[cfg(feature = "node")]
 pub(crate) mod migrate;
@@ -56,6 +59,7 @@ mod put;
 mod reading;
 mod recovery;
 mod reports;
+mod restamp;
 mod restore;
 mod rows;
 mod scrub;
@@ -66,11 +70,13 @@ mod witness;
 
 pub use backup::NotBackedUp;
 pub use certificates::KeptCertificate;
+pub use clones::{AsideEntry, CloneFound, CloneSign, KeptClone, MAX_CLONES};
 pub use collection::{Collection, PresentWriter};
 pub use conflicts::Conflicts;
-pub use draft::Evidence;
+pub use evidence::{ClaimedPut, MAX_SAME_DOT, SameDot};
 pub use list::DamagedRow;
 pub use lost::LostValue;
+pub use marks::{HeardMark, OwnWriter, WriterMark};
 pub use open::{Random, Replica, ReplicaOptions};
 pub use past::{Past, Reach, Replaced};
 pub use prove::{CommitProof, ProveError, WantedChange};
@@ -78,6 +84,7 @@ pub use put::Imported;
 pub use reading::{Reading, Version};
 pub use recovery::{CheckReport, Recovered};
 pub use reports::{Incident, MAX_REPORTS, Report, ReportCounts};
+pub use restamp::RestampStep;
 pub use restore::{NotRestored, RestoreOptions, Restored};
 pub use scrub::{Rot, RotKind, ScrubProgress, ScrubReport, ScrubStep};
 pub use snapshot::Snapshot;
@@ -87,6 +94,7 @@ pub use view::{
 };
 pub use witness::{KeptEvidence, SeenLog, Witnessed};
 
+use crate::clock::ClockAhead;
 use crate::dots::ContextError;
 use crate::hash::KeyHash;
 use crate::resolve::UnknownResolver;
@@ -145,6 +153,9 @@ pub enum ReplicaError {
     /// The policy names a resolver that this node does not know.
     #[error(transparent)]
     UnknownResolver(#[from] UnknownResolver),
+    /// Most peers find this node's clock ahead.
+    #[error(transparent)]
+    ClockAhead(Box<ClockAhead>),
     /// The siblings are no longer those that were read.
     #[error(
         "the versions of this key have changed since they were read, so nothing was done: read \

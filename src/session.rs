@@ -63,6 +63,7 @@
 #![cfg_attr(doctest, doc = include_str!("../docs/library.md"))]
 
 mod candidates;
+mod clones;
 mod config;
 mod descent;
 mod filter;
@@ -83,6 +84,7 @@ mod twins;
 mod verify;
 pub mod wire;
 
+pub use clones::HeardNow;
 pub use config::{Mode, Strategy, SyncConfig};
 pub use machine::{Lane, Role, Session, Setup};
 pub use outcome::{AbortCode, Difference, Failure, Fault, LimitName, Outcome, RefusedItem, Tally};

@@ -16,7 +16,9 @@ use selfsame::hash::{HashAlgorithm, StateHash, TreeHash};
 use selfsame::limits::Limits;
 use selfsame::merkle::log::{HeadStatement, LogId, LogIdentity, LogKind};
 use selfsame::merkle::{Envelope, MerkleLog};
-use selfsame::replica::{CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError};
+use selfsame::replica::{
+    CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
+};
 use selfsame::session::message::{
     Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
     OpeningPart, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WireHead,
@@ -43,6 +45,8 @@ struct Claim {
     totals: Totals,
     causality: Causality,
     above: Option<DotSet>,
+    /// What it tells of its writer, and repeats of the victim's.
+    marks: [Option<WriterMark>; 2],
 }
 
 impl Claim {
@@ -53,6 +57,7 @@ impl Claim {
             totals: Totals::default(),
             causality: Causality::default(),
             above: Some(DotSet::default()),
+            marks: [None; 2],
         }
     }
 
@@ -72,6 +77,8 @@ impl Claim {
             totals: self.totals,
             causality: WireCausality::new(&self.causality, None),
             above: self.above.as_ref().map(WireDots::from),
+            writer: self.marks[0],
+            heard: self.marks[1],
             parts: 0,
         }
     }
@@ -302,6 +309,15 @@ fn clones() -> [Node; 2] {
     [original, copy]
 }
 
+/// The first session of two that write with one writer moves nothing, and both let go of it.
+fn found_out(a: &mut Node, b: &mut Node, config: &SyncConfig) {
+    let before = [a.visible(), b.visible()];
+    let run = run(a, b, config, 9);
+    let clone = Outcome::Failed(Failure::Ours(AbortCode::Clone));
+    assert!(run.outcomes.contains(&clone), "{:?}", run.outcomes);
+    assert_eq!([a.visible(), b.visible()], before);
+}
+
 #[test]
 fn of_two_puts_under_one_dot_the_greater_stays_at_both_ends() {
     for (of_a, of_b) in [("one", "other"), ("same", "same"), ("other", "one")] {
@@ -315,6 +331,7 @@ fn of_two_puts_under_one_dot_the_greater_stays_at_both_ends() {
             let second = b.collection.put(&key(of_b), vec![2; 400], b.now_ms).unwrap();
             assert_eq!(first.dot, second.dot);
             let config = SyncConfig { strategy, ..SyncConfig::default() };
+            found_out(&mut a, &mut b, &config);
             let healed = run(&mut a, &mut b, &config, 1);
             for outcome in &healed.outcomes {
                 assert!(matches!(outcome, Outcome::Complete { .. }), "{strategy:?}: {outcome:?}");
@@ -345,6 +362,7 @@ fn of_two_puts_under_one_dot_none_is_lost_by_one_way_sessions() {
             let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
             b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
             let config = SyncConfig { mode, ..SyncConfig::default() };
+            found_out(&mut a, &mut b, &SyncConfig::default());
             let one_way = run(&mut a, &mut b, &config, 1);
             for outcome in &one_way.outcomes {
                 let done = matches!(outcome, Outcome::Pulled { .. } | Outcome::Pushed { .. });
@@ -369,11 +387,84 @@ fn the_greater_of_two_puts_under_one_dot_that_is_refused_removes_nothing() {
     }
     let first = a.collection.put(&key(of_a), b"of a".to_vec(), a.now_ms).unwrap();
     let second = b.collection.put(&key(of_b), b"of b".to_vec(), b.now_ms).unwrap();
+    found_out(&mut a, &mut b, &SyncConfig::default());
     let stopped = run(&mut a, &mut b, &SyncConfig::default(), 1);
     let clone = Outcome::Failed(Failure::Ours(AbortCode::Clone));
     assert!(stopped.outcomes.contains(&clone), "{:?}", stopped.outcomes);
     assert_eq!(a.dots(&key(of_a)), [first.dot]);
     assert_eq!(b.dots(&key(of_b)), [second.dot]);
+}
+
+#[test]
+fn who_lies_about_writers_costs_a_few_fresh_ones_and_nothing_else() {
+    let mut node = node_with(5, Limits::default());
+    let mut fresh = 0;
+    for round in 0..40u64 {
+        node.now_ms += 1;
+        node.collection.put(&key(format!("round {round}")), vec![1; 9], node.now_ms).unwrap();
+        let present = node.collection.present_writer().unwrap().unwrap();
+        let mut claim = Claim::empty(Mode::Both);
+        let further = present.counter + 100;
+        match round % 3 {
+            0 => claim.marks[1] = Some(WriterMark { counter: further, ..present.into() }),
+            1 => claim.marks[0] = Some(present.into()),
+            _ => {
+                let pairs = [(present.writer, further)];
+                claim.causality = Causality::new(pairs, DotSet::default(), &DotSet::default());
+            }
+        }
+        let mut victim = Victim::open(node, &claim);
+        victim.ended_by(AbortCode::Clone);
+        let found = victim.session.poll_clones();
+        let expected = [CloneSign::Echo, CloneSign::Mark, CloneSign::Context];
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].ours, found[0].sign), (true, expected[round as usize % 3]));
+        let noted = victim.node.collection.note_clone(&mallory(), found[0], victim.node.now_ms);
+        fresh += usize::from(noted.unwrap().is_some());
+        node = victim.node;
+    }
+    assert_eq!(fresh, 16, "one peer's word counts so often a day");
+    assert_eq!(node.collection.causality().unwrap().writers(), 17);
+    assert_eq!(node.collection.clones().unwrap().len(), 8, "and is kept so often");
+    assert_eq!(node.visible().len(), 45, "nothing was removed");
+    // a day later it is heard again
+    node.now_ms += 24 * 3_600_000;
+    let present = node.collection.present_writer().unwrap().unwrap();
+    let mut claim = Claim::empty(Mode::Both);
+    claim.marks[0] = Some(present.into());
+    let mut victim = Victim::open(node, &claim);
+    let found = victim.session.poll_clones()[0];
+    let noted = victim.node.collection.note_clone(&mallory(), found, victim.node.now_ms);
+    assert!(noted.unwrap().is_some_and(|kept| kept.number.is_none()));
+}
+
+#[test]
+fn who_tells_marks_that_contradict_each_other_names_only_itself() {
+    let mut node = node_with(5, Limits::default());
+    let mark = |writer, counter| WriterMark {
+        writer: Writer::new(writer).unwrap(),
+        counter,
+        puts: [1; 8],
+    };
+    let told =
+        [(7, 5, false), (7, 5, false), (7, 4, true), (7, 6, true), (8, 1, false), (7, 9, true)];
+    for (at, (writer, counter, contradicts)) in told.into_iter().enumerate() {
+        let mut claim = Claim::empty(Mode::Both);
+        claim.marks[0] = Some(mark(writer, counter));
+        let mut victim = Victim::open(node, &claim);
+        let found = victim.session.poll_clones();
+        assert_eq!(found.len(), usize::from(contradicts), "{at}");
+        assert!(found.iter().all(|found| !found.ours));
+        let heard = victim.session.poll_heard().unwrap();
+        let collection = &victim.node.collection;
+        collection.hear_mark(&mallory(), heard.mark, heard.since.as_ref()).unwrap();
+        for found in found {
+            collection.note_clone(&mallory(), found, victim.node.now_ms).unwrap();
+        }
+        node = victim.node;
+    }
+    assert!(node.collection.present_writer().unwrap().is_some());
+    assert_eq!(node.collection.clones().unwrap().len(), 3);
 }
 
 // mass deletion by a hostile context
@@ -423,7 +514,8 @@ fn a_hostile_context_stops_at_the_brake() {
     let node = node_with(2_000, Limits::default());
     let writer = node.collection.snapshot().unwrap().writers().unwrap()[0];
     let mut claim = Claim::empty(Mode::Both);
-    claim.causality = Causality::new([(writer, u64::MAX)], DotSet::default(), &DotSet::default());
+    // no more than was written: else it is found to lie before it can name anything
+    claim.causality = Causality::new([(writer, 2_000)], DotSet::default(), &DotSet::default());
     let mut victim = Victim::open(node, &claim);
     victim.turn(TurnMessage::Removed(every_dot_of(writer)));
     let empty = HashAlgorithm::Blake3.empty();
@@ -781,7 +873,8 @@ fn opened_in(limits: Limits, claim: &Claim, announced: u32, parts: Vec<OpeningPa
     let causality = WireCausality::Whole { pairs: Vec::new(), exceptions: WireDots::default() };
     let above = Some(WireDots::default());
     let (tree, totals) = (claim.tree, claim.totals);
-    let opening = Opening { tree, totals, causality, above, parts: announced };
+    let opening =
+        Opening { tree, totals, causality, above, writer: None, heard: None, parts: announced };
     victim.turn(TurnMessage::Opening(opening));
     for part in parts {
         victim.hear(&Message::OpeningPart(part));

@@ -10,7 +10,7 @@ use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::entry::{Sibling, Totals};
 use selfsame::hash::{HashAlgorithm, KeyHash, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
-use selfsame::replica::{CollectionView, RefusalReason};
+use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
     Bulk, Bytes, CANDIDATE_KEY_BYTES, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message,
     NodeHashes, Opening, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots,
@@ -161,7 +161,14 @@ impl<'a> Forge<'a> {
         let context = causality.hash(self.algorithm()).ok()?;
         let state = self.algorithm().state(&envelope.root(), &context);
         let causality = WireCausality::new(&causality, None);
-        Some((Opening { tree, totals, causality, above, parts: 0 }, state))
+        let mark = |at: usize| WriterMark {
+            writer: self.writer(at),
+            counter: u64::from(self.byte(at)),
+            puts: [self.byte(at) % 2; 8],
+        };
+        let (writer, heard) = (self.flag(10).then(|| mark(11)), self.flag(12).then(|| mark(13)));
+        let opening = Opening { tree, totals, causality, above, writer, heard, parts: 0 };
+        Some((opening, state))
     }
 
     /// What opens a session, or answers that.

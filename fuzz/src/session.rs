@@ -244,6 +244,16 @@ impl End {
     fn work(&mut self) -> bool {
         let Some(session) = &mut self.session else { return false };
         let collection = &self.node.collection;
+        for found in session.poll_clones() {
+            collection
+                .note_clone(&self.peer, found, self.node.now_ms)
+                .expect("a writable store");
+        }
+        if let Some(heard) = session.poll_heard() {
+            collection
+                .hear_mark(&self.peer, heard.mark, heard.since.as_ref())
+                .expect("a writable store");
+        }
         if let Some(updates) = session.poll_apply(true) {
             match collection.apply(updates, self.view.epoch(), self.node.now_ms) {
                 Ok(outcomes) => session.applied(&outcomes, &self.view),

@@ -112,6 +112,11 @@ impl Sink {
         self.0.closed().await;
     }
 
+    /// Whether nobody reads any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.0.is_closed()
+    }
+
     /// A line of JSON, once there is room.
     pub(super) async fn line(&self, value: &impl Serialize) -> Result<(), Gone> {
         self.0.send(Part::Bytes(line(value)?.into())).await.map_err(|_| Gone)

@@ -12,6 +12,7 @@
 //! }
 //! ```
 
+mod clones;
 mod stream;
 mod transport;
 
@@ -26,7 +27,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use stream::{BackupStream, ExportStream, Lines, ScrubStream, SyncStream};
+pub use stream::{BackupStream, ExportStream, Lines, RestampStream, ScrubStream, SyncStream};
 use transport::Transport;
 
 use super::body::{Piped, piped, whole};

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::json;
 
+use super::Host;
 use super::body::{Ended, LINES, Writer, answer, blocking, written};
 use super::entries::{no_such, now_ms, prefix_of, written_text};
 use super::error::ApiError;
@@ -199,6 +201,7 @@ pub(super) struct Taking {
 /// It is a put, and no removal of the others: two nodes that each removed what the other keeps
 /// would leave nothing of the key.
 pub(super) async fn resolve(
+    State(host): State<Arc<Host>>,
     Named(collection): Named,
     Asked(asked): Asked<Taking>,
 ) -> Result<Response, ApiError> {
@@ -209,6 +212,7 @@ pub(super) async fn resolve(
         let hash = taken(&record, &key, &asked.take)?.value_hash;
         let value = collection.value(&collection.key_hash(&key), &hash)?;
         let value = value.ok_or(ApiError::ValueLost)?;
+        host.node().judge_clock();
         let sibling = collection.put_exactly(&key, value, &dots, now_ms())?;
         Ok(written_text(&sibling, &collection.root()?))
     });

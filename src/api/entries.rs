@@ -128,6 +128,7 @@ pub(super) async fn put(
             other => other,
         })?,
     };
+    host.node().judge_clock();
     let (sibling, root) = blocking(move || {
         let sibling = match read {
             None => collection.put(&key, &*value, now_ms())?,

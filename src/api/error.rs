@@ -75,6 +75,14 @@ pub enum ApiError {
     /// Nothing can be proved.
     #[error(transparent)]
     Prove(ProveError),
+    /// No clone has this number.
+    #[error("no clone of {collection} has number {number}: see `selfsame clones {collection}`")]
+    NoClone {
+        /// The number.
+        number: u64,
+        /// The collection.
+        collection: CollectionName,
+    },
     /// A key has several versions where one was asked for.
     #[error(
         "{key}: {versions} concurrent versions are held, and the policy shows all: see them with \
@@ -227,6 +235,7 @@ impl ApiError {
             | Self::SeveralVersions { .. }
             | Self::NoCertificate(_)
             | Self::Prove(ProveError::NoChange(_))
+            | Self::NoClone { .. }
             | Self::NotMerged { .. }
             | Self::Replica(ReplicaError::Changed) => Exit::Differs,
             Self::Backup(error) if error.is_unsound() => Exit::Unproved,
@@ -252,6 +261,7 @@ impl ApiError {
             Self::Prove(ProveError::NoChange(_)) => ("no_change", StatusCode::NOT_FOUND),
             Self::Prove(ProveError::Bundle(_)) => ("proof_size", StatusCode::PAYLOAD_TOO_LARGE),
             Self::Prove(_) => ("unprovable", StatusCode::CONFLICT),
+            Self::NoClone { .. } => ("no_clone", StatusCode::NOT_FOUND),
             Self::SeveralVersions { .. } => ("several_versions", StatusCode::CONFLICT),
             Self::NotMerged { .. } => ("not_merged", StatusCode::CONFLICT),
             Self::NoReadToken => ("no_such_word", StatusCode::BAD_REQUEST),
@@ -324,6 +334,7 @@ fn of_replica(error: &ReplicaError) -> (&'static str, StatusCode) {
         ReplicaError::UnknownCollection(_) => ("no_such_collection", StatusCode::NOT_FOUND),
         ReplicaError::OtherSpec { .. } => ("other_settings", StatusCode::CONFLICT),
         ReplicaError::Changed => ("changed", StatusCode::CONFLICT),
+        ReplicaError::ClockAhead(_) => ("clock_ahead", StatusCode::CONFLICT),
         ReplicaError::UnknownResolver(_) => ("unknown_resolver", StatusCode::UNPROCESSABLE_ENTITY),
         ReplicaError::ValueSize { .. } => ("value_size", StatusCode::PAYLOAD_TOO_LARGE),
         ReplicaError::Damaged { .. }

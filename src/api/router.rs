@@ -8,13 +8,14 @@ use axum::http::request::Parts;
 use axum::http::{Method, Uri};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::body::answer;
 use super::error::ApiError;
 use super::{
-    Host, backup, certificates, conflicts, doctor, entries, history, metrics, proofs, scrub,
-    sessions, status, transfer,
+    Host, backup, certificates, clones, conflicts, doctor, entries, history, metrics, proofs,
+    scrub, sessions, status, transfer,
 };
 use crate::replica::Collection;
 use crate::store::EmbeddedStore;
@@ -44,6 +45,10 @@ pub fn router(host: Arc<Host>) -> Router {
         .route("/certificate", get(certificates::one))
         .route("/evidence", get(certificates::evidence))
         .route("/evidence/accept", post(certificates::accept))
+        .route("/clones", get(clones::list))
+        .route("/clones/{number}", get(clones::aside).delete(clones::forget))
+        .route("/same-dot", delete(clones::forget_same_dot))
+        .route("/restamp", post(clones::restamp))
         .route("/check", get(entries::check))
         .route("/recover", post(entries::recover))
         .route("/scrub", post(scrub::scrub))
@@ -90,6 +95,12 @@ impl<T: DeserializeOwned> FromRequestParts<Arc<Host>> for Asked<T> {
     }
 }
 
+/// What stands in the path of a collection.
+#[derive(Deserialize)]
+struct InPath {
+    name: String,
+}
+
 /// The name of a collection, which need not exist.
 pub(super) struct Name(pub(super) CollectionName);
 
@@ -97,8 +108,8 @@ impl FromRequestParts<Arc<Host>> for Name {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, host: &Arc<Host>) -> Result<Self, ApiError> {
-        let name = Path::<String>::from_request_parts(parts, host).await;
-        let Path(name) = name.map_err(|error| ApiError::Request(error.body_text()))?;
+        let named = Path::<InPath>::from_request_parts(parts, host).await;
+        let Path(InPath { name }) = named.map_err(|error| ApiError::Request(error.body_text()))?;
         Ok(Self(CollectionName::new(name)?))
     }
 }

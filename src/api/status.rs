@@ -11,7 +11,7 @@ use super::Host;
 use super::body::{LINES, Sink, answer, blocking, of_media};
 use super::certificates::{agreements, distrusted};
 use super::error::{ApiError, causes};
-use super::types::{Reloaded, SessionList, StatusText};
+use super::types::{ClockAheadText, Reloaded, SessionList, StatusText};
 
 pub(super) async fn status(State(host): State<Arc<Host>>) -> Result<Response, ApiError> {
     let status = blocking(move || {
@@ -20,6 +20,8 @@ pub(super) async fn status(State(host): State<Arc<Host>>) -> Result<Response, Ap
             collections: host.collections()?,
             agreements: agreements(&host)?,
             distrusted: distrusted(&host)?,
+            clock_ahead: host.node().judge_clock().as_ref().map(ClockAheadText::from),
+            trust: host.node().counts(),
             daemon: host.daemon().ok().map(|of| of.daemon.status()),
         })
     })

@@ -43,11 +43,13 @@ pub(super) async fn import(
     Named(collection): Named,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let limit = host.node().replica.limits().max_value_bytes;
+    let node = host.node();
+    let limit = node.replica.limits().max_value_bytes;
     let place = host.large.acquire().await.map_err(|_| ApiError::Fallen)?;
     let body = whole(body, batch_limit(limit), host.limits().body_pause).await?;
     let work = move || {
         let batch = Batch::parse(body, limit)?;
+        node.judge_clock();
         let done = collection.import(batch.0, now_ms())?;
         Ok(Imported { written: done.written, unchanged: done.unchanged })
     };

@@ -14,6 +14,7 @@
 
 mod backup;
 mod certificate;
+mod clone;
 mod conflict;
 mod history;
 mod incident;
@@ -25,6 +26,10 @@ pub use backup::RestoredText;
 pub use certificate::{
     Accepted, AgreementText, CertificateAnswer, CertificateList, CertificateQuery, CertificateText,
     DistrustText, EvidenceList, EvidenceText, SeenLogText,
+};
+pub use clone::{
+    AsideText, ClockAheadText, CloneText, ClonesText, Forgotten, PutText, RestampLine,
+    RestampRequest, RestampedText, SameDotText,
 };
 pub use conflict::{ConflictSibling, ConflictText, MergedText, ReadToken, preview};
 pub use history::{HistoryText, ReachText, ReplacedText};
@@ -44,6 +49,7 @@ use crate::dots::Dot;
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, ValueHash};
 use crate::merkle::Digest;
+use crate::node::counts::TrustCounts;
 use crate::node::status::{RunningSession, SessionEnd, Status};
 use crate::replica::{CheckReport, Entry, Recovered, Version};
 use crate::types::{CollectionName, CollectionSpec, Key, Policy, TypeError};
@@ -80,6 +86,12 @@ pub struct StatusText {
     /// With whom it has no sessions over what, since they have contradicted themselves.
     #[serde(default)]
     pub distrusted: Vec<DistrustText>,
+    /// Why local puts are refused: most peers find this node's clock ahead.
+    #[serde(default)]
+    pub clock_ahead: Option<ClockAheadText>,
+    /// What was counted since the process began of what a person should look at.
+    #[serde(default)]
+    pub trust: TrustCounts,
     /// What its daemon knows; none if no daemon runs.
     pub daemon: Option<Status>,
 }

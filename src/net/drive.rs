@@ -21,9 +21,9 @@ use crate::entry::Totals;
 use crate::hash::{SessionId, StateHash};
 use crate::merkle::{Contradiction, HeadStatement};
 use crate::replica::{
-    ApplyOutcome, Collection, Report, ReportCounts, Snapshot, ViewError, Witnessed,
+    ApplyOutcome, Collection, KeptClone, Report, ReportCounts, Snapshot, ViewError, Witnessed,
 };
-use crate::session::{AbortCode, Agreement, Failure, Lane, Outcome, Session, SyncStats};
+use crate::session::{AbortCode, Agreement, Failure, HeardNow, Lane, Outcome, Session, SyncStats};
 use crate::store::Store;
 
 /// While nothing comes, it is asked this often whether the session may go on.
@@ -49,6 +49,8 @@ pub struct SessionReport {
     pub kept: Option<Result<u64, String>>,
     /// What the peer's signed heads contradict, of all that it has signed before.
     pub contradictions: Vec<Contradiction>,
+    /// Writers that were found to have two users.
+    pub clones: Vec<KeptClone>,
     /// What a person may want to look at, of what changed here: the first so many, as the figures
     /// count all.
     pub reports: Vec<Report>,
@@ -77,6 +79,8 @@ pub struct World<'a, S: Store> {
     pub collection: &'a Arc<Collection<S>>,
     /// The snapshot on which the session works.
     pub view: &'a Snapshot<S>,
+    /// Whether the peer may write: else nothing changes here by what it says.
+    pub may_write: bool,
     /// Wall clock in milliseconds.
     pub now_ms: &'a (dyn Fn() -> u64 + Send + Sync),
     /// Signs with the key of this node's id.
@@ -117,6 +121,7 @@ pub async fn drive<S: Store>(
         stop: world.stop.clone(),
         kept: None,
         contradictions: Vec::new(),
+        clones: Vec::new(),
         reports: Vec::new(),
     };
     loop {
@@ -130,6 +135,7 @@ pub async fn drive<S: Store>(
     }
     let (kept, contradictions) = (driver.kept.take(), std::mem::take(&mut driver.contradictions));
     let reports = std::mem::take(&mut driver.reports);
+    let clones = std::mem::take(&mut driver.clones);
     let session = driver.farewell(world.view).await;
     let outcome = session.outcome().cloned().unwrap_or(Outcome::Interrupted);
     SessionReport {
@@ -139,6 +145,7 @@ pub async fn drive<S: Store>(
         state: session.agreed_state(),
         kept,
         contradictions,
+        clones,
         reports,
         elapsed: started.elapsed(),
     }
@@ -164,6 +171,7 @@ struct Driver<'a> {
     stop: watch::Receiver<bool>,
     kept: Option<Result<u64, String>>,
     contradictions: Vec<Contradiction>,
+    clones: Vec<KeptClone>,
     reports: Vec<Report>,
 }
 
@@ -187,6 +195,7 @@ impl<'a> Driver<'a> {
             self.expected = Some(Expected::new(world.link, id));
         }
         self.hold_against(world);
+        self.see_to_clones(world);
         let frames = (&mut self.next_control, &mut self.next_bulk);
         work(&mut self.session, world, frames, &mut self.reports);
         self.keep(world);
@@ -210,6 +219,23 @@ impl<'a> Driver<'a> {
                     self.contradictions.push(*contradiction);
                     self.session.abort(AbortCode::Contradiction);
                 }
+                Err(error) => self.session.store_failed(&error.to_string()),
+            }
+        }
+    }
+
+    /// Lets go of a writer that somebody else uses too, and copies its puts aside, before
+    /// anything is applied.
+    fn see_to_clones<S: Store>(&mut self, world: &World<'a, S>) {
+        let found = self.session.poll_clones();
+        for found in found.into_iter().filter(|_| world.may_write) {
+            let (peer, now_ms) = (world.link.peer(), (world.now_ms)());
+            let mut noted = Ok(None);
+            timed(&mut self.session, |_| {
+                noted = world.collection.note_clone(&peer, found, now_ms);
+            });
+            match noted {
+                Ok(kept) => self.clones.extend(kept),
                 Err(error) => self.session.store_failed(&error.to_string()),
             }
         }
@@ -419,7 +445,8 @@ fn work<S: Store>(
             && let Some(updates) = session.poll_apply(true)
         {
             let now_ms = (world.now_ms)();
-            match world.collection.apply(updates, world.view_epoch(), now_ms) {
+            let peer = Some(world.link.peer());
+            match world.collection.apply_of(peer, updates, world.view_epoch(), now_ms) {
                 Ok(outcomes) => {
                     report(session, world, &outcomes, now_ms, reports);
                     session.applied(&outcomes, world.view);
@@ -437,7 +464,12 @@ fn work<S: Store>(
             }
             session.joined(joined, world.sign);
         }
-        abandon_cloned_writer(session, world.collection);
+        if let Some(HeardNow { mark, since }) = session.poll_heard()
+            && world.may_write
+        {
+            // an aid only: without it a clone is found later
+            let _ = world.collection.hear_mark(&world.link.peer(), mark, since.as_ref());
+        }
         if let Some(record) = session.poll_remember() {
             // an aid only: without it the next session costs more, nothing else
             let _ = world.collection.remember_join(&world.link.peer(), &record);
@@ -476,19 +508,6 @@ fn report<S: Store>(
     session.count_reports(counts);
     let room = MAX_REPORTED.saturating_sub(reports.len());
     reports.extend(noted.into_iter().take(room));
-}
-
-/// A writer whose dots stand for two puts is used by a clone too: the next put draws a fresh one.
-fn abandon_cloned_writer<S: Store>(session: &Session, collection: &Collection<S>) {
-    let mut cloned = session.writers_of_two().peekable();
-    if cloned.peek().is_none() {
-        return;
-    }
-    if let Ok(Some(present)) = collection.present_writer()
-        && cloned.any(|writer| writer == present.writer)
-    {
-        let _ = collection.abandon_writer();
-    }
 }
 
 fn timed(session: &mut Session, work: impl FnOnce(&mut Session)) {

@@ -203,7 +203,10 @@ impl<S: Store> Node<S> {
         serves: bool,
     ) -> Result<Link, ClientError> {
         let connection = endpoint.dial(peer, options).await?;
-        Ok(Link::greet(connection, &self.greeting_for(&peer.id(), serves), self.patience).await?)
+        let greeting = self.greeting_for(&peer.id(), serves);
+        let link = Link::greet(connection, &greeting, self.patience).await?;
+        self.hear_clock(link.peer(), link.peer_greeting().clock);
+        Ok(link)
     }
 
     /// Dials the addresses of one peer in order until one answers, and greets it. Each gets its
@@ -405,6 +408,7 @@ impl<S: Store> Node<S> {
             link,
             collection,
             view: &view,
+            may_write: self.access.grant(&peer, name) >= Grant::Write,
             now_ms: &Self::now_ms,
             sign: &|message| self.identity.sign(message),
             patience: self.patience,

@@ -28,10 +28,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::broadcast;
 
+use super::clocks::Clocks;
+use super::counts::TrustCounts;
 use super::status::{RunningSession, SessionCounters, SessionEnd, SessionEvent, blamed, named};
 use super::tally::SessionTally;
 use crate::merkle::Contradiction;
 use crate::net::SessionReport;
+use crate::replica::KeptClone;
 use crate::session::{AbortCode, Failure, Outcome, Phase, Session};
 use crate::types::{CollectionName, NodeId};
 
@@ -92,6 +95,7 @@ pub struct SessionManager(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     events: broadcast::Sender<SessionEvent>,
+    clocks: Clocks,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,7 @@ struct State {
     recent: VecDeque<SessionEnd>,
     counters: SessionCounters,
     tally: SessionTally,
+    trust: TrustCounts,
     next: u64,
     /// How long sessions take, on the whole: what a peer that is turned away waits.
     usual_ms: u64,
@@ -138,11 +143,12 @@ impl SessionManager {
             recent: VecDeque::new(),
             counters: SessionCounters::default(),
             tally: SessionTally::default(),
+            trust: TrustCounts::default(),
             next: 1,
             usual_ms: 0,
         };
         let events = broadcast::Sender::new(WAITING_EVENTS);
-        Self(Arc::new(Shared { state: Mutex::new(state), events }))
+        Self(Arc::new(Shared { state: Mutex::new(state), events, clocks: Clocks::default() }))
     }
 
     /// Changes what sessions may take from now on. Running ones are not turned away for it.
@@ -231,6 +237,18 @@ impl SessionManager {
     #[must_use]
     pub fn tally(&self) -> SessionTally {
         self.lock().tally.clone()
+    }
+
+    /// What sessions came upon since the start that a person should look at.
+    #[must_use]
+    pub fn trust(&self) -> TrustCounts {
+        self.lock().trust
+    }
+
+    /// What the peers' clocks read.
+    #[must_use]
+    pub fn clocks(&self) -> &Clocks {
+        &self.0.clocks
     }
 
     /// What happens from now on.
@@ -387,6 +405,7 @@ impl Place {
         let cut = state.running.get(&self.number).and_then(|running| running.ended.clone());
         state.count(&report.outcome, cut.as_ref().map(|(code, _)| code));
         state.tally.count_refused(&report.outcome);
+        state.trust.add(report);
         let (bytes_sent, bytes_received) = report.stats.bytes();
         let end = state.end(self.number, |running| SessionEnd {
             elapsed_ms: report.elapsed.as_millis() as u64,
@@ -411,6 +430,9 @@ impl Place {
         }
         for contradiction in &report.contradictions {
             accuse(contradiction);
+        }
+        if let Some(end) = &end {
+            report.clones.iter().for_each(|kept| warn_of(kept, &end.collection));
         }
         self.tell(end)
     }
@@ -460,6 +482,24 @@ pub(super) fn accuse(contradiction: &Contradiction) {
         other_size = second.size(),
         "the peer has signed contradictory heads of one log"
     );
+}
+
+/// Says that a writer has two users.
+fn warn_of(kept: &KeptClone, collection: &str) {
+    let KeptClone { peer, number, aside, left_out, not_before, found, .. } = kept;
+    let writer = format!("{:016x}", found.mark.writer.get());
+    let sign = found.sign.word();
+    if found.ours {
+        tracing::error!(
+            %peer, collection, writer, sign, number, aside, left_out, not_before,
+            "another copy of this node writes: end one of them, and see selfsame clones"
+        );
+    } else {
+        tracing::error!(
+            %peer, collection, writer, sign, number, aside, left_out, not_before,
+            "two copies of the peer write: end one of them, and see selfsame clones"
+        );
+    }
 }
 
 /// A line for people who read logs.
@@ -567,6 +607,7 @@ mod tests {
         let report = SessionReport {
             kept: None,
             contradictions: Vec::new(),
+            clones: Vec::new(),
             outcome: Outcome::Failed(Failure::Ours(AbortCode::Deadline)),
             stats: Default::default(),
             totals: Default::default(),

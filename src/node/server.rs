@@ -256,6 +256,7 @@ impl<S: Store> Server<S> {
         let access = self.current.node().access.clone();
         let theirs = link.peer_greeting().clock.millis();
         let clock_ahead_ms = theirs.cast_signed().wrapping_sub(Node::<S>::now_ms().cast_signed());
+        self.current.node().hear_clock(peer, link.peer_greeting().clock);
         let connected = Arc::clone(&link);
         (self.listener)(Event::Connected { peer, link: connected, clock_ahead_ms });
         let mut streams = JoinSet::new();
@@ -315,6 +316,7 @@ impl<S: Store> Server<S> {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
         };
+        node.hear_clock(peer, hello.clock);
         let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
@@ -339,6 +341,7 @@ impl<S: Store> Server<S> {
             link,
             collection: &collection,
             view: &view,
+            may_write: node.access.grant(&peer, &name) >= Grant::Write,
             now_ms: &Node::<S>::now_ms,
             sign: &|message| node.identity.sign(message),
             patience: node.patience,

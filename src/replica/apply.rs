@@ -8,11 +8,12 @@ use crate::entry::Sibling;
 use crate::hash::{KeyHash, ValueHash};
 use crate::mutants::{Mutant, breaks};
 use crate::store::{Durability, Store};
-use crate::types::Key;
+use crate::types::{Key, NodeId};
 
 use super::ReplicaError;
 use super::collection::Collection;
 use super::draft::Draft;
+use super::evidence::{ClaimedPut, SameDot};
 use super::reports::incidents;
 use super::view::{ApplyOutcome, IncomingSibling, KeyUpdate, RefusalReason, Refused};
 
@@ -22,8 +23,8 @@ struct Verdict {
     outcome: ApplyOutcome,
     /// Siblings to add.
     add: Vec<Accepted>,
-    /// Siblings that lost against a held one with the same dot.
-    lost: Vec<Sibling>,
+    /// Siblings that lost against a held one with the same dot, and those.
+    lost: Vec<(Sibling, (KeyHash, Sibling))>,
 }
 
 /// A sibling to add, and the one held under the same dot that makes way.
@@ -52,13 +53,30 @@ impl<S: Store> Collection<S> {
         epoch: u64,
         now_ms: u64,
     ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
+        self.apply_of(None, updates, epoch, now_ms)
+    }
+
+    /// The same, said by this peer: what is kept as evidence names it.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply).
+    pub fn apply_of(
+        &self,
+        peer: Option<NodeId>,
+        updates: Vec<KeyUpdate>,
+        epoch: u64,
+        now_ms: u64,
+    ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
         let durability = match self.node.durability {
             Durability::Always => Durability::Periodic,
             other => other,
         };
         self.change_as(durability, now_ms, |draft, _| {
             self.check_epoch(draft.epoch(), epoch)?;
-            updates.into_iter().map(|update| self.apply_one(draft, update, now_ms)).collect()
+            updates
+                .into_iter()
+                .map(|update| self.apply_one(draft, update, (peer, now_ms)))
+                .collect()
         })
     }
 
@@ -74,7 +92,7 @@ impl<S: Store> Collection<S> {
         &self,
         draft: &mut Draft<'_, S>,
         update: KeyUpdate,
-        now_ms: u64,
+        (peer, now_ms): (Option<NodeId>, u64),
     ) -> Result<ApplyOutcome, ReplicaError> {
         let KeyUpdate { key, key_hash, add, remove } = update;
         let before = draft.siblings(&key_hash)?.to_vec();
@@ -97,12 +115,20 @@ impl<S: Store> Collection<S> {
                 }
             }
         }
-        for sibling in lost {
-            draft.keep_evidence(key_hash, sibling);
-        }
         let key = key.filter(|key| self.key_hash(key) == key_hash);
+        for (sibling, (holder, held)) in lost {
+            let lost = ClaimedPut { key_hash, key: key.clone(), sibling };
+            let kept = ClaimedPut { key_hash: holder, key: draft.key(&holder), sibling: held };
+            draft.keep_evidence(SameDot {
+                found_ms: now_ms,
+                peer,
+                lost,
+                kept: Some(kept),
+                lost_here: false,
+            });
+        }
         if let Some(key) = &key {
-            outcome.added = self.add_all(draft, key, &key_hash, add, now_ms)?;
+            outcome.added = self.add_all(draft, key, &key_hash, add, (peer, now_ms))?;
         }
         if outcome.added + outcome.removed > 0
             && let Some(key) = key.or_else(|| draft.key(&key_hash))
@@ -120,15 +146,23 @@ impl<S: Store> Collection<S> {
         key: &Key,
         key_hash: &KeyHash,
         add: Vec<Accepted>,
-        now_ms: u64,
+        (peer, now_ms): (Option<NodeId>, u64),
     ) -> Result<u64, ReplicaError> {
         let mut added = 0;
         for Accepted { incoming, loser } in add {
-            if let Some((holder, sibling)) = loser {
-                draft.remove(&holder, sibling.dot)?;
-                draft.keep_evidence(holder, sibling);
-            }
             let sibling = incoming.sibling;
+            if let Some((holder, held)) = loser {
+                draft.remove(&holder, held.dot)?;
+                let lost = ClaimedPut { key_hash: holder, key: draft.key(&holder), sibling: held };
+                let kept = ClaimedPut { key_hash: *key_hash, key: Some(key.clone()), sibling };
+                draft.keep_evidence(SameDot {
+                    found_ms: now_ms,
+                    peer,
+                    lost,
+                    kept: Some(kept),
+                    lost_here: true,
+                });
+            }
             // refused above if it is beyond the drift that the clock allows
             let drift = self.node.limits.max_clock_drift_ms;
             let _ = self.node.clock().observe(sibling.stamp, now_ms, drift);
@@ -173,7 +207,7 @@ impl<S: Store> Collection<S> {
             if let Some((holder, held)) = &loser
                 && (holder, held.to_bytes()) > (key_hash, sibling.to_bytes())
             {
-                verdict.lost.push(sibling);
+                verdict.lost.push((sibling, (*holder, *held)));
                 verdict.refuse(dot, RefusalReason::SameDot);
                 continue;
             }

@@ -1,10 +1,9 @@
 //! One collection: its live state behind one lock, and what can be asked of it.
 
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::clock::{HybridClock, Stamp};
+use crate::clock::{ClockAhead, HybridClock, Stamp};
 use crate::dots::{Causality, Writer};
 use crate::entry::Totals;
 use crate::hash::{ContextHash, KeyHash, LogHead, Root, StateHash, ValueHash};
@@ -15,11 +14,11 @@ use crate::store::{CommitNumber, Durability, Read, Store, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId};
 
 use super::certificates::CertificateLog;
-use super::draft::Evidence;
 use super::group::Group;
 use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::lost::Losses;
+use super::marks::OwnWriter;
 use super::pages::{self, ReadError, with_pages};
 use super::reading::Resolution;
 use super::rows::{CollectionId, Head};
@@ -37,6 +36,9 @@ pub(super) struct Node {
     /// Pages of all collections in memory.
     pub(super) loaded_pages: Arc<AtomicUsize>,
     clock: Mutex<HybridClock>,
+    /// Why no puts are taken, while the clock is known to be wrong.
+    clock_ahead: Mutex<Option<ClockAhead>>,
+    puts_refused: AtomicU64,
     random: Mutex<Random>,
 }
 
@@ -45,7 +47,16 @@ impl Node {
         let ReplicaOptions { limits, durability, resolvers, .. } = options;
         let clock = Mutex::new(HybridClock::resume(Stamp(0)));
         let loaded_pages = Arc::default();
-        Self { limits, durability, resolvers, loaded_pages, clock, random: Mutex::new(random) }
+        Self {
+            limits,
+            durability,
+            resolvers,
+            loaded_pages,
+            clock,
+            clock_ahead: Mutex::new(None),
+            puts_refused: AtomicU64::new(0),
+            random: Mutex::new(random),
+        }
     }
 
     pub(super) fn clock(&self) -> MutexGuard<'_, HybridClock> {
@@ -55,6 +66,26 @@ impl Node {
     pub(super) fn resume_clock(&self, seen: Stamp) {
         let mut clock = self.clock();
         *clock = HybridClock::resume(clock.seen().max(seen));
+    }
+
+    pub(super) fn clock_ahead(&self) -> MutexGuard<'_, Option<ClockAhead>> {
+        self.clock_ahead.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The stamp of a local put.
+    ///
+    /// # Errors
+    /// Most peers find this node's clock ahead: nothing may be written.
+    pub(super) fn stamp(&self, now_ms: u64) -> Result<Stamp, ReplicaError> {
+        if let Some(ahead) = &*self.clock_ahead() {
+            self.puts_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(ReplicaError::ClockAhead(Box::new(ahead.clone())));
+        }
+        Ok(self.clock().tick_within(now_ms, self.limits.max_clock_drift_ms))
+    }
+
+    pub(super) fn puts_refused(&self) -> u64 {
+        self.puts_refused.load(Ordering::Relaxed)
     }
 
     /// A random number that is not zero.
@@ -86,7 +117,7 @@ pub(super) struct Live {
     pub(super) tree: PagedTree,
     pub(super) loaded: LoadedPages,
     pub(super) causality: Arc<Causality>,
-    pub(super) writer: Option<PresentWriter>,
+    pub(super) writer: OwnWriter,
     pub(super) head: Head,
     pub(super) log: Option<OpenLog>,
     /// The last batch that changed this collection.
@@ -238,7 +269,7 @@ impl<S: Store> Collection<S> {
                 live.tree.clone(),
                 live.head.clone(),
                 self.store.snapshot()?,
-                Arc::clone(&self.losses),
+                (Arc::clone(&self.losses), live.writer.clone()),
             ))
         })
     }
@@ -417,16 +448,7 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The collection is damaged.
     pub fn present_writer(&self) -> Result<Option<PresentWriter>, ReplicaError> {
-        self.with_live(|live| Ok(live.writer))
-    }
-
-    /// Lets the present writer go, for the case that a clone of this store uses it too: the next
-    /// put draws a fresh one.
-    ///
-    /// # Errors
-    /// The collection is damaged.
-    pub fn abandon_writer(&self) -> Result<Option<PresentWriter>, ReplicaError> {
-        self.with_live(|live| Ok(live.writer.take()))
+        self.with_live(|live| Ok(live.writer.present()))
     }
 
     /// Context and exceptions as they are now.
@@ -454,20 +476,6 @@ impl<S: Store> Collection<S> {
             let fields = live.log.as_ref().map(OpenLog::head_fields);
             Ok(fields.map(|fields| (fields.size(), fields.head())))
         })
-    }
-
-    /// Siblings that lost against another with the same dot: what a lying or cloned writer left.
-    ///
-    /// # Errors
-    /// The store failed.
-    pub fn evidence(&self, limit: usize) -> Result<Vec<Evidence>, ReplicaError> {
-        let rows = self.store.scan(Table::Evidence, &self.id.prefix(), Bound::Unbounded, limit)?;
-        rows.iter()
-            .map(|row| {
-                Evidence::parse(&row.value)
-                    .map_err(|error| ReadError::row("evidence", &error).of(&self.spec.name))
-            })
-            .collect()
     }
 
     /// Remembers the last session that both this node and the peer joined.

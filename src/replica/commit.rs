@@ -16,17 +16,17 @@ use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
 use super::ReplicaError;
 use super::collection::{Collection, Live, PresentWriter};
 use super::draft::{Draft, Drafted, Ground, Held, KeyChange};
+use super::evidence::MAX_SAME_DOT;
 use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::open::load_tree;
 use super::pages::{ReadError, with_pages};
+use super::restamp::write_own_writer;
 use super::rows::{
     Before, CollectionId, CommitRow, ContextSum, Head, HistoryRow, LogRow, context_sum,
     counter_row, write_page,
 };
 
-/// Most rows of evidence that a collection keeps; the oldest are written over.
-const EVIDENCE_ROWS: u64 = 1_024;
 /// Items of the log after which the end of a commit has the log up to it: no proof reads more of
 /// it than that, and the commit itself.
 pub(super) const LOG_CHECKPOINT: u64 = 1_024;
@@ -85,7 +85,7 @@ impl<S: Store> Collection<S> {
         let _announced = self.store.announce();
         let mut state = self.lock();
         let live = state.live(&self.spec.name)?;
-        let mut writer = live.writer;
+        let mut writer = live.writer.present();
         let mut drafting = Draft::new(self.ground(live));
         let answer = draft(&mut drafting, &mut writer).inspect_err(|error| self.note_rot(error))?;
         let drafted = drafting.finish()?;
@@ -141,6 +141,10 @@ impl<S: Store> Collection<S> {
         writer: Option<PresentWriter>,
         now_ms: u64,
     ) -> Result<(), ReplicaError> {
+        let mut drafted = drafted;
+        if let Some(drawn) = writer.filter(|drawn| live.writer.is_another(drawn.writer)) {
+            write_own_writer(self.id, drawn.writer, &mut drafted.batch);
+        }
         let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
         let before = self.envelope_of(&live.tree)?;
         let name = &self.spec.name;
@@ -150,7 +154,7 @@ impl<S: Store> Collection<S> {
                 Arc::make_mut(&mut live.causality).put_back(&seen.after);
                 live.head = head;
                 live.log = log;
-                live.writer = writer;
+                live.writer.set(writer);
                 live.number = number;
                 live.context_hash = None;
                 live.loaded.bound(&mut live.tree, self.node.limits.max_loaded_pages);
@@ -158,7 +162,7 @@ impl<S: Store> Collection<S> {
                 Ok(())
             }
             Err(error) => {
-                live.writer = None; // nobody can say whether the dot reached the disk
+                live.writer.set(None); // nobody can say whether the dot reached the disk
                 self.restore_tree(live);
                 Err(error)
             }
@@ -211,10 +215,8 @@ impl<S: Store> Collection<S> {
             writing.batch.put(Table::Pages, &self.id.page(&row.prefix), &write_page(row));
         }
         for evidence in &drafted.evidence {
-            let number = writing.head.evidence;
-            let mut row = evidence.key_hash.0.to_vec();
-            row.extend_from_slice(&evidence.sibling.to_bytes());
-            writing.batch.put(Table::Evidence, &self.id.evidence(number % EVIDENCE_ROWS), &row);
+            let row = self.id.evidence(writing.head.evidence % MAX_SAME_DOT);
+            writing.batch.put(Table::Evidence, &row, &evidence.to_row());
             writing.head.evidence += 1;
         }
         let mut log = live.log.clone();

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::codec::{CodecError, Reader};
 use crate::dots::{Causality, Dot, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, KeyHash, RecordDigest, ValueHash};
@@ -16,6 +15,7 @@ use crate::store::{Batch, Read, Table};
 use crate::types::{CollectionName, Key};
 
 use super::collection::PresentWriter;
+use super::evidence::SameDot;
 use super::rows::{CollectionId, HistoryRow, LogRow, write_entry};
 use super::{ReplicaError, pages};
 
@@ -42,26 +42,6 @@ struct Touched {
     siblings: Vec<Sibling>,
 }
 
-/// A sibling that lost against another with the same dot.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Evidence {
-    /// Hash of the key under which the loser stood.
-    pub key_hash: KeyHash,
-    /// The loser.
-    pub sibling: Sibling,
-}
-
-impl Evidence {
-    pub(super) fn parse(row: &[u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(row);
-        let key_hash = KeyHash(reader.array()?);
-        let record = [&[1, 1, 0][..], reader.bytes(reader.remaining())?].concat();
-        let record = Record::parse(&record)
-            .map_err(|_| CodecError::Invalid("the sibling does not parse"))?;
-        Ok(Self { key_hash, sibling: record.siblings()[0] })
-    }
-}
-
 impl Drafted {
     /// The present writer, unless the draft holds a dot of it that it did not write: then a
     /// clone uses it too, and the next put draws a fresh one.
@@ -86,7 +66,7 @@ pub(super) struct Draft<'a, S> {
     // the index of dots as it will be, where it changes
     dots: BTreeMap<Dot, Option<KeyHash>>,
     values: BTreeMap<(KeyHash, ValueHash), Arc<[u8]>>,
-    evidence: Vec<Evidence>,
+    evidence: Vec<SameDot>,
 }
 
 /// What became of one key.
@@ -106,7 +86,7 @@ pub(super) struct Drafted {
     pub(super) keys: Vec<KeyChange>,
     /// Dots whose holder changes.
     pub(super) dots: BTreeMap<Dot, Option<KeyHash>>,
-    pub(super) evidence: Vec<Evidence>,
+    pub(super) evidence: Vec<SameDot>,
 }
 
 impl<'a, S: Read> Draft<'a, S> {
@@ -232,8 +212,8 @@ impl<'a, S: Read> Draft<'a, S> {
     }
 
     /// Keeps a sibling that lost against another with the same dot.
-    pub(super) fn keep_evidence(&mut self, key_hash: KeyHash, sibling: Sibling) {
-        self.evidence.push(Evidence { key_hash, sibling });
+    pub(super) fn keep_evidence(&mut self, evidence: SameDot) {
+        self.evidence.push(evidence);
     }
 
     fn load(&mut self, key_hash: &KeyHash) -> Result<(), ReplicaError> {

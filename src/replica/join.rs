@@ -44,7 +44,7 @@ impl<S: Store> Collection<S> {
             let before = Causality::clone(&live.causality);
             let mut after = before.clone();
             let from = (&*self.store, self.id, &self.spec.name);
-            let held = Held::new(from, &live.tree, &drafted.dots, live.writer);
+            let held = Held::new(from, &live.tree, &drafted.dots, live.writer.present());
             for &dot in drafted.dots.keys() {
                 after.mark_dead(dot, |dot| held.contains(dot));
             }
@@ -57,7 +57,7 @@ impl<S: Store> Collection<S> {
             }
             held.finish()?;
             if !drafted.is_empty() || before != after {
-                let writer = live.writer;
+                let writer = live.writer.present();
                 self.commit(live, drafted, &Seen { before, after }, writer, now_ms)?;
             }
             (removed, live.number)

@@ -299,7 +299,7 @@ impl<S: Store> Collection<S> {
         }
         held.finish()?;
         if after != before {
-            let writer = live.writer;
+            let writer = live.writer.present();
             let now_ms = self.node.clock().seen().millis();
             self.commit(live, Drafted::default(), &Seen { before, after }, writer, now_ms)?;
         }

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use crate::clock::Stamp;
+use crate::clock::{ClockAhead, Stamp};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::limits::Limits;
 use crate::merkle::{Envelope, PagedTree};
@@ -19,6 +19,7 @@ use super::group::Group;
 use super::list::DamagedRow;
 use super::loaded::LoadedPages;
 use super::lost::Losses;
+use super::marks::OwnWriter;
 use super::mend;
 use super::pages::ReadError;
 use super::reading::Resolution;
@@ -201,6 +202,24 @@ impl<S: Store> Replica<S> {
         self.node.clock().seen()
     }
 
+    /// Refuses local puts from now on, because most peers find this node's clock ahead, or takes
+    /// them again. Deletes have no stamps and go on. What was said before.
+    pub fn set_clock_ahead(&self, ahead: Option<ClockAhead>) -> Option<ClockAhead> {
+        std::mem::replace(&mut *self.node.clock_ahead(), ahead)
+    }
+
+    /// Why local puts are refused, if they are.
+    #[must_use]
+    pub fn clock_ahead(&self) -> Option<ClockAhead> {
+        self.node.clock_ahead().clone()
+    }
+
+    /// Local puts refused for that, since this replica was opened.
+    #[must_use]
+    pub fn puts_refused(&self) -> u64 {
+        self.node.puts_refused()
+    }
+
     /// Limits of this replica.
     #[must_use]
     pub fn limits(&self) -> &Limits {
@@ -255,7 +274,7 @@ impl<S: Store> Collection<S> {
         let prefix = self.id.writer_dots(writer);
         let above = self.store.scan_keys(Table::Dots, &prefix, Bound::Excluded(&last), 1)?;
         if above.is_empty() && live.causality.exceptions().runs_of(writer).next().is_none() {
-            live.writer = Some(left.present);
+            live.writer.resume(left.present);
         }
         Ok(())
     }
@@ -267,7 +286,7 @@ impl<S: Store> Collection<S> {
             let mut state = self.lock();
             let State::Live(live) = &mut *state else { return Ok(None) };
             let head = token::head_hash(&live.head);
-            let present = live.writer.take();
+            let present = live.writer.close();
             let token = present.map(|present| WriterToken { collection: self.id, present, head });
             (token, live.number)
         };
@@ -324,7 +343,7 @@ fn load_live(
         tree,
         loaded: LoadedPages::new(Arc::clone(&node.loaded_pages)),
         causality: Arc::new(causality),
-        writer: None,
+        writer: OwnWriter::default(),
         head,
         log: None,
         number: CommitNumber::default(),

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::clock::Stamp;
 use crate::codec::Writing as _;
 use crate::dots::{Dot, Writer};
 use crate::entry::Sibling;
@@ -201,14 +200,28 @@ impl<S: Store> Collection<S> {
         if found > limit.max(1) {
             return Err(ReplicaError::Siblings { found, limit });
         }
+        let of = (put.value.len() as u64, put.value_hash);
+        let value = Some(Arc::clone(&put.value));
+        self.draft_sibling(draft, writer, (&put.key, &put.key_hash), of, value, now_ms)
+    }
+
+    /// Adds a sibling with the next dot and a stamp of now. Its value must be held for this key
+    /// if none is given.
+    pub(super) fn draft_sibling(
+        &self,
+        draft: &mut Draft<'_, S>,
+        writer: &mut Option<PresentWriter>,
+        (key, key_hash): (&Key, &KeyHash),
+        (size, value_hash): (u64, ValueHash),
+        value: Option<Arc<[u8]>>,
+        now_ms: u64,
+    ) -> Result<Sibling, ReplicaError> {
         let (mut present, dot) = self.next_dot(draft, *writer)?;
-        let stamp: Stamp = self.node.clock().tick(now_ms);
-        let size = put.value.len() as u64;
-        let sibling = Sibling { dot, stamp, size, value_hash: put.value_hash };
-        draft.add(&put.key, &put.key_hash, sibling, Some(Arc::clone(&put.value)))?;
+        let sibling = Sibling { dot, stamp: self.node.stamp(now_ms)?, size, value_hash };
+        draft.add(key, key_hash, sibling, value)?;
         let mut hashed = Vec::with_capacity(128);
         hashed.put_bytes(&present.puts);
-        hashed.put_bytes(&put.key_hash.0);
+        hashed.put_bytes(&key_hash.0);
         hashed.put_bytes(&sibling.to_bytes());
         present.counter = dot.counter();
         present.puts = blake3::hash(&hashed).into();

@@ -125,6 +125,10 @@ impl<S: Store> Collection<S> {
             State::Replaced => return Err(ReplicaError::Replaced(self.spec.name.to_string())),
         };
         let epoch = known.saturating_add(1);
+        if let State::Live(live) = &*state {
+            // sessions in flight must not tell of it once another one was drawn
+            live.writer.set(None);
+        }
         *state = State::Damaged { what: "it is being recovered".into(), epoch };
         let recovered = self.rebuild(epoch, &mut number).map_err(|error| error.of(&self.spec.name));
         let loaded = load_state(&*self.store, &self.node, self.id, &self.spec);

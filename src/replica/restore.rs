@@ -252,6 +252,10 @@ impl<S: Store> Replica<S> {
         let head = old.carried_on(&state, head)?;
         copy_aside(&*self.store, old.id, id)?;
         self.come_to_be(id, spec, head, Some(old.id), now_ms)?;
+        if let State::Live(live) = &*state {
+            // sessions in flight must not tell of it once another one was drawn
+            live.writer.set(None);
+        }
         *state = State::Replaced;
         old.replaced.store(true, Ordering::Release);
         self.open_restored(id, spec, old.changes() + 1)?;

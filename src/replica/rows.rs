@@ -120,8 +120,35 @@ impl CollectionId {
         self.key(&[&number.to_be_bytes()])
     }
 
+    /// What a peer told last of its writer: beside what it has signed.
+    pub(super) fn heard(self, peer: &NodeId) -> Vec<u8> {
+        self.key(&[&[3], &peer.0])
+    }
+
+    /// Numbers are small, so these rows begin with a zero byte.
     pub(super) fn evidence(self, number: u64) -> Vec<u8> {
         self.key(&[&number.to_be_bytes()])
+    }
+
+    pub(super) fn same_dots(self) -> Vec<u8> {
+        self.key(&[&[0]])
+    }
+
+    pub(super) fn clones(self) -> Vec<u8> {
+        self.key(&[&[1]])
+    }
+
+    pub(super) fn clone(self, number: u64) -> Vec<u8> {
+        self.key(&[&[1], &number.to_be_bytes()])
+    }
+
+    pub(super) fn aside(self, number: u64) -> Vec<u8> {
+        self.key(&[&[2], &number.to_be_bytes()])
+    }
+
+    pub(super) fn aside_entry(self, number: u64, dot: Dot) -> Vec<u8> {
+        let (writer, counter) = (dot.writer().get().to_be_bytes(), dot.counter().to_be_bytes());
+        self.key(&[&[2], &number.to_be_bytes(), &writer, &counter])
     }
 }
 

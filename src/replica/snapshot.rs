@@ -11,6 +11,7 @@ use crate::types::{CollectionSpec, NodeId};
 
 use super::join::{parse_dot_row, read_join};
 use super::lost::Losses;
+use super::marks::{HeardMark, OwnWriter};
 use super::pages::{self, ReadError};
 use super::rows::{CollectionId, Head, LogRow, read_entry};
 use super::view::{CollectionView, Entry, JoinRecord, RemovalLog, ViewError};
@@ -35,6 +36,7 @@ pub struct Snapshot<S: Store> {
     pub(super) head: Head,
     pub(super) rows: S::Snapshot,
     losses: Arc<Losses<S>>,
+    writer: OwnWriter,
 }
 
 impl<S: Store> Snapshot<S> {
@@ -45,10 +47,10 @@ impl<S: Store> Snapshot<S> {
         tree: PagedTree,
         head: Head,
         rows: S::Snapshot,
-        losses: Arc<Losses<S>>,
+        (losses, writer): (Arc<Losses<S>>, OwnWriter),
     ) -> Self {
         let checked = Mutex::new(tree.clone());
-        Self { id, envelope, causality, tree, checked, head, rows, losses }
+        Self { id, envelope, causality, tree, checked, head, rows, losses, writer }
     }
 
     /// Hash of context and exceptions.
@@ -319,6 +321,17 @@ impl<S: Store> CollectionView for Snapshot<S> {
             above = below;
         }
         Ok(RemovalLog { dots, complete: reaches })
+    }
+
+    fn own_writer(&self) -> Option<&OwnWriter> {
+        Some(&self.writer)
+    }
+
+    fn heard_mark(&self, peer: &NodeId) -> Result<Option<HeardMark>, ViewError> {
+        let row = self.rows.get(Table::Witness, &self.id.heard(peer));
+        let row = self.checked(row.map_err(ReadError::from))?;
+        // one that rotted is forgotten: nobody is accused with it
+        Ok(row.and_then(|row| HeardMark::parse(&row).ok()))
     }
 
     fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ViewError> {

@@ -12,6 +12,7 @@ use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::types::{CollectionSpec, Key, NodeId};
 
+use super::marks::{HeardMark, OwnWriter};
 use super::reports::Incident;
 
 /// A snapshot could not be read.
@@ -162,6 +163,21 @@ pub trait CollectionView {
     /// # Errors
     /// The store failed.
     fn removals_after(&self, position: u64, limit: usize) -> Result<RemovalLog, ViewError>;
+
+    /// The present writer, live: what a session tells of it, and what is repeated to it. None
+    /// where nobody writes.
+    fn own_writer(&self) -> Option<&OwnWriter> {
+        None
+    }
+
+    /// What the peer told of its writer, as far as it was known at this moment.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn heard_mark(&self, peer: &NodeId) -> Result<Option<HeardMark>, ViewError> {
+        let _ = peer;
+        Ok(None)
+    }
 
     /// What is remembered of the last joined session with this peer.
     ///

@@ -15,6 +15,7 @@ use crate::store::{Batch, Durability, Read, Row, Store, Table};
 use crate::types::NodeId;
 
 use super::ReplicaError;
+use super::clones::Accusations;
 use super::collection::Collection;
 use super::log::OpenLog;
 use super::pages::ReadError;
@@ -40,6 +41,7 @@ pub(super) struct Told {
     when_ms: BTreeMap<NodeId, u64>,
     /// The change log as it was told, the latest last: of the present opening.
     bases: Vec<(LogId, MerkleLog)>,
+    pub(super) accusations: Accusations,
 }
 
 /// What a statement of a peer came to.

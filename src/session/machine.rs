@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::clones::Marks;
 use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
 use super::give::Outgoing;
@@ -22,7 +23,7 @@ use super::turn::{TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
-use crate::dots::{Causality, Writer};
+use crate::dots::Causality;
 use crate::hash::{Root, SessionId, StateHash, TreeHash, session_id};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
@@ -176,6 +177,7 @@ pub struct Session {
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) verification: Verification,
+    pub(super) marks: Marks,
     pub(super) outcome: Option<Outcome>,
     pub(super) stats: SyncStats,
     pub(super) phase: Phase,
@@ -284,6 +286,7 @@ impl Session {
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             verification: Verification::default(),
+            marks: Marks::default(),
             outcome: None,
             stats,
             phase: Phase::Hello,
@@ -301,6 +304,7 @@ impl Session {
     fn hello(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         self.ours.state = self.state_hash()?;
         self.theirs.base = view.join_record(&self.setup.peer)?.map(|record| record.merged);
+        self.marks.known = view.heard_mark(&self.setup.peer)?;
         let algorithm = self.ours.spec.algorithm;
         let base = self.theirs.base.as_ref().and_then(|base| base.hash(algorithm).ok());
         self.control.push_back(Message::Hello(Hello {
@@ -335,6 +339,7 @@ impl Session {
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
         }
+        self.marks.known = view.heard_mark(&self.setup.peer)?;
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
@@ -473,7 +478,10 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         match message {
-            FreeMessage::Abort(code) => Err(Failure::Peer(code)),
+            FreeMessage::Abort(code) => {
+                self.note_told(code, view);
+                Err(Failure::Peer(code))
+            }
             FreeMessage::Refused(items) => self.peer_refused(&items, view),
             FreeMessage::Ready(ready) => self.peer_ready(ready),
             FreeMessage::Joined { signature } => self.peer_joined(signature.map(|s| s.0)),
@@ -588,7 +596,15 @@ impl Session {
             Failure::Lie { .. } => Some(AbortCode::Lie),
             Failure::Peer(_) => None,
         };
-        self.control.clear();
+        if matches!(code, Some(AbortCode::Clone | AbortCode::Copied)) {
+            // what this side has heard shows the peer which of its writers is meant
+            let opens = |message: &Message| {
+                matches!(message, Message::Turn(TurnMessage::Opening(_)) | Message::OpeningPart(_))
+            };
+            self.control.retain(opens);
+        } else {
+            self.control.clear();
+        }
         self.items.clear();
         if let Some(code) = code {
             self.control.push_back(Message::Free(FreeMessage::Abort(code)));
@@ -606,11 +622,6 @@ impl Session {
     #[must_use]
     pub const fn stats(&self) -> &SyncStats {
         &self.stats
-    }
-
-    /// Writers whose dots stood for two puts: a clone of this node uses them too, or they lie.
-    pub fn writers_of_two(&self) -> impl Iterator<Item = Writer> {
-        self.knowledge.twins().writers()
     }
 
     /// Adds wall time that this side's own work took, to the phase it was in.

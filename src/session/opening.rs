@@ -130,11 +130,14 @@ impl WireDots {
 
 impl Session {
     pub(super) fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
+        let (writer, heard) = self.marks_to_tell(view);
         Ok(Opening {
             tree: self.ours.envelope.tree_hash(),
             totals: self.ours.envelope.totals(),
             causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
             above: Self::dots_above(view)?.as_ref().map(WireDots::from),
+            writer,
+            heard,
             parts: 0,
         })
     }
@@ -229,8 +232,10 @@ impl Session {
             return Err(LimitName::SessionMemory.into());
         }
         let dead = causality.exceptions().clone();
+        let seen = PeerSeen { causality, above };
+        self.judge_marks(&opening, &seen, view)?;
         self.theirs.root = Some(envelope.root());
-        self.theirs.seen = Some(Arc::new(PeerSeen { causality, above }));
+        self.theirs.seen = Some(Arc::new(seen));
         self.stage = Stage::Exchange;
         match self.flow {
             Flow::Give => Ok(()),

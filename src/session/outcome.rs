@@ -289,10 +289,11 @@ pub enum AbortCode {
     /// Nothing moved for too long.
     #[error("no progress for too long")]
     Deadline,
-    /// One dot stands for two puts, and the greater of them was refused.
+    /// A writer has two users; or one dot stands for two puts, and the greater was refused.
     #[error(
-        "the two nodes hold different puts of one writer (a machine was copied or resumed while \
-         its node ran), and the one that would stay is refused here: put its key again there"
+        "two copies have written as one node (a machine was copied, or resumed from an image, \
+         while its node ran): end one of them, start the other anew, and see `selfsame clones` at \
+         both nodes; a key that is refused meanwhile is to be put again"
     )]
     Clone,
     /// Next to nothing moved for too long.
@@ -312,4 +313,11 @@ pub enum AbortCode {
          sessions up again"
     )]
     Contradiction,
+    /// The node that is told this has another copy, as far as the one that says it can see.
+    #[error(
+        "two copies of the node that is told so have written (a machine was copied, or resumed \
+         from an image, while its node ran): end one of them, start the other anew, and see \
+         `selfsame clones` at both nodes"
+    )]
+    Copied,
 }

@@ -47,6 +47,8 @@ pub struct SyncStats {
     /// Dots held here that stood for another put there (a clone or a lying writer): of each pair
     /// the lesser put is kept as evidence where it was held.
     pub same_dot: u64,
+    /// Siblings of the peer that were refused here for their stamp.
+    pub refused_drift: u64,
     /// What a person may want to look at, of what changed here.
     pub reports: ReportCounts,
     /// What the planner decided, in order.
@@ -86,6 +88,7 @@ impl AddAssign for SyncStats {
             sent,
             received,
             same_dot,
+            refused_drift,
             reports,
             plan,
         } = later;
@@ -99,6 +102,7 @@ impl AddAssign for SyncStats {
         self.sent += sent;
         self.received += received;
         self.same_dot += same_dot;
+        self.refused_drift += refused_drift;
         self.reports += reports;
         self.plan.extend(plan);
     }

@@ -418,6 +418,7 @@ impl Session {
             let own = self.own_sibling(sibling.dot, view)?;
             if let Some(own) = own.filter(|own| *own != (*key, sibling)) {
                 self.knowledge.note_twin(own, (*key, sibling));
+                self.note_own_twin(sibling.dot, view);
                 self.incoming.spare(sibling.dot);
                 self.stats.same_dot = self.knowledge.twins().count();
                 touched.push(own.0);

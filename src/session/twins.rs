@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::dots::{Dot, Writer};
+use crate::dots::Dot;
 use crate::entry::{Record, Sibling};
 use crate::hash::KeyHash;
 
@@ -32,11 +32,6 @@ impl Twins {
     /// Number of such dots.
     pub(super) fn count(&self) -> u64 {
         self.0.len() as u64
-    }
-
-    /// Whose puts they are.
-    pub(super) fn writers(&self) -> impl Iterator<Item = Writer> {
-        self.0.keys().map(|dot| dot.writer())
     }
 
     /// Key of the put that stays.

@@ -144,6 +144,8 @@ impl Session {
             let item = RefusedItem { dot, reason, by_us: true };
             self.verification.refused.insert(dot, item);
         }
+        let drift = refused.iter().filter(|(_, reason)| *reason == RefusalReason::Drift);
+        self.stats.refused_drift += drift.count() as u64;
         self.verification.refusals_sent += refused.len() as u64;
         self.send_free(FreeMessage::Refused(refused.to_vec()));
         self.leave_out(key, view)

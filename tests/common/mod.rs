@@ -306,6 +306,12 @@ fn receive(end: &mut End, lane: usize, now_ms: u64) -> bool {
 
 fn work(end: &mut End, node: &mut Node, flush: bool) -> bool {
     let Some(session) = &mut end.session else { return false };
+    for found in session.poll_clones() {
+        node.collection.note_clone(&end.peer, found, node.now_ms).unwrap();
+    }
+    if let Some(heard) = session.poll_heard() {
+        node.collection.hear_mark(&end.peer, heard.mark, heard.since.as_ref()).unwrap();
+    }
     if let Some(updates) = session.poll_apply(flush) {
         match node.collection.apply(updates, end.view.epoch(), node.now_ms) {
             Ok(outcomes) => session.applied(&outcomes, &end.view),

@@ -177,6 +177,7 @@ async fn nothing_is_applied_once_a_grant_is_gone() {
             link: &link,
             collection: &collection,
             view: &view,
+            may_write: true,
             now_ms: &Node::<Store>::now_ms,
             sign: &|message| a.node.identity.sign(message),
             patience: Duration::from_secs(10),

@@ -212,9 +212,9 @@ impl Disk {
     pub fn is_synced(&self) -> bool {
         let state = self.state();
         let aid = |batch: &Batch| {
-            batch
-                .iter()
-                .all(|(table, ..)| matches!(table, Table::Lost | Table::Joins | Table::Values))
+            batch.iter().all(|(table, ..)| {
+                matches!(table, Table::Lost | Table::Joins | Table::Values | Table::Witness)
+            })
         };
         state.unsynced.iter().all(|one| one.number > state.shown || aid(&one.batch))
     }

@@ -8,7 +8,7 @@ use selfsame::clock::Stamp;
 use selfsame::replica::{ApplyOutcome, CollectionView, JoinRequest, KeyUpdate, ViewError};
 use selfsame::session::message::{FreeMessage, Message};
 use selfsame::session::{
-    AbortCode, Failure, Lane, Outcome, Phase, Session, Setup, SyncConfig, wire,
+    AbortCode, Failure, HeardNow, Lane, Outcome, Phase, Session, Setup, SyncConfig, wire,
 };
 
 use super::mutant::{self, Mutant};
@@ -248,6 +248,9 @@ impl World {
     fn work(&mut self, which: usize, at: usize) -> Result<bool, String> {
         let whole = self.dice.percent(60);
         let flush = self.dice.percent(70);
+        if self.see_to_marks(which, at)? {
+            return Ok(true);
+        }
         let flight = &mut self.flights[which];
         let Some(end) = &mut flight.ends[at] else { return Ok(false) };
         if end.batch.is_none()
@@ -288,6 +291,28 @@ impl World {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// What was heard and found of writers; nobody honest is ever accused.
+    fn see_to_marks(&mut self, which: usize, at: usize) -> Result<bool, String> {
+        let flight = &mut self.flights[which];
+        let (node, peer) = (flight.nodes[at], flight.nodes[1 - at]);
+        let Some(end) = &mut flight.ends[at] else { return Ok(false) };
+        let found = end.session.poll_clones();
+        let heard = end.session.poll_heard();
+        ensure(found.is_empty() || self.mutant.is_some(), || {
+            format!("session {}: {} accuses: {found:?}", flight.id, name(node))
+        })?;
+        let (peer, now) = (self.nodes[peer].id(), self.now_at(node));
+        let Some(things) = self.nodes[node].usable() else { return Ok(false) };
+        for &found in &found {
+            let _ = things.note_clone(&peer, found, now);
+        }
+        if let Some(HeardNow { mark, since }) = &heard {
+            let _ = things.hear_mark(&peer, *mark, since.as_ref());
+            self.nodes[node].remember();
+        }
+        Ok(heard.is_some() || !found.is_empty())
     }
 
     /// One update of a batch, or all that are left, in one commit.

@@ -6,7 +6,8 @@ use selfsame::dots::{Causality, Dot, DotSet, Writer};
 use selfsame::hash::{KeyHash, ValueHash};
 use selfsame::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use selfsame::replica::{
-    CollectionView, Entry, JoinRecord, JoinRequest, KeyUpdate, RemovalLog, Snapshot, ViewError,
+    CollectionView, Entry, HeardMark, JoinRecord, JoinRequest, KeyUpdate, OwnWriter, RemovalLog,
+    Snapshot, ViewError,
 };
 use selfsame::store::{Read as _, Table};
 use selfsame::types::{CollectionSpec, NodeId};
@@ -179,6 +180,14 @@ impl CollectionView for Altered {
 
     fn removals_after(&self, position: u64, limit: usize) -> Result<RemovalLog, ViewError> {
         self.snapshot.removals_after(position, limit)
+    }
+
+    fn own_writer(&self) -> Option<&OwnWriter> {
+        self.snapshot.own_writer()
+    }
+
+    fn heard_mark(&self, peer: &NodeId) -> Result<Option<HeardMark>, ViewError> {
+        self.snapshot.heard_mark(peer)
     }
 
     fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ViewError> {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::CallError;
 use crate::api::error::Problem;
 use crate::api::frames::{ExportHead, Frame, Frames, FramesError};
-use crate::api::types::{ScrubLine, SyncLine};
+use crate::api::types::{RestampLine, ScrubLine, SyncLine};
 
 /// Longest value in a stream.
 const MAX_VALUE_BYTES: u64 = 1 << 30;
@@ -138,6 +138,39 @@ impl ScrubStream {
     /// # Errors
     /// The scrub could not go on, or the node went away.
     pub async fn next_line(&mut self) -> Result<Option<ScrubLine>, CallError> {
+        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
+        let line = serde_json::from_slice(&line);
+        line.map(Some).map_err(|error| CallError::Answer(error.to_string()))
+    }
+}
+
+/// How a restamp goes.
+pub struct RestampStream {
+    lines: Lines,
+    run: u64,
+}
+
+impl RestampStream {
+    pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
+        let mut stream = Self { lines: Lines::new(body), run: 0 };
+        match stream.next_line().await? {
+            Some(RestampLine::Run(number)) => stream.run = number,
+            _ => return Err(CallError::Answer("a restamp has no number".into())),
+        }
+        Ok(stream)
+    }
+
+    /// Its number, by which it can be [stopped](super::Client::stop).
+    #[must_use]
+    pub const fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// What happened next; the report is the last. A problem is an error here.
+    ///
+    /// # Errors
+    /// The restamp could not go on, or the node went away.
+    pub async fn next_line(&mut self) -> Result<Option<RestampLine>, CallError> {
         let Some(line) = self.lines.next_line().await? else { return Ok(None) };
         let line = serde_json::from_slice(&line);
         line.map(Some).map_err(|error| CallError::Answer(error.to_string()))

@@ -87,6 +87,7 @@ pub(super) async fn run<S: Store>(
                 for name in shared.look_for_losses(&mut losses) {
                     tasks.spawn(Arc::clone(&shared).mend_everywhere(name));
                 }
+                shared.current.node().judge_clock();
                 shared.tidy();
                 None
             }

@@ -6,6 +6,7 @@ use super::{WireCausality, WireDots};
 use crate::dots::{DotSet, Writer};
 use crate::entry::Totals;
 use crate::hash::TreeHash;
+use crate::replica::WriterMark;
 
 /// What one side's snapshot is: enough to work out what it has not seen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub struct Opening {
     pub causality: WireCausality,
     /// Dots held above the context, unless they are too many runs to list.
     pub above: Option<WireDots>,
+    /// What this side tells of its present writer; none if it has not written since it was opened.
+    pub writer: Option<WriterMark>,
+    /// What it heard last of the peer's writer, repeated.
+    pub heard: Option<WriterMark>,
     /// How many [`OpeningPart`]s follow. Then all lists here are empty: they come in the parts.
     pub parts: u32,
 }

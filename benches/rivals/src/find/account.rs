@@ -18,7 +18,7 @@ pub(super) const FRAME_HEADER: u64 = 4;
 pub(super) struct Bytes {
     /// Hellos, hashes, filters, leaves, questions, ends of turns: what finds differences.
     pub(super) find: u64,
-    /// What each side has seen: contexts, exceptions, dots held above.
+    /// What each side has seen: contexts, exceptions, dots held above, marks of writers.
     pub(super) contexts: u64,
     /// The records of what differs, and removals.
     pub(super) records: u64,
@@ -56,7 +56,8 @@ fn encoded(part: &impl Serialize) -> Result<u64, RivalsError> {
 }
 
 fn contexts(opening: &Opening) -> Result<u64, RivalsError> {
-    Ok(encoded(&opening.causality)? + encoded(&opening.above)?)
+    let marks = encoded(&opening.writer)? + encoded(&opening.heard)?;
+    Ok(encoded(&opening.causality)? + encoded(&opening.above)? + marks)
 }
 
 /// What a frame is for. The parts add up to its length.

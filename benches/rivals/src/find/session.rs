@@ -198,6 +198,11 @@ fn setup(node: &Node, peer: NodeId, config: &SyncConfig, rng: &mut SmallRng) -> 
 fn work(side: &mut Side, node: &Node, peer: NodeId) -> bool {
     let (Some(session), Some(view)) = (&mut side.session, &side.view) else { return false };
     let mut moved = false;
+    if let Some(heard) = session.poll_heard() {
+        moved = true;
+        // an aid only: without it a clone is found later
+        let _ = node.collection.hear_mark(&peer, heard.mark, heard.since.as_ref());
+    }
     while let Some(updates) = session.poll_apply(true) {
         moved = true;
         match node.collection.apply(updates, view.epoch(), node.now_ms) {
