@@ -19,6 +19,8 @@ macro_rules! both_ways {
 mod backup;
 #[path = "cli/certificate.rs"]
 mod certificate;
+#[path = "cli/clones.rs"]
+mod clones;
 #[path = "cli/conflicts.rs"]
 mod conflicts;
 #[path = "cli/docs.rs"]

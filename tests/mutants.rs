@@ -4,6 +4,10 @@
 #[path = "simulation/harness.rs"]
 mod harness;
 
+#[path = "clones/history.rs"]
+mod clones;
+mod common;
+
 use harness::history::live;
 use harness::mutant::Mutant as Outside;
 use selfsame::mutants::Mutant as Inside;
@@ -13,6 +17,16 @@ fn caught(mutant: Outside, within: u64) {
     let fault = (0..within).find_map(|seed| live(seed, Some(mutant), false).err());
     let Some(fault) = fault else { panic!("{mutant:?}: not noticed in {within} histories") };
     println!("{mutant:?}: history {}: {}", fault.seed, fault.what);
+}
+
+/// Two copies of one node write, and nobody looks: something is lost.
+#[test]
+fn nobody_looks_whether_a_writer_has_two_users() {
+    selfsame::mutants::choose(Some(Inside::IgnoreClones));
+    let lost = (0..150).find_map(|seed| clones::live(seed).err().map(|what| (seed, what)));
+    selfsame::mutants::choose(None);
+    let Some((seed, what)) = lost else { panic!("not noticed in 150 histories") };
+    println!("{:?}: history {seed}: {what}", Inside::IgnoreClones);
 }
 
 macro_rules! mutants {

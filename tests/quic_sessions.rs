@@ -14,7 +14,7 @@ use selfsame::node::access::Access;
 use selfsame::node::client::{ClientError, Synchronised};
 use selfsame::node::manager::SessionManager;
 use selfsame::node::{Node, Unwatched, server};
-use selfsame::replica::{Collection, Replica, ReplicaOptions};
+use selfsame::replica::{Collection, Random, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
 use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
@@ -34,13 +34,16 @@ struct Peer {
 
 impl Peer {
     fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let store = EmbeddedStore::open(folder.path(), EmbeddedOptions::default()).unwrap();
         let random = Box::new(|| rand::rng().random());
+        Self::of(tempfile::tempdir().unwrap(), Identity::generate().unwrap(), random)
+    }
+
+    fn of(folder: tempfile::TempDir, identity: Identity, random: Random) -> Self {
+        let store = EmbeddedStore::open(folder.path(), EmbeddedOptions::default()).unwrap();
         let replica = Replica::open(store, ReplicaOptions::default(), random).unwrap();
         let node = Arc::new(Node {
             replica: Arc::new(replica),
-            identity: Arc::new(Identity::generate().unwrap()),
+            identity: Arc::new(identity),
             config: SyncConfig::default(),
             patience: Duration::from_secs(10),
             access: Access::default(),
@@ -238,4 +241,104 @@ async fn values_that_rotted_are_fetched_again_by_their_hash_even_if_nothing_diff
     assert_eq!(of_a.check().unwrap().missing_values.len(), 1);
     assert_eq!(a.sync(&b, "c").await.unwrap().repaired, 1);
     assert!(of_a.check().unwrap().is_sound());
+}
+
+/// A copy of a folder, with all that is in it.
+fn copied(from: &std::path::Path) -> tempfile::TempDir {
+    fn copy(from: &std::path::Path, to: &std::path::Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                copy(&entry.path(), &to);
+            } else {
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    copy(from, folder.path());
+    folder
+}
+
+/// The generator of a machine that was copied with all of its memory: both copies draw the same.
+fn copied_random() -> Random {
+    let mut last = 1_000;
+    Box::new(move || {
+        last += 1;
+        last
+    })
+}
+
+/// All values that can be read: held, or copied aside.
+fn readable(collection: &Collection<EmbeddedStore>) -> Vec<Vec<u8>> {
+    let mut values = Vec::new();
+    for entry in collection.list(b"", None, usize::MAX).unwrap() {
+        let reading = collection.read(&entry.key).unwrap().unwrap();
+        values.extend(reading.versions.into_iter().filter_map(|one| Some(one.value?.to_vec())));
+    }
+    for kept in collection.clones().unwrap() {
+        let aside = collection.aside(kept.number.unwrap(), None, usize::MAX).unwrap();
+        values.extend(aside.into_iter().filter_map(|entry| entry.value));
+    }
+    values
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_copies_of_a_folder_that_both_write_are_found_and_nothing_is_lost() {
+    let identity = || Identity::from_secret(&[7; 32]);
+    let original = Peer::of(tempfile::tempdir().unwrap(), identity(), copied_random());
+    let shared = original.collection("c", Policy::Lww);
+    shared.put(&key("shared"), b"shared".to_vec(), now()).unwrap();
+    original.stop.send(true).unwrap();
+    let Peer { node, server, _folder: folder, .. } = original;
+    server.await.unwrap();
+    node.replica.close().unwrap();
+    drop((node, shared));
+    let copies = [copied(folder.path()), copied(folder.path())];
+    let [one, other] = copies.map(|folder| Peer::of(folder, identity(), copied_random()));
+    let peer = Peer::new();
+    peer.node.access.allow(one.node.id());
+    for copy in [&one, &other] {
+        copy.node.access.allow(peer.node.id());
+    }
+    let [of_one, of_other, of_peer] =
+        [&one, &other, &peer].map(|at| at.collection("c", Policy::Lww));
+    for value in ["one 1", "one 2", "one 3"] {
+        of_one.put(&key(value), value.as_bytes().to_vec(), now()).unwrap();
+    }
+    of_one.delete(&key("one 1"), now()).unwrap();
+    let done = one.sync(&peer, "c").await.unwrap();
+    assert!(matches!(done.last().outcome, Outcome::Complete { .. }), "{:?}", done.last().outcome);
+    let put = of_other.put(&key("other 1"), b"other 1".to_vec(), now()).unwrap();
+    let writer = of_one.present_writer().unwrap().unwrap().writer;
+    assert_eq!(put.dot.writer(), writer, "both write with one");
+
+    let found = other.sync(&peer, "c").await.unwrap();
+    assert_eq!(found.last().outcome, Outcome::Failed(Failure::Ours(AbortCode::Clone)));
+    assert_eq!((of_other.totals().unwrap().entries, of_peer.totals().unwrap().entries), (2, 3));
+    assert_eq!(other.node.counts().clones_found, 1);
+    timeout(LIMIT, async {
+        while peer.node.counts().clones_found == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(of_peer.clones().unwrap()[0].peer, other.node.id());
+    assert!(!of_peer.clones().unwrap()[0].found.ours);
+
+    // one copy ends; the other goes on, and what the rules remove can be read aside
+    one.stop.send(true).unwrap();
+    of_other.put(&key("other 2"), b"other 2".to_vec(), now()).unwrap();
+    assert_ne!(of_other.present_writer().unwrap().unwrap().writer, writer);
+    let healed = other.sync(&peer, "c").await.unwrap();
+    assert!(matches!(healed.last().outcome, Outcome::Complete { .. }), "{:?}", healed.last());
+    assert_eq!(of_other.root().unwrap(), of_peer.root().unwrap());
+    let values = [readable(&of_other), readable(&of_one)].concat();
+    for value in ["shared", "one 2", "one 3", "other 1", "other 2"] {
+        assert!(values.iter().any(|one| one == value.as_bytes()), "{value}");
+    }
+    assert!(readable(&of_other).iter().any(|one| one == b"other 1"), "at the copy itself");
 }
