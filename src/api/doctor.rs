@@ -64,6 +64,7 @@ fn of_node(host: &Host, written: Option<&Config>) -> NodeFacts {
             .map(|row| (row.name.map(|name| name.to_string()), row.what))
             .collect(),
         collections: replica.collections().iter().map(|one| CollectionDetail::of(one)).collect(),
+        clock_ahead: node.judge_clock(),
         daemon: daemon.map(|daemon| daemon.status()),
     }
 }

@@ -23,6 +23,7 @@ use super::error::ApiError;
 use super::router::Asked;
 use super::types::MetricFigure;
 use crate::node::Node;
+use crate::node::counts::TrustCounts;
 use crate::node::facts::CollectionFacts;
 use crate::node::manager::SessionManager;
 use crate::node::status::{PairStatus, Status};
@@ -77,6 +78,7 @@ fn gathered(host: &Host) -> Exposition {
     of_node(&mut all, &node);
     if let Ok(sessions) = host.sessions() {
         of_sessions(&mut all, sessions);
+        of_trust(&mut all, &node);
     }
     let names: Vec<String> =
         node.replica.collections().iter().map(|one| one.name().to_string()).collect();
@@ -141,6 +143,23 @@ fn of_sessions(all: &mut Exposition, sessions: &SessionManager) {
     all.put_histogram(&of::DURATION, histogram(&tally.durations));
 }
 
+fn of_trust(all: &mut Exposition, node: &Node<EmbeddedStore>) {
+    let TrustCounts {
+        brake_stops,
+        clones_found,
+        same_dot,
+        drift_items_refused,
+        drift_puts_refused,
+    } = node.counts();
+    all.put(&of::BRAKE_STOPS, &[], brake_stops);
+    all.put(&of::CLONES_FOUND, &[], clones_found);
+    all.put(&of::SAME_DOT_FOUND, &[], same_dot);
+    all.put(&of::DRIFT_ITEMS, &[], drift_items_refused);
+    all.put(&of::DRIFT_PUTS, &[], drift_puts_refused);
+    let ahead_ms = node.judge_clock().map_or(0, |ahead| ahead.ahead_ms);
+    all.put(&of::CLOCK_AHEAD, &[], seconds(ahead_ms));
+}
+
 fn histogram(durations: &Durations) -> MetricFigure {
     let in_seconds = |(bound, count): (Option<u64>, u64)| (bound.map(seconds), count);
     MetricFigure::Histogram {
@@ -182,6 +201,8 @@ fn of_collection(all: &mut Exposition, label: &str, facts: &CollectionFacts) {
     all.put(&of::SCRUB_FOUND, label, last.found);
     all.put(&of::SCRUB_MENDED, label, last.mended);
     all.put(&of::DISTRUSTED, label, facts.distrusted.len() as u64);
+    all.put(&of::CLONES, label, facts.clones.len() as u64);
+    all.put(&of::SAME_DOT, label, facts.same_dot);
 }
 
 fn of_daemon(all: &mut Exposition, daemon: &Status, collections: &BTreeSet<&str>) {

@@ -1,17 +1,21 @@
 //! `selfsame doctor`
 
+mod restamp;
+
 use clap::Args;
 use comfy_table::ContentArrangement;
 
+use self::restamp::Restamp;
 use super::control::Control;
 use super::error::CliError;
 use super::output::{self, count, print, print_json};
-use super::{Context, Exit};
+use super::{Context, Exit, arguments};
 use crate::node::Node;
 use crate::node::doctor::{
     Diagnosis, Facts, Finding, FolderFacts, MachineFacts, Opening, Verdict, examine,
 };
 use crate::store::EmbeddedStore;
+use crate::types::CollectionName;
 
 /// Goes through everything at this node that may need a person, and says what to do
 ///
@@ -24,23 +28,47 @@ use crate::store::EmbeddedStore;
 ///
 /// Ends with 0 if all is ok, with 1 if something is to be looked at or wrong, and with 2 if the
 /// node cannot be opened.
+///
+/// With --restamp: reads the collection for versions whose stamps are further ahead than
+/// max_clock_drift_ms, which were written while the clock was wrong, and says how many there are.
+/// With --yes puts them again, with the same values and stamps of now: peers take them then, and
+/// they no longer hide what is written later. Set the clock first; while most peers find it ahead
+/// this is refused. Ctrl-C ends it, and what was put again stays so. Ends with 7 if it asks for
+/// --yes.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame doctor
   selfsame doctor --quiet || mail -s 'selfsame wants a look' admin
-  selfsame doctor --json | jq '.findings[] | select(.verdict != \"ok\")'")]
+  selfsame doctor --json | jq '.findings[] | select(.verdict != \"ok\")'
+  selfsame doctor --restamp players
+  selfsame doctor --restamp players --yes")]
 pub(super) struct Doctor {
     /// Says only what is not ok; nothing if all is
     #[arg(long, short)]
     quiet: bool,
+    /// Puts again what is of the future in this collection; without --yes only says how much it is
+    #[arg(long, value_name = "COLLECTION", value_parser = arguments::collection,
+        conflicts_with = "quiet")]
+    restamp: Option<CollectionName>,
+    /// What other nodes wrote, too: they may do the same with it
+    #[arg(long, requires = "restamp")]
+    any: bool,
+    /// Does it
+    #[arg(long, requires = "restamp")]
+    yes: bool,
     /// Prints JSON: {"verdict", "opens", "findings": [{"check", "verdict", "about", "fact",
-    /// "what_to_do"}]}; "opens" is false if the node cannot be opened
+    /// "what_to_do"}]}; "opens" is false if the node cannot be opened. With --restamp:
+    /// {"collection", "complete", "entries", "of_entries", "restamped", "others", "done"}
     #[arg(long)]
     json: bool,
 }
 
 impl Doctor {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
+        if let Some(collection) = &self.restamp {
+            let Self { any, yes, json, .. } = self;
+            return Restamp { collection, any, yes, json }.run(context);
+        }
         let diagnose = |control: &Control| {
             let diagnosis = control.wait(control.node.doctor())?;
             self.tell(diagnosis)

@@ -36,6 +36,7 @@ pub use self::folder::{FolderFacts, IdentityFact, InviteFact};
 pub use self::machine::MachineFacts;
 use super::home::HomeError;
 use super::status::Status;
+use crate::clock::ClockAhead;
 use crate::limits::Limits;
 use crate::store::StoreError;
 
@@ -175,6 +176,8 @@ pub struct NodeFacts {
     pub damaged_rows: Vec<(Option<String>, String)>,
     /// Its collections, by name.
     pub collections: Vec<CollectionDetail>,
+    /// Whether most peers find its clock ahead, so that it refuses to write.
+    pub clock_ahead: Option<ClockAhead>,
     /// What its daemon knows, if one runs.
     pub daemon: Option<Status>,
 }
@@ -293,6 +296,7 @@ fn healthy() -> (tempfile::TempDir, Facts) {
         store_failure: None,
         damaged_rows: Vec::new(),
         collections: Vec::new(),
+        clock_ahead: None,
         daemon: None,
     };
     let facts = Facts {

@@ -21,7 +21,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::replica::{Collection, ReplicaError, ScrubReport};
+use crate::replica::{Collection, KeptClone, MAX_SAME_DOT, ReplicaError, ScrubReport};
 use crate::store::Store;
 use crate::types::{CollectionName, NodeId};
 
@@ -52,11 +52,16 @@ pub struct CollectionFacts {
     pub scrub: ScrubReport,
     /// Peers that have contradicted themselves, and since when there are no sessions with them.
     pub distrusted: Vec<(NodeId, u64)>,
+    /// Writers that were found to have two users, and that nobody has seen to yet.
+    pub clones: Vec<KeptClone>,
+    /// Dots that stood for two puts, as many as are kept.
+    pub same_dot: u64,
 }
 
 impl CollectionFacts {
     /// Of a collection. Takes its lock a few times for a moment, and reads what is known to be
-    /// lost once more; entries are not read.
+    /// lost and what is kept of clones once more;
+    /// entries are not read.
     #[must_use]
     pub fn of<S: Store>(collection: &Collection<S>) -> Self {
         let name = collection.name().clone();
@@ -82,6 +87,8 @@ impl CollectionFacts {
             exceptions: 0,
             scrub: ScrubReport::default(),
             distrusted: Vec::new(),
+            clones: Vec::new(),
+            same_dot: 0,
         }
     }
 
@@ -101,6 +108,8 @@ impl CollectionFacts {
             // a store that takes no writes any more has totals all the same
             scrub: collection.scrub_report().unwrap_or_default(),
             distrusted: collection.distrusted().unwrap_or_default(),
+            clones: collection.clones().unwrap_or_default(),
+            same_dot: collection.evidence(MAX_SAME_DOT as usize).map_or(0, |all| all.len() as u64),
         })
     }
 

@@ -7,6 +7,7 @@ use crate::dots::Writer;
 use crate::entry::Sibling;
 use crate::hash::KeyHash;
 use crate::store::{Batch, Read as _, Store, Table};
+use crate::types::Key;
 
 use super::ReplicaError;
 use super::collection::{Collection, PresentWriter};
@@ -71,24 +72,7 @@ impl<S: Store> Collection<S> {
         after: Option<&KeyHash>,
         now_ms: u64,
     ) -> Result<RestampStep, ReplicaError> {
-        let own = self.own_writers()?;
-        let entries = self.list(&[], after, AT_ONCE)?;
-        let mut step = RestampStep { looked_at: entries.len() as u64, ..RestampStep::default() };
-        if entries.len() == AT_ONCE {
-            step.next = entries.last().map(|entry| self.key_hash(&entry.key));
-        }
-        let drift = self.node.limits.max_clock_drift_ms;
-        let future = |sibling: &Sibling| sibling.stamp.beyond_drift(now_ms, drift);
-        let mut keys = Vec::new();
-        for entry in entries {
-            let siblings = entry.record.siblings().iter().filter(|sibling| future(sibling));
-            let (mine, others): (Vec<_>, Vec<_>) =
-                siblings.partition(|sibling| any || own.contains(&sibling.dot.writer()));
-            step.others += others.len() as u64;
-            if !mine.is_empty() {
-                keys.push((entry.key, mine.into_iter().copied().collect::<Vec<_>>()));
-            }
-        }
+        let (mut step, keys) = self.future(any, after, now_ms)?;
         if keys.is_empty() {
             return Ok(step);
         }
@@ -108,5 +92,48 @@ impl<S: Store> Collection<S> {
             Ok(restamped)
         })?;
         Ok(step)
+    }
+
+    /// What a step of [`restamp`](Self::restamp) would do. Nothing is changed.
+    ///
+    /// # Errors
+    /// The store failed, or an entry is damaged.
+    pub fn count_future(
+        &self,
+        any: bool,
+        after: Option<&KeyHash>,
+        now_ms: u64,
+    ) -> Result<RestampStep, ReplicaError> {
+        let (mut step, keys) = self.future(any, after, now_ms)?;
+        step.restamped = keys.iter().map(|(_, siblings)| siblings.len() as u64).sum();
+        Ok(step)
+    }
+
+    /// What is of the future among some entries from `after` on.
+    fn future(
+        &self,
+        any: bool,
+        after: Option<&KeyHash>,
+        now_ms: u64,
+    ) -> Result<(RestampStep, Vec<(Key, Vec<Sibling>)>), ReplicaError> {
+        let own = self.own_writers()?;
+        let entries = self.list(&[], after, AT_ONCE)?;
+        let mut step = RestampStep { looked_at: entries.len() as u64, ..RestampStep::default() };
+        if entries.len() == AT_ONCE {
+            step.next = entries.last().map(|entry| self.key_hash(&entry.key));
+        }
+        let drift = self.node.limits.max_clock_drift_ms;
+        let future = |sibling: &Sibling| sibling.stamp.beyond_drift(now_ms, drift);
+        let mut keys = Vec::new();
+        for entry in entries {
+            let siblings = entry.record.siblings().iter().filter(|sibling| future(sibling));
+            let (mine, others): (Vec<_>, Vec<_>) =
+                siblings.partition(|sibling| any || own.contains(&sibling.dot.writer()));
+            step.others += others.len() as u64;
+            if !mine.is_empty() {
+                keys.push((entry.key, mine.into_iter().copied().collect::<Vec<_>>()));
+            }
+        }
+        Ok((step, keys))
     }
 }

@@ -106,6 +106,19 @@ families! {
     DURATION: Histogram "session_duration" Seconds [] Sum
         "How long sessions took";
 
+    BRAKE_STOPS: Counter "brake_stops" Number [] Sum
+        "Sessions that this node's brake stopped before too many keys vanished here";
+    CLONES_FOUND: Counter "clones_found" Number [] Sum
+        "Writers, of this node or a peer, that were found to have two users";
+    SAME_DOT_FOUND: Counter "same_dot_found" Number [] Sum
+        "Dots that were found to stand for two puts";
+    DRIFT_ITEMS: Counter "drift_refused_items" Number [] Sum
+        "Versions of peers that were refused because their stamps are too far ahead";
+    DRIFT_PUTS: Counter "drift_refused_puts" Number [] Sum
+        "Puts here that were refused because most peers find this node's clock ahead";
+    CLOCK_AHEAD: Gauge "clock_ahead" Seconds [] Sum
+        "How far this node's clock is ahead of most peers'; 0 if it is not beyond the bound";
+
     PEERS: Gauge "peers" Number [] Sum
         "Peers that are in the book or connected";
     PEERS_CONNECTED: Gauge "peers_connected" Number [] Sum
@@ -159,4 +172,8 @@ families! {
         "What the last scrub mended of it";
     DISTRUSTED: Gauge "collection_distrusted_peers" Number ["collection"] Sum
         "Peers that have contradicted themselves: no sessions with them until accepted";
+    CLONES: Gauge "collection_clones" Number ["collection"] Sum
+        "Writers found to have two users that nobody has seen to yet";
+    SAME_DOT: Gauge "collection_same_dot" Number ["collection"] Sum
+        "Dots that stood for two puts, as many as are kept";
 }

@@ -175,6 +175,8 @@ impl From<&ClockAhead> for ClockAheadText {
 pub struct RestampRequest {
     /// Whether that of other nodes too.
     pub any: bool,
+    /// Whether it is only counted.
+    pub dry_run: bool,
 }
 
 /// How far a restamp is, or what it did.
@@ -188,7 +190,7 @@ pub struct RestampedText {
     pub entries: u64,
     /// Entries there were.
     pub of_entries: u64,
-    /// Versions that were put again.
+    /// Versions that were put again, or would be.
     pub restamped: u64,
     /// Versions of other nodes with stamps too far ahead, left as they are.
     pub others: u64,

@@ -61,6 +61,8 @@ pub(super) fn examine(report: &mut Report, facts: &Facts, node: &NodeFacts) {
     check_conflicts(report, node);
     check_stamps(report, facts, node);
     check_histories(report, facts, node);
+    check_clones(report, facts, node);
+    check_same_dot(report, node);
 }
 
 /// A name as a shell takes it.
@@ -311,6 +313,55 @@ fn check_histories(report: &mut Report, facts: &Facts, node: &NodeFacts) {
         }
     }
     check.well("no peer has contradicted itself");
+}
+
+fn check_clones(report: &mut Report, facts: &Facts, node: &NodeFacts) {
+    let mut check = report.check("clones");
+    for (one, name) in sound(node) {
+        for clone in &one.facts.clones {
+            let peer = clone.peer.to_string();
+            let peer = node.called(&peer);
+            let ago = span(facts.now_ms.saturating_sub(clone.found_ms));
+            let aside = counted(clone.aside, "write", "writes");
+            let fact = match clone.found.ours {
+                true => format!(
+                    "another copy of this node writes too, as a session with {peer} showed {ago} \
+                     ago; {aside} of this one copied aside"
+                ),
+                false => format!(
+                    "two copies of {peer} write, as a session with it showed {ago} ago; {aside} \
+                     of it that are held here copied aside"
+                ),
+            };
+            let (quoted, number) = (quoted(name), clone.number.unwrap_or_default());
+            let what_to_do = format!(
+                "end one of the two copies and start the other anew; put again what is missing \
+                 of `selfsame clones {quoted} --show {number}`, then `selfsame clones {quoted} \
+                 --forget {number}`"
+            );
+            check.wrong(Some(name), fact, what_to_do);
+        }
+    }
+    check.well("no node is known to run twice");
+}
+
+fn check_same_dot(report: &mut Report, node: &NodeFacts) {
+    let mut check = report.check("same dot");
+    for (one, name) in sound(node).filter(|(one, _)| one.facts.same_dot > 0) {
+        check.look(
+            Some(name),
+            format!(
+                "{} stood for two writes, of which the greater stays everywhere",
+                counted(one.facts.same_dot, "dot", "dots")
+            ),
+            format!(
+                "`selfsame clones {name}` lists both; put again what is missing, then `selfsame \
+                 clones {name} --forget-writes`",
+                name = quoted(name)
+            ),
+        );
+    }
+    check.well("no dot stood for two writes");
 }
 
 /// The size of all of it, for whoever wants one line.

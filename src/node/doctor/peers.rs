@@ -2,6 +2,7 @@
 
 use super::collections::quoted;
 use super::{Facts, NodeFacts, Report};
+use crate::clock::ClockAhead;
 use crate::node::figures::{count, counted, span};
 use crate::node::status::{PairFlow, PairStatus, PeerStatus, Status};
 
@@ -81,6 +82,21 @@ fn check_faults(report: &mut Report, node: &NodeFacts) {
 
 fn check_clocks(report: &mut Report, node: &NodeFacts) {
     let mut check = report.check("clocks");
+    let set =
+        "set it, as with `timedatectl set-ntp true`, and look at `timedatectl timesync-status`";
+    if let Some(ClockAhead { ahead_ms, peers, heard }) = &node.clock_ahead {
+        check.wrong(
+            None,
+            format!(
+                "this node's clock is {} ahead of that of {} of {heard} peers: it refuses to \
+                 write until it is set",
+                span(*ahead_ms),
+                peers.len()
+            ),
+            format!("{set}; what was written meanwhile: `selfsame doctor --restamp COLLECTION`"),
+        );
+        return;
+    }
     let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
     let drift = span(node.limits.max_clock_drift_ms);
     let heard: Vec<(&PeerStatus, i64)> =
@@ -90,26 +106,21 @@ fn check_clocks(report: &mut Report, node: &NodeFacts) {
             heard.iter().filter(move |(peer, ahead)| peer.clock_is_off && ahead.signum() == sign);
         of.map(|(peer, ahead)| (node.called(&peer.id), ahead.unsigned_abs()))
     };
-    let set =
-        "set it, as with `timedatectl set-ntp true`, and look at `timedatectl timesync-status`";
-    for (sign, how) in [(-1, "ahead of"), (1, "behind")] {
-        let many = off(sign).count();
-        // with two nodes nobody can say which is right
-        if many >= 2 && many * 2 > heard.len() {
-            let least = off(sign).map(|(_, apart)| apart).min().unwrap_or_default();
-            check.wrong(
-                None,
-                format!(
-                    "this node's clock is {} or more {how} {} of {} connected peers, and more \
-                     than {drift} is too much",
-                    span(least),
-                    many,
-                    heard.len()
-                ),
-                set,
-            );
-            return;
-        }
+    let behind = off(1).count();
+    // with two nodes nobody can say which is right
+    if behind >= 2 && behind * 2 > heard.len() {
+        let least = off(1).map(|(_, apart)| apart).min().unwrap_or_default();
+        check.wrong(
+            None,
+            format!(
+                "this node's clock is {} or more behind that of {behind} of {} connected peers, \
+                 and more than {drift} is too much: it refuses what they write",
+                span(least),
+                heard.len()
+            ),
+            set,
+        );
+        return;
     }
     for (sign, how) in [(1, "ahead of"), (-1, "behind")] {
         for (name, apart) in off(sign) {
@@ -263,12 +274,16 @@ mod tests {
         // of two nobody knows
         let [two] = &clocks(&[-70_000])[..] else { unreachable!() };
         assert!(two.verdict == Verdict::Look && two.fact.contains("behind this node's"));
-        let most = clocks(&[-70_000, -80_000, 0]);
-        assert_eq!((most.len(), most[0].verdict), (1, Verdict::Wrong));
-        assert!(most[0].fact.contains("ahead of 2 of 3 connected peers"), "{most:?}");
         let most = clocks(&[70_000, 80_000]);
-        assert!(most[0].fact.contains("1 min 10 s or more behind 2 of 2"), "{most:?}");
-        assert_eq!(clocks(&[-70_000, -70_000, 0, 0]).len(), 2, "half is not most");
+        assert!(most[0].fact.contains("1 min 10 s or more behind that of 2 of 2"), "{most:?}");
+        assert_eq!(clocks(&[70_000, 70_000, 0, 0]).len(), 2, "half is not most");
+        let (_folder, mut facts) = healthy();
+        let peers = vec![crate::types::NodeId([1; 32]); 2];
+        let node = facts.node.as_mut().unwrap();
+        node.clock_ahead = Some(ClockAhead { ahead_ms: 80_000, peers, heard: 3 });
+        let ahead = said(&facts, "clocks").remove(0);
+        assert_eq!(ahead.verdict, Verdict::Wrong);
+        assert!(ahead.fact.contains("1 min 20 s ahead of that of 2 of 3 peers"), "{ahead:?}");
     }
 
     #[test]
