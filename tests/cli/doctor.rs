@@ -4,8 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use selfsame::clock::Stamp;
+use selfsame::dots::Dot;
+use selfsame::entry::Sibling;
 use selfsame::node::Node;
-use selfsame::replica::{Collection, Replica, ReplicaOptions};
+use selfsame::replica::{
+    Collection, CollectionView as _, IncomingSibling, KeyUpdate, Replica, ReplicaOptions,
+};
 use selfsame::resolve::{Candidate, ResolveError, Resolver, Resolvers};
 use selfsame::store::{EmbeddedOptions, EmbeddedStore, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
@@ -31,6 +36,8 @@ both_ways!(
     contexts_near_their_limit_are_named,
     a_policy_that_nobody_knows_is_named,
     names_are_written_as_a_shell_takes_them,
+    what_is_of_the_future_is_put_again_once_somebody_says_so,
+    what_others_wrote_ahead_of_time_is_left_to_them_unless_it_is_asked_for,
 );
 
 /// What a check says, of a run with --json that ended with this code.
@@ -38,6 +45,11 @@ both_ways!(
 fn said(node: &TestNode, code: i32, check: &str) -> Vec<Value> {
     let diagnosis = node.run(["doctor", "--json"]).ended(code).json();
     of_check(&diagnosis, check)
+}
+
+/// What a check says now, whatever the others say.
+fn lately(node: &TestNode, check: &str) -> Value {
+    of_check(&node.run(["doctor", "--json"]).json(), check).remove(0)
 }
 
 fn of_check(diagnosis: &Value, check: &str) -> Vec<Value> {
@@ -204,7 +216,7 @@ fn what_was_not_read_again_for_long_is_named() {
     node.configure("[scrub]\ninterval_s = 1\n");
     node.run(["scrub"]).ended(0);
     let began = Instant::now();
-    while said(&node, node.run(["doctor"]).code, "scrub")[0]["verdict"] == "ok" {
+    while lately(&node, "scrub")["verdict"] == "ok" {
         assert!(began.elapsed() < Duration::from_secs(20));
         std::thread::sleep(Duration::from_millis(300));
     }
@@ -434,7 +446,7 @@ fn a_pair_in_which_nothing_can_move_is_named() {
     b.run(["put", "c", "other", "v"]).ended(0);
     let began = Instant::now();
     loop {
-        let found = said(&b, b.run(["doctor"]).code, "grants").remove(0);
+        let found = lately(&b, "grants");
         if found["fact"].as_str().unwrap().contains("in 1 of 1 pair entries move one way only") {
             assert_eq!(found["verdict"], "ok", "that may be meant");
             break;
@@ -446,7 +458,7 @@ fn a_pair_in_which_nothing_can_move_is_named() {
     // a daemon reads its book within a second
     let found = loop {
         b.run(["put", "c", "third", &format!("{:?}", Instant::now())]).ended(0);
-        let found = said(&b, b.run(["doctor"]).code, "grants").remove(0);
+        let found = lately(&b, "grants");
         if found["verdict"] == "wrong" {
             break found;
         }
@@ -454,23 +466,6 @@ fn a_pair_in_which_nothing_can_move_is_named() {
         std::thread::sleep(Duration::from_millis(100));
     };
     has(&found, "what_to_do", "`selfsame peer grant anna c=write`");
-}
-
-#[test]
-fn clocks_that_are_apart_are_named() {
-    // a node whose clock has seen the future says so to its peers
-    let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
-    with_c(&a, |collection| {
-        collection.put(&Key::new("k").unwrap(), *b"v", now() + 7_200_000 + 30_000).unwrap();
-    });
-    let of_a = Daemon::start(&a);
-    let invited = a.run(["peer", "invite", "--address", &of_a.place, "--name", "bert"]).ended(0);
-    b.run(["peer", "join", invited.text().trim(), "--name", "anna"]).ended(0);
-    b.configure(OFTEN);
-    let _of_b = Daemon::start(&b);
-    let found = waited_for(&b, "clocks", "look");
-    assert_eq!(found["about"], "anna");
-    has(&found, "fact", "its clock is 2 h 0 min ahead of this node's");
 }
 
 #[test]
@@ -494,4 +489,134 @@ fn nothing_is_changed_by_looking() {
     node.run(["doctor"]).ended(2);
     all(&node.data(), &mut after);
     assert!(before == after, "a node that does not open is left as it is");
+}
+
+/// Leaves at a node a write of another one's writer that this one never did: what a copy of that
+/// one would have done.
+fn forge(node: &TestNode, writer: u64, counter: u64) {
+    with_c(node, |collection| {
+        let (key, value) = (Key::new("k").unwrap(), b"of the copy".to_vec());
+        let sibling = Sibling {
+            dot: Dot::new(writer, counter).unwrap(),
+            stamp: Stamp::new(now(), 0),
+            size: value.len() as u64,
+            value_hash: collection.spec().algorithm.value_hash(&value),
+        };
+        let update = KeyUpdate {
+            key_hash: collection.key_hash(&key),
+            key: Some(key),
+            add: vec![IncomingSibling { sibling, value: Some(value.into()) }],
+            remove: Vec::new(),
+        };
+        let epoch = collection.snapshot().unwrap().epoch();
+        collection.apply(vec![update], epoch, now()).unwrap();
+    });
+}
+
+#[test]
+fn copies_that_both_write_are_named_counted_and_seen_to() {
+    let (a, b) = (TestNode::with_collection(&[]), TestNode::with_collection(&[]));
+    for node in [&a, &b] {
+        node.configure(OFTEN);
+    }
+    let of_a = Daemon::start(&a);
+    a.run(["put", "c", "k", "mine"]).ended(0);
+    let line = a.run(["dump", "c"]).ended(0).lines().remove(0);
+    let put = &line["siblings"][0];
+    let writer = u64::from_str_radix(put["writer"].as_str().unwrap(), 16).unwrap();
+    forge(&b, writer, put["counter"].as_u64().unwrap());
+    let invited = a.run(["peer", "invite", "--address", &of_a.place, "--name", "bert"]).ended(0);
+    b.run(["peer", "join", invited.text().trim(), "--name", "anna"]).ended(0);
+    let _of_b = Daemon::start(&b);
+    super::metrics::waited_for(&a, "selfsame_clones_found", &[], |found| found >= 1.0);
+    let found = waited_for(&a, "clones", "wrong");
+    assert_eq!(found["about"], "c");
+    has(&found, "fact", "another copy of this node writes too");
+    has(&found, "fact", "1 write of this one copied aside");
+    let figures = super::metrics::metrics(&a);
+    let of_c = [("collection", "c")];
+    assert_eq!(super::metrics::value(&figures, "selfsame_collection_clones", &of_c), 1.0);
+
+    // it goes on with a fresh writer; where one dot stood for two writes, one stays
+    let same_dot = "selfsame_same_dot_found";
+    super::metrics::waited_for(&a, same_dot, &[], |dots| dots >= 1.0);
+    super::metrics::waited_for(&b, "selfsame_pair_equal", &OF_PAIR, |equal| equal == 1.0);
+    let node = if lately(&a, "same dot")["verdict"] == "look" { &a } else { &b };
+    has(&waited_for(node, "same dot", "look"), "fact", "1 dot stood for two writes");
+    // what is to be done ends it
+    for node in [&a, &b] {
+        loop {
+            let diagnosis = node.run(["doctor", "--json"]).json();
+            let findings =
+                [of_check(&diagnosis, "clones"), of_check(&diagnosis, "same dot")].concat();
+            let mut open = findings.iter().filter(|finding| finding["verdict"] != "ok");
+            let Some(open) = open.next() else { break };
+            let commands: Vec<&str> =
+                open["what_to_do"].as_str().unwrap().split('`').skip(1).step_by(2).collect();
+            for command in commands {
+                let code = node.run(command.split(' ').skip(1)).code;
+                assert!(code == 0 || code == 1, "{command}");
+            }
+        }
+    }
+    waited_for(&a, "clones", "ok");
+}
+
+fn what_is_of_the_future_is_put_again_once_somebody_says_so() {
+    let node = TestNode::with_collection(&[]);
+    with_c(&node, |collection| {
+        for at in 0..30_u64 {
+            let ahead = if at % 3 == 0 { 7_200_000 } else { 0 };
+            let key = Key::new(format!("key {at}")).unwrap();
+            collection.put(&key, at.to_string().into_bytes(), now() + ahead).unwrap();
+        }
+    });
+    let restamp = ["doctor", "--restamp", "c"];
+    let root = node.root();
+    let asked = node.run(restamp).ended(7).said("repeat with --yes");
+    assert!(asked.text().contains("10 versions of 30 entries would be put again"));
+    let json = node.run([&restamp[..], &["--json"]].concat()).ended(7).json();
+    assert_eq!((&json["restamped"], &json["done"]), (&10.into(), &false.into()));
+    assert_eq!(node.root(), root, "nothing was changed");
+    let done = node.run([&restamp[..], &["--yes", "--json"]].concat()).ended(0).json();
+    assert_eq!((&done["restamped"], &done["complete"]), (&10.into(), &true.into()));
+    assert_ne!(node.root(), root);
+    for at in 0..30 {
+        let value = node.run(["get", "c", &format!("key {at}")]).ended(0);
+        assert_eq!(value.text(), at.to_string());
+    }
+    one(&node, 0, "stamps", "ok");
+    let none = node.run([&restamp[..], &["--yes"]].concat()).ended(0);
+    assert!(none.text().contains("nothing of 30 entries is of the future"), "{}", none.text());
+    node.run(["doctor", "--restamp", "nothing"]).ended(2).said("no collection");
+    node.run(["doctor", "--yes"]).ended(2);
+}
+
+fn what_others_wrote_ahead_of_time_is_left_to_them_unless_it_is_asked_for() {
+    let node = TestNode::with_collection(&[]);
+    node.configure("[limits]\nmax_clock_drift_ms = 10000000\n");
+    forge(&node, 77, 1);
+    with_c(&node, |collection| {
+        let key = Key::new("other").unwrap();
+        let sibling = Sibling {
+            dot: Dot::new(77, 2).unwrap(),
+            stamp: Stamp::new(now() + 7_200_000, 0),
+            size: 1,
+            value_hash: collection.spec().algorithm.value_hash(b"v"),
+        };
+        let update = KeyUpdate {
+            key_hash: collection.key_hash(&key),
+            key: Some(key),
+            add: vec![IncomingSibling { sibling, value: Some(b"v".to_vec().into()) }],
+            remove: Vec::new(),
+        };
+        let epoch = collection.snapshot().unwrap().epoch();
+        collection.apply(vec![update], epoch, now()).unwrap();
+    });
+    node.configure("");
+    let left = node.run(["doctor", "--restamp", "c"]).ended(0).said("--any takes them as well");
+    assert!(left.text().contains("nothing of 2 entries"), "{}", left.text());
+    node.run(["doctor", "--restamp", "c", "--any"]).ended(7);
+    node.run(["doctor", "--restamp", "c", "--any", "--yes"]).ended(0);
+    one(&node, 0, "stamps", "ok");
 }

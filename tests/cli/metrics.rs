@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use selfsame::node::Node;
+use selfsame::store::EmbeddedStore;
+use selfsame::types::{CollectionName, Key};
+
 use super::node::TestNode;
 use super::openmetrics::{Metric, parsed};
 use super::status::Daemon;
@@ -201,7 +205,32 @@ fn a_session_that_the_brake_stopped_shows_until_it_is_let_through() {
     waited_for(&b, "selfsame_pair_braked_keys", &OF_PAIR, |keys| keys == 1.0);
     waited_for(&b, "selfsame_sessions_ended", &[("outcome", "failed")], |ended| ended >= 1.0);
     waited_for(&b, "selfsame_pair_failures", &OF_PAIR, |failures| failures >= 1.0);
+    assert!(value(&metrics(&b), "selfsame_brake_stops", &[]) >= 1.0);
+    assert_eq!(value(&metrics(&a), "selfsame_brake_stops", &[]), 0.0, "it was not its brake");
     b.run(["sync", "c", "--peer", "anna", "--allow-removals"]).ended(0);
     waited_for(&b, "selfsame_pair_braked_keys", &OF_PAIR, |keys| keys == 0.0);
     assert_eq!(b.run(["get", "c", "k"]).code, 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn what_comes_from_the_future_is_refused_and_counted() {
+    let ([a, b], daemons) = pair([OFTEN; 2]);
+    drop(daemons);
+    a.with_home(|home| {
+        let collection = home.replica.collection(&CollectionName::new("c").unwrap()).unwrap();
+        let hours = Node::<EmbeddedStore>::now_ms() + 7_200_000;
+        collection.put(&Key::new("k").unwrap(), *b"v", hours).unwrap();
+    });
+    let (of_a, address) = (Daemon::start(&a), b.data().join("peers.toml"));
+    // it listens on another port now
+    let book = std::fs::read_to_string(&address).unwrap();
+    let old = book.split('"').find(|word| word.starts_with("127.0.0.1:")).unwrap();
+    let permissions = std::fs::metadata(&address).unwrap().permissions();
+    std::fs::write(&address, book.replace(old, &of_a.place)).unwrap();
+    std::fs::set_permissions(&address, permissions).unwrap();
+    let _of_b = Daemon::start(&b);
+    waited_for(&b, "selfsame_drift_refused_items", &[], |items| items >= 1.0);
+    let labels = [("by", "here"), ("reason", "drift")];
+    waited_for(&b, "selfsame_sessions_refused_items", &labels, |items| items >= 1.0);
 }
