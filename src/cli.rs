@@ -93,7 +93,7 @@ Exit codes:
   4    the peer cannot be reached, or the connection was lost
   5    the peer refused: not admitted, no such collection, other settings, busy
   6    not proved: a proof or a peer's hashes do not hold
-  7    it would remove too much: asks for --yes or --allow-removals
+  7    it would remove too much, or put much again: asks for --yes or --allow-removals
   130  stopped by Ctrl-C: what was done is kept
 
 Examples:

@@ -29,6 +29,13 @@ pub struct RestampStep {
     pub next: Option<KeyHash>,
 }
 
+/// What of some entries is of the future.
+struct Future {
+    step: RestampStep,
+    /// By key, the siblings that are to be put again.
+    keys: Vec<(Key, Vec<Sibling>)>,
+}
+
 impl CollectionId {
     fn own_writers(self) -> Vec<u8> {
         [&self.prefix()[..], &[4]].concat()
@@ -72,7 +79,7 @@ impl<S: Store> Collection<S> {
         after: Option<&KeyHash>,
         now_ms: u64,
     ) -> Result<RestampStep, ReplicaError> {
-        let (mut step, keys) = self.future(any, after, now_ms)?;
+        let Future { mut step, keys } = self.future(any, after, now_ms)?;
         if keys.is_empty() {
             return Ok(step);
         }
@@ -104,7 +111,7 @@ impl<S: Store> Collection<S> {
         after: Option<&KeyHash>,
         now_ms: u64,
     ) -> Result<RestampStep, ReplicaError> {
-        let (mut step, keys) = self.future(any, after, now_ms)?;
+        let Future { mut step, keys } = self.future(any, after, now_ms)?;
         step.restamped = keys.iter().map(|(_, siblings)| siblings.len() as u64).sum();
         Ok(step)
     }
@@ -115,7 +122,7 @@ impl<S: Store> Collection<S> {
         any: bool,
         after: Option<&KeyHash>,
         now_ms: u64,
-    ) -> Result<(RestampStep, Vec<(Key, Vec<Sibling>)>), ReplicaError> {
+    ) -> Result<Future, ReplicaError> {
         let own = self.own_writers()?;
         let entries = self.list(&[], after, AT_ONCE)?;
         let mut step = RestampStep { looked_at: entries.len() as u64, ..RestampStep::default() };
@@ -134,6 +141,6 @@ impl<S: Store> Collection<S> {
                 keys.push((entry.key, mine.into_iter().copied().collect::<Vec<_>>()));
             }
         }
-        Ok((step, keys))
+        Ok(Future { step, keys })
     }
 }
