@@ -143,7 +143,7 @@ impl Prove {
         let absent = keys - present;
         Ok(Proved {
             bytes,
-            text: format!("{present} keys are present in {}, {absent} are absent", self.collection),
+            text: format!("{keys} keys of {}: {present} present, {absent} absent", self.collection),
             json: json!({"result": "proved", "keys": keys, "present": present, "absent": absent}),
             root: bundle.envelope().root().to_string(),
         })
