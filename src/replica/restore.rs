@@ -400,6 +400,9 @@ struct Staging<'a, S> {
     tree: PagedTree,
     loaded: LoadedPages,
     batch: Batch,
+    /// Bytes of values and records in it: adding up all of its rows each time would take longer
+    /// than the restore.
+    batch_bytes: usize,
     changes: Vec<Change>,
     siblings: u64,
 }
@@ -414,6 +417,7 @@ impl<'a, S: Store> Staging<'a, S> {
             tree: PagedTree::new(spec.algorithm, usize::from(page_leaves)),
             loaded: LoadedPages::new(Arc::default()),
             batch: Batch::default(),
+            batch_bytes: 0,
             changes: Vec::new(),
             siblings: 0,
         }
@@ -431,13 +435,16 @@ impl<'a, S: Store> Staging<'a, S> {
                 Event::Value { hash, value } => {
                     let row = self.id.value(&last, &hash);
                     match value {
-                        Some(value) => self.batch.put_shared(Table::Values, &row, value),
+                        Some(value) => {
+                            self.batch_bytes += value.len();
+                            self.batch.put_shared(Table::Values, &row, value);
+                        }
                         None => self.batch.put(Table::Lost, &row, &[]),
                     }
                 }
                 Event::Gone(_) => {}
             }
-            if self.batch.bytes() >= BATCH_BYTES || self.changes.len() >= BATCH_ENTRIES {
+            if self.batch_bytes >= BATCH_BYTES || self.changes.len() >= BATCH_ENTRIES {
                 self.flush()?;
             }
         }
@@ -474,7 +481,9 @@ impl<'a, S: Store> Staging<'a, S> {
     }
 
     fn entry(&mut self, key_hash: &KeyHash, key: &Key, record: &Record) {
-        self.batch.put(Table::Entries, &self.id.entry(key_hash), &write_entry(key, record));
+        let row = write_entry(key, record);
+        self.batch_bytes += row.len();
+        self.batch.put(Table::Entries, &self.id.entry(key_hash), &row);
         for sibling in record.siblings() {
             self.batch.put(Table::Dots, &self.id.dot(sibling.dot), &key_hash.0);
             self.siblings += 1;
@@ -500,6 +509,7 @@ impl<'a, S: Store> Staging<'a, S> {
             self.batch.put(Table::Pages, &self.id.page(&row.prefix), &write_page(row));
         }
         self.store.apply(std::mem::take(&mut self.batch))?;
+        self.batch_bytes = 0;
         self.loaded.bound(&mut self.tree, LOADED_PAGES);
         Ok(())
     }
