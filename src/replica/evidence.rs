@@ -168,7 +168,8 @@ mod tests {
             SameDot { found_ms: 5, peer, lost: lost.clone(), kept: Some(kept), lost_here: true };
         let row = one.to_row();
         assert_eq!(SameDot::parse(&row), Ok(one));
-        for at in 0..row.len() {
+        // rows of the first form have no check: what is as long as one may be read as one
+        for at in (0..row.len()).filter(|at| *at != SameDot::OLD_BYTES) {
             assert!(SameDot::parse(&row[..at]).is_err(), "cut at {at}");
         }
         let old = [&lost.key_hash.0[..], &lost.sibling.to_bytes()].concat();
