@@ -22,9 +22,10 @@ use crate::types::CollectionName;
 /// Looks at the files of the data folder, the machine, each collection and, beside a running
 /// `selfsame serve`, how the node stands with its peers. Each check says `ok`, `look` (it works,
 /// and somebody should have a look) or `wrong` (something does not work, or soon will not), with
-/// one sentence for the fact and one for what to do. Works beside a running node and without one,
-/// and if the node cannot be opened it says why and looks at what can be looked at all the same.
-/// Nothing is changed. Entries are not read, except those with several versions.
+/// one sentence for the fact and one for what to do; `unknown` is what only a daemon knows. Works
+/// beside a running node and without one, and if the node cannot be opened it says why and looks at
+/// what can be looked at all the same. Nothing is changed. Entries are not read, except those with
+/// several versions.
 ///
 /// Ends with 0 if all is ok, with 1 if something is to be looked at or wrong, and with 2 if the
 /// node cannot be opened.
@@ -89,11 +90,11 @@ impl Doctor {
     fn tell(&self, mut diagnosis: Diagnosis) -> Result<Exit, CliError> {
         let exit = match diagnosis.verdict {
             _ if !diagnosis.opens => Exit::Failed,
-            Verdict::Ok => Exit::Done,
+            Verdict::Ok | Verdict::Unknown => Exit::Done,
             Verdict::Look | Verdict::Wrong => Exit::Differs,
         };
         if self.quiet {
-            diagnosis.findings.retain(|finding| finding.verdict != Verdict::Ok);
+            diagnosis.findings.retain(|finding| finding.verdict > Verdict::Ok);
         }
         if self.json {
             print_json(&diagnosis)?;
@@ -123,13 +124,14 @@ fn described(findings: &[Finding]) -> String {
         let of_it = findings.iter().filter(|finding| finding.verdict == verdict);
         count(of_it.count() as u64)
     };
-    let sums = [Verdict::Wrong, Verdict::Look, Verdict::Ok]
+    let sums = [Verdict::Wrong, Verdict::Look, Verdict::Ok, Verdict::Unknown]
         .map(|verdict| format!("{} {}", number(verdict), word(verdict)));
     format!("{table}\n\n{}", sums.join(", "))
 }
 
 const fn word(verdict: Verdict) -> &'static str {
     match verdict {
+        Verdict::Unknown => "unknown",
         Verdict::Ok => "ok",
         Verdict::Look => "look",
         Verdict::Wrong => "wrong",

@@ -49,6 +49,8 @@ pub const MOST_TOLD: usize = 20;
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
+    /// It cannot be told as things are.
+    Unknown,
     /// All is well.
     #[default]
     Ok,
@@ -255,10 +257,19 @@ impl Check<'_> {
 
     /// Says that all is well, unless something was found.
     fn well(&mut self, fact: impl Into<String>) {
+        self.otherwise(Verdict::Ok, fact);
+    }
+
+    /// Says that it cannot be told as things are.
+    fn unknown(&mut self, fact: impl Into<String>) {
+        self.otherwise(Verdict::Unknown, fact);
+    }
+
+    fn otherwise(&mut self, verdict: Verdict, fact: impl Into<String>) {
         if self.found == 0 {
             self.found = 1;
             let check = self.name.to_owned();
-            let (verdict, about, what_to_do) = (Verdict::Ok, None, None);
+            let (about, what_to_do) = (None, None);
             self.report.0.push(Finding { check, verdict, about, fact: fact.into(), what_to_do });
         }
     }

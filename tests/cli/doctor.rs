@@ -96,7 +96,11 @@ fn a_healthy_node_is_told_so() {
     assert_eq!((&diagnosis["verdict"], &diagnosis["opens"]), (&"ok".into(), &true.into()));
     let findings = diagnosis["findings"].as_array().unwrap();
     assert!(findings.len() > 15, "{diagnosis:#}");
-    assert!(findings.iter().all(|one| one["verdict"] == "ok"), "{diagnosis:#}");
+    let peers = ["peers", "faults", "clocks", "grants", "brake", "equal"];
+    for one in findings {
+        let untold = peers.contains(&one["check"].as_str().unwrap());
+        assert_eq!(one["verdict"], if untold { "unknown" } else { "ok" }, "{one:#}");
+    }
     has(&of_check(&diagnosis, "damage")[0], "fact", "1 entry, 1 B");
     let told = node.run(["doctor"]).ended(0);
     assert!(told.text().contains("STATE") && told.text().contains("0 wrong, 0 look, "));

@@ -31,7 +31,7 @@ const NO_DAEMON: &str = "only a daemon knows: none runs";
 
 fn check_peers(report: &mut Report, node: &NodeFacts) {
     let mut check = report.check("peers");
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     for peer in daemon.peers.iter().filter(|peer| peer.connected_since_ms.is_none()) {
         let Some(error) = &peer.last_error else { continue };
         let since = match peer.last_answer_ms {
@@ -60,7 +60,7 @@ fn check_peers(report: &mut Report, node: &NodeFacts) {
 
 fn check_faults(report: &mut Report, node: &NodeFacts) {
     let mut check = report.check("faults");
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     for peer in daemon.peers.iter().filter(|peer| peer.faults > 0) {
         let name = node.called(&peer.id);
         check.look(
@@ -97,7 +97,7 @@ fn check_clocks(report: &mut Report, node: &NodeFacts) {
         );
         return;
     }
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     let drift = span(node.limits.max_clock_drift_ms);
     let heard: Vec<(&PeerStatus, i64)> =
         daemon.peers.iter().filter_map(|peer| Some((peer, peer.clock_ahead_ms?))).collect();
@@ -143,7 +143,7 @@ fn check_clocks(report: &mut Report, node: &NodeFacts) {
 
 fn check_grants(report: &mut Report, node: &NodeFacts) {
     let mut check = report.check("grants");
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     let mut one_way = 0;
     for pair in &daemon.pairs {
         match pair.flow {
@@ -172,7 +172,7 @@ fn check_grants(report: &mut Report, node: &NodeFacts) {
 
 fn check_brakes(report: &mut Report, node: &NodeFacts) {
     let mut check = report.check("brake");
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     for pair in &daemon.pairs {
         let Some(keys) = pair.braked_keys else { continue };
         let (name, peer) = (quoted(&pair.collection), quoted(node.called(&pair.peer)));
@@ -193,7 +193,7 @@ fn check_brakes(report: &mut Report, node: &NodeFacts) {
 
 fn check_pairs(report: &mut Report, facts: &Facts, node: &NodeFacts) {
     let mut check = report.check("equal");
-    let Some(daemon) = &node.daemon else { return check.well(NO_DAEMON) };
+    let Some(daemon) = &node.daemon else { return check.unknown(NO_DAEMON) };
     let longest = node.interval_ms.saturating_mul(UNEQUAL_INTERVALS);
     for pair in daemon.pairs.iter().filter(|pair| is_waiting(pair)) {
         let since = match pair.last_equal_ms {
