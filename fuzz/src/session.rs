@@ -245,9 +245,7 @@ impl End {
         let Some(session) = &mut self.session else { return false };
         let collection = &self.node.collection;
         for found in session.poll_clones() {
-            collection
-                .note_clone(&self.peer, found, self.node.now_ms)
-                .expect("a writable store");
+            collection.note_clone(&self.peer, found, self.node.now_ms).expect("a writable store");
         }
         if let Some(heard) = session.poll_heard() {
             collection
