@@ -461,6 +461,17 @@ async fn whoever_signs_two_histories_is_found_out_and_kept_away_until_it_is_acce
     // one copy was ended, and the operator knows
     assert!(again.collection.trust_again(&liar).unwrap());
     put(&again.collection, "after");
-    again.signed_with(&again.sync(&one).await.unwrap());
+    // the one that is left hears that there were two, and draws another writer when it has heard
+    let copied = Outcome::Failed(Failure::Ours(AbortCode::Copied));
+    let mut done = again.sync(&one).await.unwrap();
+    assert_eq!(done.last().outcome, copied);
+    for _ in 0..200 {
+        if done.last().outcome != copied {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        done = again.sync(&one).await.unwrap();
+    }
+    again.signed_with(&done);
     assert_eq!(again.collection.contradictions(None).unwrap().len(), 1);
 }
