@@ -13,6 +13,8 @@
 
 pub mod bloom;
 pub mod estimator;
+pub mod pinsketch;
 
 pub use bloom::{BloomError, BloomFilter, FilterSeed, WireFilter};
 pub use estimator::{Estimator, EstimatorError, FoldedEstimator};
+pub use pinsketch::{PinSketch, PinSketchError, ShortId};

@@ -202,16 +202,26 @@ fn nothing_is_left_undone() {
     report(&faults, "marks of unfinished work");
 }
 
+/// The one module of processor intrinsics.
+const INTRINSICS: &str = "sketch/pinsketch/clmul.rs";
+
 #[test]
-fn no_code_is_unsafe() {
+fn no_code_is_unsafe_but_one_module_of_intrinsics_that_says_why() {
     let mut faults = Vec::new();
     for source in sources() {
+        if source.path == INTRINSICS {
+            let blocks = source.identifiers().filter(|(_, word)| *word == "unsafe").count();
+            assert_eq!(source.text.matches("// SAFETY: ").count(), blocks, "a reason for each");
+            continue;
+        }
         let found = source.identifiers().filter(|(_, word)| *word == "unsafe");
         faults.extend(found.map(|(at, _)| format!("src/{}:{at}", source.path)));
     }
     report(&faults, "unsafe code");
     let manifest = std::fs::read_to_string(package().join("Cargo.toml")).unwrap();
-    assert!(manifest.contains("unsafe_code = \"forbid\""), "Cargo.toml no longer forbids it");
+    assert!(manifest.contains("unsafe_code = \"deny\""), "Cargo.toml no longer denies it");
+    let allowing = sources().iter().filter(|one| one.text.contains("unsafe_code")).count();
+    assert_eq!(allowing, 1, "one module is let do it, by the one that holds it");
 }
 
 #[test]
