@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -23,7 +23,7 @@ use selfsame::replica::{Collection, CollectionView, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
 use selfsame::store::{EmbeddedOptions, EmbeddedStore};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -35,6 +35,9 @@ const SHARED: u64 = 64;
 const OWN: u64 = 40;
 /// Sessions that must end while everybody writes.
 const SESSIONS: usize = 8;
+
+/// Held by the test that runs: sixteen writers are enough for a small machine.
+static TURN: Mutex<()> = Mutex::const_new(());
 
 type Disk = Collection<EmbeddedStore>;
 
@@ -246,6 +249,7 @@ fn check_all([a, b]: &[Peer; 2], ledger: &Ledger) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_end_and_lose_nothing_while_eight_writers_at_each_end_go_on() {
+    let _turn = TURN.lock().await;
     let mut peers = friends(&Policy::Siblings);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));
@@ -298,11 +302,12 @@ async fn wait_for_all(writers: &Writers, before: &[u64]) -> Vec<u64> {
 /// away as a duplicate, and the other goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_opened_from_both_ends_at_once_go_on_beside_writers() {
+    let _turn = TURN.lock().await;
     let peers = friends(&Policy::Lww);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));
     let writers = [0, 1].map(|end| Writers::start(end as u64, &peers[end].collection, &stop));
-    let outcomes = Mutex::new(Vec::new());
+    let outcomes = std::sync::Mutex::new(Vec::new());
     let run = async |from: usize| {
         let peer = &peers[from];
         let mut completed = 0;
