@@ -27,7 +27,7 @@ use axum::response::Response;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-pub use stream::{BackupStream, ExportStream, Lines, RestampStream, ScrubStream, SyncStream};
+pub use stream::{BackupStream, ExportStream, Lines, RunStream};
 use transport::Transport;
 
 use super::body::{Piped, piped, whole};
@@ -39,8 +39,8 @@ use super::types::{
     Accepted, CertificateAnswer, CertificateList, CertificateQuery, Check, CollectionInfo,
     CollectionList, Created, DigestComparison, DigestText, EvidenceList, HistoryText, Imported,
     MetricList, NewCollection, NodeInfo, PeerRequest, ReadToken, ReadingText, RecoverRequest,
-    Recovery, Reloaded, Removed, ReportList, RestoredText, ScrubRequest, SessionList, StatusText,
-    SyncRequest, Written,
+    Recovery, Reloaded, Removed, ReportList, RestoredText, ScrubLine, ScrubRequest, SessionList,
+    StatusText, SyncLine, SyncRequest, Written,
 };
 use super::{Host, router};
 use crate::backup::{BackupError, BackupHead};
@@ -625,10 +625,10 @@ impl Client {
         &self,
         name: &CollectionName,
         request: &ScrubRequest,
-    ) -> Result<ScrubStream, CallError> {
+    ) -> Result<RunStream<ScrubLine>, CallError> {
         let path = path(name, "/scrub");
         let response = self.ask(Method::POST, &path, to_json(request)?).await?;
-        ScrubStream::begin(response.into_body()).await
+        RunStream::begin(response.into_body()).await
     }
 
     /// Synchronises a collection with a peer.
@@ -639,7 +639,7 @@ impl Client {
         &self,
         name: &CollectionName,
         request: &SyncRequest,
-    ) -> Result<SyncStream, CallError> {
+    ) -> Result<RunStream<SyncLine>, CallError> {
         self.session(&path(name, "/sync"), request).await
     }
 
@@ -651,7 +651,7 @@ impl Client {
         &self,
         name: &CollectionName,
         peer: &PeerRequest,
-    ) -> Result<SyncStream, CallError> {
+    ) -> Result<RunStream<SyncLine>, CallError> {
         self.session(&path(name, "/diff"), peer).await
     }
 
@@ -680,9 +680,13 @@ impl Client {
         self.send(Method::POST, "config/reload", Body::empty()).await
     }
 
-    async fn session(&self, path: &str, request: &impl Serialize) -> Result<SyncStream, CallError> {
+    async fn session(
+        &self,
+        path: &str,
+        request: &impl Serialize,
+    ) -> Result<RunStream<SyncLine>, CallError> {
         let response = self.ask(Method::POST, path, to_json(request)?).await?;
-        SyncStream::begin(response.into_body()).await
+        RunStream::begin(response.into_body()).await
     }
 
     /// Asks a synchronisation or comparison to end; it tells how it ended in its own stream.

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -11,6 +12,7 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 #[cfg(unix)]
 use crate::api::ControlSocket;
+use crate::api::client::RunStream;
 use crate::api::{CallError, Client, Host};
 use crate::node::home::{Home, HomeError};
 
@@ -81,6 +83,37 @@ impl Control {
         answer: impl Future<Output = Result<T, CallError>>,
     ) -> Result<T, CliError> {
         self.runtime.block_on(interrupt.or(async { Ok(answer.await?) }))
+    }
+
+    /// Follows work at the node up to its report: `hear` is told each line, and gives what it came
+    /// to once it is the last. Whoever asks to stop is told how it ended.
+    pub(super) fn follow<L: DeserializeOwned, T>(
+        &self,
+        interrupt: &Interrupt,
+        begin: impl Future<Output = Result<RunStream<L>, CallError>>,
+        mut hear: impl FnMut(L) -> Option<T>,
+    ) -> Result<T, CliError> {
+        let mut stream = self.wait_or_stop(interrupt, begin)?;
+        let (mut stopped, mut told) = (interrupt.receiver(), false);
+        self.block_on(async {
+            loop {
+                let line = tokio::select! {
+                    line = stream.next_line() => line?,
+                    _ = stopped.wait_for(|stop| *stop), if !told => {
+                        told = true;
+                        // it may have ended just now
+                        let _ = self.node.stop(stream.run()).await;
+                        continue;
+                    }
+                };
+                let Some(line) = line else {
+                    return Err(CallError::Lost("before the report".into()).into());
+                };
+                if let Some(done) = hear(line) {
+                    return Ok(done);
+                }
+            }
+        })
     }
 
     /// Waits for other work.

@@ -10,7 +10,7 @@ use super::error::CliError;
 use super::interrupt::Interrupt;
 use super::output::size;
 use crate::api::CallError;
-use crate::api::client::SyncStream;
+use crate::api::client::RunStream;
 use crate::api::types::{DifferenceText, Moved, Report, SyncLine};
 use crate::node::choice::PeerChoice;
 
@@ -28,32 +28,22 @@ pub(super) struct PeerArgument {
 pub(super) fn followed(
     control: &Control,
     interrupt: &Interrupt,
-    begin: impl Future<Output = Result<SyncStream, CallError>>,
+    begin: impl Future<Output = Result<RunStream<SyncLine>, CallError>>,
 ) -> Result<(Vec<DifferenceText>, Report), CliError> {
-    let mut stream = control.wait_or_stop(interrupt, begin)?;
     let (spinner, mut differences) = (Spinner::new(), Vec::new());
-    let mut stopped = interrupt.receiver();
-    let mut told = false;
-    control.block_on(async {
-        loop {
-            let line = tokio::select! {
-                line = stream.next_line() => line?,
-                _ = stopped.wait_for(|stop| *stop), if !told => {
-                    told = true;
-                    // it may have ended just now
-                    let _ = control.node.stop(stream.run()).await;
-                    continue;
-                }
-            };
-            match line {
-                Some(SyncLine::Progress(moved)) => spinner.show(moved),
-                Some(SyncLine::Difference(difference)) => differences.push(difference),
-                Some(SyncLine::Report(report)) => return Ok((differences, *report)),
-                Some(_) => {}
-                None => return Err(CallError::Lost("before the report".into()).into()),
-            }
+    let report = control.follow(interrupt, begin, |line| match line {
+        SyncLine::Progress(moved) => {
+            spinner.show(moved);
+            None
         }
-    })
+        SyncLine::Difference(difference) => {
+            differences.push(difference);
+            None
+        }
+        SyncLine::Report(report) => Some(*report),
+        _ => None,
+    })?;
+    Ok((differences, report))
 }
 
 /// Shows on a terminal what a session has moved.

@@ -9,7 +9,6 @@ use super::interrupt::Interrupt;
 use super::output::{Output, counted, note, print, size};
 use super::progress::Progress;
 use super::{Context, Exit, arguments};
-use crate::api::CallError;
 use crate::api::types::{RotText, ScrubLine, ScrubRequest, ScrubbedText};
 use crate::types::CollectionName;
 
@@ -78,37 +77,26 @@ impl Scrub {
     ) -> Result<(Vec<RotText>, ScrubbedText), CliError> {
         let request = ScrubRequest { bytes_per_s: self.bytes_per_s };
         let begin = control.node.scrub(name, &request);
-        let mut stream = control.wait_or_stop(interrupt, begin)?;
         let (mut progress, mut rot) = (None::<Progress>, Vec::new());
-        let (mut stopped, mut told) = (interrupt.receiver(), false);
-        control.block_on(async {
-            loop {
-                let line = tokio::select! {
-                    line = stream.next_line() => line?,
-                    _ = stopped.wait_for(|stop| *stop), if !told => {
-                        told = true;
-                        // it may have ended just now
-                        let _ = control.node.stop(stream.run()).await;
-                        continue;
-                    }
-                };
-                match line {
-                    Some(ScrubLine::Progress(now)) => progress
-                        .get_or_insert_with(|| Progress::new(Some(now.of_bytes)))
-                        .is_at(now.entries, now.bytes),
-                    Some(ScrubLine::Rot(found)) => {
-                        if !self.json {
-                            let text = described(name, &found);
-                            progress.as_ref().map_or_else(|| note(&text), |bar| bar.note(&text));
-                        }
-                        rot.push(found);
-                    }
-                    Some(ScrubLine::Report(report)) => return Ok((rot, report)),
-                    Some(ScrubLine::Run(_) | ScrubLine::Problem(_)) => {}
-                    None => return Err(CallError::Lost("before the report".into()).into()),
-                }
+        let report = control.follow(interrupt, begin, |line| match line {
+            ScrubLine::Progress(now) => {
+                progress
+                    .get_or_insert_with(|| Progress::new(Some(now.of_bytes)))
+                    .is_at(now.entries, now.bytes);
+                None
             }
-        })
+            ScrubLine::Rot(found) => {
+                if !self.json {
+                    let text = described(name, &found);
+                    progress.as_ref().map_or_else(|| note(&text), |bar| bar.note(&text));
+                }
+                rot.push(found);
+                None
+            }
+            ScrubLine::Report(report) => Some(report),
+            ScrubLine::Run(_) | ScrubLine::Problem(_) => None,
+        })?;
+        Ok((rot, report))
     }
 
     fn tell(&self, rot: &[RotText], scrubbed: &ScrubbedText) -> Result<(), CliError> {

@@ -3,9 +3,9 @@
 use axum::body::Body;
 use axum::http::Method;
 
-use super::stream::{Lines, RestampStream};
+use super::stream::{Lines, RunStream};
 use super::{CallError, Client, path, to_json};
-use crate::api::types::{ClonesText, Forgotten, RestampRequest};
+use crate::api::types::{ClonesText, Forgotten, RestampLine, RestampRequest};
 use crate::types::CollectionName;
 
 impl Client {
@@ -56,9 +56,9 @@ impl Client {
         &self,
         name: &CollectionName,
         request: &RestampRequest,
-    ) -> Result<RestampStream, CallError> {
+    ) -> Result<RunStream<RestampLine>, CallError> {
         let path = path(name, "/restamp");
         let response = self.ask(Method::POST, &path, to_json(request)?).await?;
-        RestampStream::begin(response.into_body()).await
+        RunStream::begin(response.into_body()).await
     }
 }

@@ -1,13 +1,15 @@
 //! Answers that come bit by bit.
 
+use std::marker::PhantomData;
+
 use axum::body::{Body, Bytes};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 use super::CallError;
 use crate::api::error::Problem;
 use crate::api::frames::{ExportHead, Frame, Frames, FramesError};
-use crate::api::types::{RestampLine, ScrubLine, SyncLine};
 
 /// Longest value in a stream.
 const MAX_VALUE_BYTES: u64 = 1 << 30;
@@ -78,20 +80,29 @@ fn no_problem(line: Bytes) -> Result<Bytes, CallError> {
     }
 }
 
-/// How a synchronisation or comparison goes.
-pub struct SyncStream {
+/// How work goes on at the node, a line for whatever happens; its report is the last.
+pub struct RunStream<L> {
     lines: Lines,
     run: u64,
+    line: PhantomData<fn() -> L>,
 }
 
-impl SyncStream {
+/// The first line of each.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Begun {
+    Run(u64),
+}
+
+impl<L: DeserializeOwned> RunStream<L> {
     pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
-        let mut stream = Self { lines: Lines::new(body), run: 0 };
-        match stream.next_line().await? {
-            Some(SyncLine::Run(number)) => stream.run = number,
-            _ => return Err(CallError::Answer("a run has no number".into())),
-        }
-        Ok(stream)
+        let mut lines = Lines::new(body);
+        let first = lines.next_line().await?;
+        let first = first.and_then(|line| serde_json::from_slice(&line).ok());
+        let Some(Begun::Run(run)) = first else {
+            return Err(CallError::Answer("what was begun has no number".into()));
+        };
+        Ok(Self { lines, run, line: PhantomData })
     }
 
     /// Its number, by which it can be [stopped](super::Client::stop).
@@ -100,77 +111,11 @@ impl SyncStream {
         self.run
     }
 
-    /// What happened next; the report is the last. A problem is an error here.
+    /// What happened next. A problem is an error here.
     ///
     /// # Errors
-    /// The session could not be run, or the node went away.
-    pub async fn next_line(&mut self) -> Result<Option<SyncLine>, CallError> {
-        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
-        let line = serde_json::from_slice(&line);
-        line.map(Some).map_err(|error| CallError::Answer(error.to_string()))
-    }
-}
-
-/// How a scrub goes.
-pub struct ScrubStream {
-    lines: Lines,
-    run: u64,
-}
-
-impl ScrubStream {
-    pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
-        let mut stream = Self { lines: Lines::new(body), run: 0 };
-        match stream.next_line().await? {
-            Some(ScrubLine::Run(number)) => stream.run = number,
-            _ => return Err(CallError::Answer("a scrub has no number".into())),
-        }
-        Ok(stream)
-    }
-
-    /// Its number, by which it can be [stopped](super::Client::stop).
-    #[must_use]
-    pub const fn run(&self) -> u64 {
-        self.run
-    }
-
-    /// What happened next; the report is the last. A problem is an error here.
-    ///
-    /// # Errors
-    /// The scrub could not go on, or the node went away.
-    pub async fn next_line(&mut self) -> Result<Option<ScrubLine>, CallError> {
-        let Some(line) = self.lines.next_line().await? else { return Ok(None) };
-        let line = serde_json::from_slice(&line);
-        line.map(Some).map_err(|error| CallError::Answer(error.to_string()))
-    }
-}
-
-/// How a restamp goes.
-pub struct RestampStream {
-    lines: Lines,
-    run: u64,
-}
-
-impl RestampStream {
-    pub(super) async fn begin(body: Body) -> Result<Self, CallError> {
-        let mut stream = Self { lines: Lines::new(body), run: 0 };
-        match stream.next_line().await? {
-            Some(RestampLine::Run(number)) => stream.run = number,
-            _ => return Err(CallError::Answer("a restamp has no number".into())),
-        }
-        Ok(stream)
-    }
-
-    /// Its number, by which it can be [stopped](super::Client::stop).
-    #[must_use]
-    pub const fn run(&self) -> u64 {
-        self.run
-    }
-
-    /// What happened next; the report is the last. A problem is an error here.
-    ///
-    /// # Errors
-    /// The restamp could not go on, or the node went away.
-    pub async fn next_line(&mut self) -> Result<Option<RestampLine>, CallError> {
+    /// The work could not be done or could not go on, or the node went away.
+    pub async fn next_line(&mut self) -> Result<Option<L>, CallError> {
         let Some(line) = self.lines.next_line().await? else { return Ok(None) };
         let line = serde_json::from_slice(&line);
         line.map(Some).map_err(|error| CallError::Answer(error.to_string()))

@@ -2,7 +2,6 @@
 
 use serde_json::json;
 
-use crate::api::CallError;
 use crate::api::types::{RestampLine, RestampRequest, RestampedText};
 use crate::cli::control::Control;
 use crate::cli::error::CliError;
@@ -43,32 +42,14 @@ impl Restamp<'_> {
     fn ask(&self, control: &Control, interrupt: &Interrupt) -> Result<RestampedText, CliError> {
         let request = RestampRequest { any: self.any, dry_run: !self.yes };
         let begin = control.node.restamp(self.collection, &request);
-        let mut stream = control.wait_or_stop(interrupt, begin)?;
-        let (mut stopped, mut told) = (interrupt.receiver(), false);
         let mut progress = None::<Progress>;
-        control.block_on(async {
-            loop {
-                let line = tokio::select! {
-                    line = stream.next_line() => line?,
-                    _ = stopped.wait_for(|stop| *stop), if !told => {
-                        told = true;
-                        // it may have ended just now
-                        let _ = control.node.stop(stream.run()).await;
-                        continue;
-                    }
-                };
-                match line {
-                    Some(RestampLine::Progress(now)) => {
-                        progress.get_or_insert_with(|| Progress::new(None)).is_at(now.entries, 0);
-                    }
-                    Some(RestampLine::Report(report)) => return Ok(report),
-                    Some(RestampLine::Problem(problem)) => {
-                        return Err(CallError::from(problem).into());
-                    }
-                    Some(RestampLine::Run(_)) => {}
-                    None => return Err(CallError::Lost("before the report".into()).into()),
-                }
+        control.follow(interrupt, begin, |line| match line {
+            RestampLine::Progress(now) => {
+                progress.get_or_insert_with(|| Progress::new(None)).is_at(now.entries, 0);
+                None
             }
+            RestampLine::Report(report) => Some(report),
+            RestampLine::Run(_) | RestampLine::Problem(_) => None,
         })
     }
 
