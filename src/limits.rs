@@ -40,6 +40,9 @@ pub struct Limits {
     pub max_listed_leaves: usize,
     /// Largest bloom filter, in bytes.
     pub max_filter_bytes: usize,
+    /// Most coded symbols of one exchange: 9 bytes each on the wire and, with what they name, at
+    /// most 48 in memory at the end that reads them.
+    pub max_iblt_symbols: usize,
     /// Most operations in a patch.
     pub max_patch_operations: usize,
     /// Most turns that a session may take before it is given up as not converging.
@@ -89,6 +92,7 @@ impl Default for Limits {
             max_session_memory_bytes: 256 << 20,
             max_listed_leaves: 1_024,
             max_filter_bytes: 16 << 20,
+            max_iblt_symbols: 1 << 19,
             max_patch_operations: 1 << 20,
             max_session_turns: 512,
             min_bytes_per_s: 1 << 10,

@@ -13,8 +13,10 @@
 
 pub mod bloom;
 pub mod estimator;
+pub mod iblt;
 pub mod pinsketch;
 
 pub use bloom::{BloomError, BloomFilter, FilterSeed, WireFilter};
 pub use estimator::{Estimator, EstimatorError, FoldedEstimator};
+pub use iblt::{IbltError, IbltKey, Symbols};
 pub use pinsketch::{PinSketch, PinSketchError, ShortId};

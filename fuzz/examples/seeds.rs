@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::Path;
 
-use selfsame_fuzz::{filter, frame, patch, proof, record, session};
+use selfsame_fuzz::{filter, frame, iblt, patch, proof, record, session};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let targets = [
         ("filter", filter::seeds(), filter::check as fn(&[u8])),
         ("frame", frame::seeds(), frame::check),
+        ("iblt", iblt::seeds(), iblt::check),
         ("patch", patch::seeds(), patch::check),
         ("proof", proof::seeds(), proof::check),
         ("record", record::seeds(), record::check),

@@ -8,6 +8,7 @@ mod common;
 pub mod filter;
 mod forge;
 pub mod frame;
+pub mod iblt;
 pub mod patch;
 pub mod proof;
 pub mod record;
