@@ -24,6 +24,7 @@ use selfsame::store::MemoryStore;
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::watch;
+use tokio::task::block_in_place;
 use tokio::time::{sleep, timeout};
 
 /// Ends a test that hangs.
@@ -85,11 +86,23 @@ impl Peer {
 
 /// Counts how often a session does anything at all.
 #[derive(Default)]
-struct Steps(AtomicUsize);
+struct Steps {
+    count: AtomicUsize,
+    /// How long the first takes.
+    work: Duration,
+}
+
+impl Steps {
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
 
 impl Watch for Steps {
     fn progress(&self, _session: &Session) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            block_in_place(|| std::thread::sleep(self.work));
+        }
     }
 }
 
@@ -293,15 +306,66 @@ async fn a_peer_that_goes_on_with_frames_that_say_nothing_is_given_up_as_too_slo
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_at_work_is_waited_for_but_not_for_ever() {
+    let stage = Stage::set(SHORT, NetLimits::default()).await;
+    let working = async |times: u32| {
+        let mut puppet = stage.puppet().await;
+        puppet.say_all().await;
+        puppet.up_to_its_turn().await;
+        for _ in 0..times {
+            if puppet.writer.write_frame(&[]).await.is_err() {
+                break;
+            }
+            sleep(SHORT / 3).await;
+        }
+    };
+    // longer than a silence may last; then it goes
+    assert_eq!(stage.with(working(12)).await, Outcome::Interrupted);
+    assert_eq!(stage.with(working(u32::MAX)).await, TOO_SLOW);
+    stage.assert_nothing_runs_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_does_nothing_but_say_that_it_is_at_work_is_given_up_at_once() {
+    let stage = Stage::set(LONG, NetLimits::default()).await;
+    let flooding = async {
+        let mut puppet = stage.puppet().await;
+        puppet.say_all().await;
+        puppet.up_to_its_turn().await;
+        while puppet.writer.write_frame(&[]).await.is_ok() {}
+    };
+    assert_eq!(stage.with(flooding).await, TOO_SLOW);
+    stage.assert_nothing_runs_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_works_long_says_so_and_who_waits_does_not() {
+    let mut stage = Stage::set(SHORT, NetLimits::default()).await;
+    stage.steps.work = 3 * SHORT;
+    let listening = async {
+        let mut puppet = stage.puppet().await;
+        while !puppet.reader.next_frame().await.unwrap().unwrap().is_empty() {}
+        puppet.say_all().await;
+        puppet.up_to_its_turn().await;
+        while let Ok(Some(frame)) = puppet.reader.next_frame().await {
+            assert!(!frame.is_empty(), "a side that waits says that it works");
+        }
+        std::future::pending::<()>().await;
+    };
+    assert_eq!(stage.with(listening).await, DEADLINE);
+    stage.assert_nothing_runs_on().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_reads_no_more_is_given_up_and_nothing_turns_meanwhile() {
     let stage = Stage::set(2 * SHORT, narrow()).await;
     let stuck = async {
         let mut puppet = stage.puppet().await;
         let _values = puppet.up_to_values().await;
         sleep(SHORT).await;
-        let before = stage.steps.0.load(Ordering::Relaxed);
+        let before = stage.steps.count();
         sleep(SHORT / 2).await;
-        let steps = stage.steps.0.load(Ordering::Relaxed) - before;
+        let steps = stage.steps.count() - before;
         assert!(steps < 5, "{steps} steps while nothing could be done");
         std::future::pending::<()>().await;
     };
@@ -347,7 +411,7 @@ async fn strike(blow: Blow) {
     };
     let outcome = timeout(SOON + 2 * SHORT, stage.with(striking)).await;
     assert_eq!(outcome.expect("nobody noticed"), Outcome::Interrupted, "{blow:?}");
-    let steps = stage.steps.0.load(Ordering::Relaxed);
+    let steps = stage.steps.count();
     assert!(steps < 500, "{steps} steps: {blow:?}");
     if !matches!(blow, Blow::CloseConnection) {
         stage.assert_nothing_runs_on().await;
@@ -410,7 +474,7 @@ async fn nobody_left_who_could_stop_it_is_no_reason_to_stop_or_to_spin() {
     let done = a.node.synchronise(&link, &a.collection, &config, nobody, &steps);
     let done = timeout(LIMIT, done).await.unwrap().unwrap();
     assert!(matches!(done.last().outcome, Outcome::Complete { .. }), "{done:?}");
-    let steps = steps.0.load(Ordering::Relaxed);
+    let steps = steps.count();
     assert!(steps < 500, "{steps} steps");
     // and one that is to stop already does not begin
     let stopped_before = watch::channel(true).1;

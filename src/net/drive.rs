@@ -6,6 +6,7 @@ mod pace;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -85,7 +86,8 @@ pub struct World<'a, S: Store> {
     pub now_ms: &'a (dyn Fn() -> u64 + Send + Sync),
     /// Signs with the key of this node's id.
     pub sign: &'a (dyn Fn(&[u8]) -> [u8; 64] + Send + Sync),
-    /// Longest wait for a frame in either direction; this side's own work does not count.
+    /// Longest wait for a frame in either direction; work at this side does not count, nor does
+    /// work of which the peer says that it goes on.
     pub patience: Duration,
     /// Becomes true when the session is to stop.
     pub stop: watch::Receiver<bool>,
@@ -107,9 +109,10 @@ pub async fn drive<S: Store>(
     let started = Instant::now();
     let pace = Pace::new(world.patience, session.limits().min_bytes_per_s);
     let (bulk, bulk_frames) = LaneIo::bulk();
+    let at_work = Arc::<AtomicBool>::default();
     let mut driver = Driver {
         session,
-        control: LaneIo::control(send, receive),
+        control: LaneIo::control(send, receive, Arc::clone(&at_work), world.patience),
         bulk,
         bulk_frames: Some(bulk_frames),
         opening: None,
@@ -125,11 +128,14 @@ pub async fn drive<S: Store>(
         reports: Vec::new(),
     };
     loop {
+        at_work.store(true, Ordering::Relaxed);
         driver.prepare(&world);
         if driver.session.outcome().is_some() {
             break;
         }
+        at_work.store(false, Ordering::Relaxed);
         let event = driver.wait().await;
+        at_work.store(true, Ordering::Relaxed);
         driver.see_to(event, &world);
         (world.progress)(&driver.session);
     }
@@ -298,6 +304,12 @@ impl<'a> Driver<'a> {
 
     fn take<S: Store>(&mut self, lane: Lane, frame: Option<Incoming>, world: &World<'a, S>) {
         match (lane, frame) {
+            (Lane::Control, Some(Ok(frame))) if frame.is_empty() => {
+                self.pace.beat();
+                if let Some(code) = self.pace.verdict() {
+                    self.session.abort(code);
+                }
+            }
             (_, Some(Ok(frame))) => {
                 self.pace.moved(frame.len());
                 timed(&mut self.session, |session| {

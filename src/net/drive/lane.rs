@@ -1,7 +1,12 @@
 //! A lane's two streams, each moved by a task of its own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::super::frame::{FrameReader, FrameWriter};
 use super::super::stream::{RecvStream, SendStream};
@@ -9,6 +14,10 @@ use crate::session::wire::MAX_FRAME_BYTES;
 
 /// Frames that wait between a stream and the core.
 const QUEUED_FRAMES: usize = 4;
+/// While a side works and has nothing to send, it says so this often.
+const BEAT: Duration = Duration::from_secs(2);
+/// What it says then, on the control stream.
+const STILL_AT_WORK: &[u8] = &[];
 
 /// How a stream ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,10 +55,17 @@ pub(super) struct LaneIo {
 }
 
 impl LaneIo {
-    pub(super) fn control(send: SendStream, reader: FrameReader<RecvStream>) -> Self {
+    /// The lane whose silence means something: while this side is `at_work` it beats.
+    pub(super) fn control(
+        send: SendStream,
+        reader: FrameReader<RecvStream>,
+        at_work: Arc<AtomicBool>,
+        patience: Duration,
+    ) -> Self {
         let (mut lane, frames) = Self::bulk();
         lane.reader = Some(Task::spawn(read(reader, frames)));
-        lane.send_on(send);
+        let beat = BEAT.min(patience / 4);
+        lane.writer = Some(Task::spawn(lane.outgoing_to(send, Some((at_work, beat)))));
         lane
     }
 
@@ -60,9 +76,17 @@ impl LaneIo {
     }
 
     pub(super) fn send_on(&mut self, stream: SendStream) {
+        self.writer = Some(Task::spawn(self.outgoing_to(stream, None)));
+    }
+
+    fn outgoing_to(
+        &mut self,
+        stream: SendStream,
+        beat: Option<(Arc<AtomicBool>, Duration)>,
+    ) -> impl Future<Output = ()> + use<> {
         let (outgoing, frames) = mpsc::channel(QUEUED_FRAMES);
         self.outgoing = Some(outgoing);
-        self.writer = Some(Task::spawn(write(stream, frames)));
+        write(stream, frames, beat)
     }
 
     pub(super) fn receive_from(&mut self, stream: RecvStream, frames: mpsc::Sender<Incoming>) {
@@ -79,10 +103,28 @@ impl LaneIo {
     }
 }
 
-async fn write(send: SendStream, mut frames: mpsc::Receiver<Vec<u8>>) {
+/// Frames in their order. Runs beside whoever works on them, and so can say meanwhile that the work
+/// goes on.
+async fn write(
+    send: SendStream,
+    mut frames: mpsc::Receiver<Vec<u8>>,
+    beat: Option<(Arc<AtomicBool>, Duration)>,
+) {
     let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
-    while let Some(frame) = frames.recv().await {
-        if writer.write_frame(&frame).await.is_err() {
+    loop {
+        let next = match &beat {
+            Some((_, beat)) => timeout(*beat, frames.recv()).await,
+            None => Ok(frames.recv().await),
+        };
+        let sent = match (&next, &beat) {
+            (Ok(Some(frame)), _) => writer.write_frame(frame).await,
+            (Ok(None), _) => break,
+            (Err(_), Some((at_work, _))) if at_work.load(Ordering::Relaxed) => {
+                writer.write_frame(STILL_AT_WORK).await
+            }
+            (Err(_), _) => Ok(()),
+        };
+        if sent.is_err() {
             return;
         }
     }
