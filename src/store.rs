@@ -213,6 +213,25 @@ pub trait Read: Send + Sync {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError>;
 
+    /// Rows of a [`scan`](Self::scan) up to `last` (a whole key), which is found too.
+    ///
+    /// A store should not look at what stands behind: rows that are gone may still cost it time.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut rows = self.scan(table, prefix, start, limit)?;
+        rows.retain(|row| &*row.key <= last);
+        Ok(rows)
+    }
+
     /// The keys that [`scan`](Self::scan) would find, without the values where the store can.
     ///
     /// # Errors
@@ -329,6 +348,17 @@ impl<S: Read + ?Sized> Read for Arc<S> {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
         (**self).scan(table, prefix, start, limit)
+    }
+
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        (**self).scan_through(table, prefix, start, last, limit)
     }
 
     fn scan_keys(

@@ -84,6 +84,26 @@ fn scans_are_ordered_and_bounded(store: &impl Store) {
     assert_eq!(scan(b"b", Bound::Included(b"c"), 9), [0usize; 0]); // one behind it
     assert_eq!(scan(b"\xff", Bound::Unbounded, 9), [8]);
     assert_eq!(scan(b"b", Bound::Unbounded, 0), [0usize; 0]);
+    scans_end_where_they_are_to(store, &keys);
+    scans_end_where_they_are_to(&store.snapshot().unwrap(), &keys);
+}
+
+/// The first rows of the scan without an end, whatever prefix, start, end and limit.
+fn scans_end_where_they_are_to(read: &impl Read, keys: &[&[u8]]) {
+    let bounds = [&b""[..], b"b\0a", b"d"];
+    let ends = || keys.iter().chain(&bounds).copied();
+    for (prefix, last) in ends().flat_map(|prefix| ends().map(move |last| (prefix, last))) {
+        let starts = ends().flat_map(|key| [Bound::Included(key), Bound::Excluded(key)]);
+        for start in starts.chain([Bound::Unbounded]) {
+            for limit in [0, 1, 3, usize::MAX] {
+                let found = read.scan_through(Table::Dots, prefix, start, last, limit).unwrap();
+                let mut expected = read.scan(Table::Dots, prefix, start, limit).unwrap();
+                expected.retain(|row| &*row.key <= last);
+                let case = (prefix, start, last, limit);
+                assert_eq!(found, expected, "{case:?}");
+            }
+        }
+    }
 }
 
 fn snapshots_stay_as_they_were(store: &impl Store) {

@@ -28,6 +28,13 @@ impl DotRun {
         (self.last - self.first).saturating_add(1)
     }
 
+    /// What of it comes after a counter; none if nothing does.
+    #[must_use]
+    pub const fn after(&self, counter: u64) -> Option<Self> {
+        let first = if counter < self.first { self.first } else { counter.saturating_add(1) };
+        if counter >= self.last { None } else { Self::new(self.writer, first, self.last) }
+    }
+
     /// The dots, ascending.
     pub fn dots(self) -> impl Iterator<Item = Dot> {
         (self.first..=self.last).filter_map(move |counter| Dot::of(self.writer, counter))

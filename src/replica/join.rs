@@ -72,40 +72,32 @@ impl<S: Store> Collection<S> {
     fn held_exceptions(&self, request: &JoinRequest) -> Result<Vec<(Dot, KeyHash)>, ReplicaError> {
         let mut found = Vec::new();
         for run in request.peer.exceptions().runs() {
-            let held =
-                held_in(&*self.store, self.id, run).map_err(|error| error.of(self.name()))?;
-            found.extend(held.into_iter().filter(|(dot, _)| !request.refused.contains(*dot)));
+            let mut left = Some(run);
+            while let Some(run) = left {
+                let held = held_in(&*self.store, self.id, run, CHUNK)
+                    .map_err(|error| error.of(self.name()))?;
+                let last = held.last().filter(|_| held.len() == CHUNK);
+                left = last.and_then(|(dot, _)| run.after(dot.counter()));
+                found.extend(held.into_iter().filter(|(dot, _)| !request.refused.contains(*dot)));
+            }
         }
         Ok(found)
     }
 }
 
-/// The dots of a run that are held.
-fn held_in(
+/// The dots of a run that are held, at most `limit`.
+pub(super) fn held_in(
     store: &impl Read,
     id: CollectionId,
     run: DotRun,
+    limit: usize,
 ) -> Result<Vec<(Dot, KeyHash)>, ReadError> {
+    let [first, last] = [run.first, run.last].map(|at| Dot::of(run.writer, at));
+    let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
+    let (first, last) = (id.dot(first), id.dot(last));
     let prefix = id.writer_dots(run.writer);
-    let mut found = Vec::new();
-    let mut next = Dot::of(run.writer, run.first);
-    while let Some(from) = next.filter(|from| from.counter() <= run.last) {
-        // not more than the run can hold: there may be as many runs as a peer may list
-        let most = (run.last - from.counter()).saturating_add(1).min(CHUNK as u64) as usize;
-        let rows = store.scan(Table::Dots, &prefix, Bound::Included(&id.dot(from)), most)?;
-        let full = rows.len() == most;
-        let mut last = from;
-        for row in rows {
-            let (dot, key) = parse_dot_row(&row.key, &row.value)?;
-            if dot.counter() > run.last {
-                return Ok(found);
-            }
-            found.push((dot, key));
-            last = dot;
-        }
-        next = if full { last.next() } else { None };
-    }
-    Ok(found)
+    let rows = store.scan_through(Table::Dots, &prefix, Bound::Included(&first), &last, limit)?;
+    rows.iter().map(|row| parse_dot_row(&row.key, &row.value)).collect()
 }
 
 /// A row of the dot index.

@@ -3,13 +3,13 @@
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::dots::{Causality, Dot, DotSet, Writer};
+use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::store::{Read, Row, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
-use super::join::{parse_dot_row, read_join};
+use super::join::{held_in, parse_dot_row, read_join};
 use super::lost::Losses;
 use super::marks::{HeardMark, OwnWriter};
 use super::pages::{self, ReadError};
@@ -286,6 +286,10 @@ impl<S: Store> CollectionView for Snapshot<S> {
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let rows = self.scan(Table::Dots, &self.id.writer_dots(writer), start, limit)?;
         rows.iter().map(|row| self.checked(parse_dot_row(&row.key, &row.value))).collect()
+    }
+
+    fn dots_within(&self, run: DotRun, limit: usize) -> Result<Vec<(Dot, KeyHash)>, ViewError> {
+        self.checked(held_in(&self.rows, self.id, run, limit))
     }
 
     fn removals_after(&self, position: u64, limit: usize) -> Result<RemovalLog, ViewError> {

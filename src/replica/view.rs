@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::dots::{Causality, Dot, DotSet, Writer};
+use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
@@ -156,6 +156,13 @@ pub trait CollectionView {
         after: u64,
         limit: usize,
     ) -> Result<Vec<(Dot, KeyHash)>, ViewError>;
+
+    /// The dots of a run that are held, ascending, at most `limit`. Of what stands behind the run
+    /// nothing is read.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn dots_within(&self, run: DotRun, limit: usize) -> Result<Vec<(Dot, KeyHash)>, ViewError>;
 
     /// Dots removed after a log position, the latest ones, at most `limit` of them; and no more
     /// rows of the log are read than four times that.

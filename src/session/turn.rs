@@ -670,27 +670,25 @@ pub(super) const fn protocol() -> Failure {
 
 /// The dots of a run that are held, read a part at a time.
 struct HeldIn {
-    run: DotRun,
     part: std::vec::IntoIter<(Dot, KeyHash)>,
-    /// Where the next part begins; none after the last.
-    after: Option<u64>,
+    /// Of the run what is not read yet.
+    left: Option<DotRun>,
 }
 
 impl HeldIn {
     fn new(run: DotRun) -> Self {
-        Self { run, part: Vec::new().into_iter(), after: Some(run.first - 1) }
+        Self { part: Vec::new().into_iter(), left: Some(run) }
     }
 
     fn next(&mut self, view: &dyn CollectionView) -> Result<Option<(Dot, KeyHash)>, Failure> {
         loop {
             if let Some(held) = self.part.next() {
-                return Ok(Some(held).filter(|(dot, _)| dot.counter() <= self.run.last));
+                return Ok(Some(held));
             }
-            let Some(after) = self.after else { return Ok(None) };
-            let most = self.run.last.saturating_sub(after).min(DOTS_AT_ONCE as u64) as usize;
-            let part = view.dots_after(self.run.writer, after, most)?;
-            let last = part.last().map(|(dot, _)| dot.counter());
-            self.after = last.filter(|&last| part.len() == most && last < self.run.last);
+            let Some(run) = self.left.take() else { return Ok(None) };
+            let part = view.dots_within(run, DOTS_AT_ONCE)?;
+            let last = part.last().filter(|_| part.len() == DOTS_AT_ONCE);
+            self.left = last.and_then(|(dot, _)| run.after(dot.counter()));
             self.part = part.into_iter();
         }
     }

@@ -39,7 +39,7 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
-use self::pending::{Pending, Rows};
+use self::pending::{Pending, Rows, Span};
 use super::batch::RowName;
 use super::committer::Committer;
 use super::{
@@ -370,7 +370,20 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        self.layers(table, prefix, start).scan(table, prefix, start, limit)
+        let span = Span { table, prefix, start, last: None };
+        self.layers(span).rows(span, limit)
+    }
+
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        let span = Span { table, prefix, start, last: Some(last) };
+        self.layers(span).rows(span, limit)
     }
 
     fn scan_keys(
@@ -380,16 +393,17 @@ impl Read for EmbeddedStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        self.layers(table, prefix, start).scan_keys(table, prefix, start, limit)
+        let span = Span { table, prefix, start, last: None };
+        self.layers(span).scan_keys(table, prefix, start, limit)
     }
 }
 
 impl EmbeddedStore {
     /// What waits of the rows of a scan, and what was written, at one moment.
-    fn layers(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> EmbeddedSnapshot {
+    fn layers(&self, span: Span<'_>) -> EmbeddedSnapshot {
         let layers = self.inner.shared.pending.read();
         // a group that is written meanwhile is in both: what waits counts
-        self.above(layers.range(table, prefix, start))
+        self.above(layers.range(span))
     }
 
     /// What the database holds by now, under rows that wait.
@@ -401,11 +415,11 @@ impl EmbeddedStore {
 
 /// Rows of both, ascending; where both have one, that which waits counts.
 fn merge(
-    pending: Rows,
+    pending: impl Iterator<Item = (RowName, Option<Arc<[u8]>>)>,
     written: impl Iterator<Item = Result<Row, StoreError>>,
     limit: usize,
 ) -> Result<Vec<Row>, StoreError> {
-    let mut pending = pending.into_iter().peekable();
+    let mut pending = pending.peekable();
     let mut written = written.peekable();
     let mut rows = Vec::new();
     while rows.len() < limit {
@@ -516,25 +530,41 @@ impl EmbeddedSnapshot {
         self.waiting.get(&RowName { table, key: key.into() })
     }
 
-    fn guards(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-    ) -> impl Iterator<Item = fjall::Guard> {
+    fn guards(&self, span: Span<'_>) -> impl Iterator<Item = fjall::Guard> + use<> {
+        let Span { table, prefix, start, last } = span;
         let from = match scan_start(prefix, start) {
             Bound::Included(key) => Bound::Included(row_key(table, key)),
             Bound::Excluded(key) => Bound::Excluded(row_key(table, key)),
             Bound::Unbounded => Bound::Included(row_key(table, prefix)),
         };
-        let end = after_prefix(row_key(table, prefix));
-        // a start behind the prefix leaves nothing, and must not make an inverted range
-        let empty = matches!(
-            (&from, &end),
-            (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(end)) if from >= end
-        );
+        let mut end = after_prefix(row_key(table, prefix));
+        if let Some(last) = last.filter(|last| last.starts_with(prefix)) {
+            end = Bound::Included(row_key(table, last));
+        }
+        // a start behind the end leaves nothing, and must not make an inverted range
+        let empty = match (&from, &end) {
+            _ if last.is_some_and(|last| last < prefix) => true,
+            (Bound::Included(from), Bound::Included(last)) => from > last,
+            (
+                Bound::Included(from) | Bound::Excluded(from),
+                Bound::Included(end) | Bound::Excluded(end),
+            ) => from >= end,
+            _ => false,
+        };
         let range = (!empty).then(|| self.rows.range(&self.inner.shared.rows, (from, end)));
         range.into_iter().flatten()
+    }
+
+    fn rows(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let written = self.guards(span).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        merge(pending::range(&self.waiting, span), written, limit)
     }
 }
 
@@ -562,15 +592,18 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        let written = self.guards(table, prefix, start).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::from(&*value) })
-        });
-        if self.waiting.is_empty() {
-            return written.take(limit).collect();
-        }
-        merge(pending::range(&self.waiting, table, prefix, start), written, limit)
+        self.rows(Span { table, prefix, start, last: None }, limit)
+    }
+
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.rows(Span { table, prefix, start, last: Some(last) }, limit)
     }
 
     fn scan_keys(
@@ -580,7 +613,8 @@ impl Read for EmbeddedSnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let written = self.guards(table, prefix, start).map(|guard| {
+        let span = Span { table, prefix, start, last: None };
+        let written = self.guards(span).map(|guard| {
             let key = guard.key().map_err(|error| of_fjall(&error))?;
             Ok(key.get(1..).unwrap_or_default().into())
         });
@@ -588,8 +622,7 @@ impl Read for EmbeddedSnapshot {
             return written.take(limit).collect();
         }
         let written = written.map(|key| Ok(Row { key: key?, value: Arc::default() }));
-        let waiting = pending::range(&self.waiting, table, prefix, start);
-        let rows = merge(waiting, written, limit)?;
+        let rows = merge(pending::range(&self.waiting, span), written, limit)?;
         Ok(rows.into_iter().map(|row| row.key).collect())
     }
 }

@@ -61,12 +61,13 @@ impl Inner {
         table: Table,
         prefix: &[u8],
         start: Bound<&[u8]>,
-        limit: usize,
-        at: u64,
+        last: Option<&[u8]>,
+        (limit, at): (usize, u64),
     ) -> Vec<Row> {
         let Some(rows) = self.tables.get(&table) else { return Vec::new() };
         rows.range::<[u8], _>((scan_start(prefix, start), Bound::Unbounded))
             .take_while(|(key, _)| key.starts_with(prefix))
+            .take_while(|(key, _)| last.is_none_or(|last| &***key <= last))
             .filter_map(|(key, versions)| {
                 visible(versions, at).map(|value| Row { key: key.clone(), value: value.clone() })
             })
@@ -123,7 +124,18 @@ impl Read for MemoryStore {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, limit, u64::MAX))
+        Ok(read(&self.inner).scan(table, prefix, start, None, (limit, u64::MAX)))
+    }
+
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        Ok(read(&self.inner).scan(table, prefix, start, Some(last), (limit, u64::MAX)))
     }
 }
 
@@ -182,7 +194,18 @@ impl Read for MemorySnapshot {
         start: Bound<&[u8]>,
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, limit, self.at))
+        Ok(read(&self.inner).scan(table, prefix, start, None, (limit, self.at)))
+    }
+
+    fn scan_through(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        start: Bound<&[u8]>,
+        last: &[u8],
+        limit: usize,
+    ) -> Result<Vec<Row>, StoreError> {
+        Ok(read(&self.inner).scan(table, prefix, start, Some(last), (limit, self.at)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use selfsame::dots::{Causality, Dot, DotSet, Writer};
+use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::hash::{KeyHash, ValueHash};
 use selfsame::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use selfsame::replica::{
@@ -176,6 +176,10 @@ impl CollectionView for Altered {
         limit: usize,
     ) -> Result<Vec<(Dot, KeyHash)>, ViewError> {
         self.snapshot.dots_after(writer, after, limit)
+    }
+
+    fn dots_within(&self, run: DotRun, limit: usize) -> Result<Vec<(Dot, KeyHash)>, ViewError> {
+        self.snapshot.dots_within(run, limit)
     }
 
     fn removals_after(&self, position: u64, limit: usize) -> Result<RemovalLog, ViewError> {

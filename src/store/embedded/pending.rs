@@ -42,10 +42,9 @@ impl Layers {
     }
 
     /// What became of the rows that a scan would come upon.
-    pub(super) fn range(&self, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
-        let rows = |layer| range(layer, table, prefix, start);
-        let mut found = if self.leaving.is_empty() { Rows::new() } else { rows(&self.leaving) };
-        found.extend(rows(&self.recent));
+    pub(super) fn range(&self, span: Span<'_>) -> Rows {
+        let mut found: Rows = range(&self.leaving, span).collect();
+        found.extend(range(&self.recent, span));
         found
     }
 
@@ -57,13 +56,26 @@ impl Layers {
     }
 }
 
+/// Where a scan looks: keys with this prefix from the start on, up to and including the last.
+#[derive(Clone, Copy)]
+pub(super) struct Span<'a> {
+    pub(super) table: Table,
+    pub(super) prefix: &'a [u8],
+    pub(super) start: Bound<&'a [u8]>,
+    pub(super) last: Option<&'a [u8]>,
+}
+
 /// Those of the rows that a scan would come upon.
-pub(super) fn range(rows: &Rows, table: Table, prefix: &[u8], start: Bound<&[u8]>) -> Rows {
+pub(super) fn range<'a>(
+    rows: &'a Rows,
+    span: Span<'a>,
+) -> impl Iterator<Item = (RowName, Option<Arc<[u8]>>)> + use<'a> {
+    let Span { table, prefix, start, last } = span;
     let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
+    let within = move |key: &[u8]| key.starts_with(prefix) && last.is_none_or(|last| key <= last);
     rows.range((from, Bound::Unbounded))
-        .take_while(|(name, _)| name.table == table && name.key.starts_with(prefix))
+        .take_while(move |(name, _)| name.table == table && within(&name.key))
         .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 impl Pending {
@@ -149,7 +161,12 @@ mod tests {
                 pending.add(removal);
                 assert_eq!(found(&pending, b"a").unwrap(), b"2");
                 assert_eq!(pending.read().row(&name(b"b")), Some(&None));
-                let range = pending.read().range(Table::Meta, b"", Bound::Unbounded);
+                let range = pending.read().range(Span {
+                    table: Table::Meta,
+                    prefix: b"",
+                    start: Bound::Unbounded,
+                    last: None,
+                });
                 assert_eq!(range.len(), 2);
                 assert_eq!(range[&name(b"b")], None);
                 Ok(())
@@ -181,12 +198,13 @@ mod tests {
         let mut other = Batch::default();
         other.put(Table::Collections, b"ab", b"");
         pending.add(other);
-        let keys = |prefix: &[u8], start| -> Vec<_> {
-            let range = pending.read().range(Table::Meta, prefix, start);
+        let keys = |prefix: &[u8], start, last: Option<&[u8]>| -> Vec<_> {
+            let range = pending.read().range(Span { table: Table::Meta, prefix, start, last });
             range.into_keys().map(|name| name.key.to_vec()).collect()
         };
-        assert_eq!(keys(b"a", Bound::Unbounded), [&b"a"[..], b"ab", b"ac"]);
-        assert_eq!(keys(b"a", Bound::Excluded(b"ab")), [&b"ac"[..]]);
-        assert_eq!(keys(b"a", Bound::Included(b"b")), [&b""[..]; 0]);
+        assert_eq!(keys(b"a", Bound::Unbounded, None), [&b"a"[..], b"ab", b"ac"]);
+        assert_eq!(keys(b"a", Bound::Excluded(b"ab"), None), [&b"ac"[..]]);
+        assert_eq!(keys(b"a", Bound::Included(b"b"), None), [&b""[..]; 0]);
+        assert_eq!(keys(b"a", Bound::Unbounded, Some(b"ab")), [&b"a"[..], b"ab"]);
     }
 }
