@@ -23,7 +23,7 @@ use selfsame::replica::{Collection, CollectionView, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
 use selfsame::store::{EmbeddedOptions, EmbeddedStore};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
-use tokio::sync::{Mutex, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -34,10 +34,7 @@ const WRITERS: u64 = 8;
 const SHARED: u64 = 64;
 const OWN: u64 = 40;
 /// Sessions that must end while everybody writes.
-const SESSIONS: usize = 8;
-
-/// Held by the test that runs: sixteen writers are enough for a small machine.
-static TURN: Mutex<()> = Mutex::const_new(());
+const SESSIONS: usize = 30;
 
 type Disk = Collection<EmbeddedStore>;
 
@@ -249,7 +246,6 @@ fn check_all([a, b]: &[Peer; 2], ledger: &Ledger) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_end_and_lose_nothing_while_eight_writers_at_each_end_go_on() {
-    let _turn = TURN.lock().await;
     let mut peers = friends(&Policy::Siblings);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));
@@ -302,7 +298,6 @@ async fn wait_for_all(writers: &Writers, before: &[u64]) -> Vec<u64> {
 /// away as a duplicate, and the other goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_opened_from_both_ends_at_once_go_on_beside_writers() {
-    let _turn = TURN.lock().await;
     let peers = friends(&Policy::Lww);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));

@@ -431,20 +431,6 @@ impl Head {
         let empty = PagedTree::new(spec.algorithm, usize::from(page_leaves));
         let envelope = Envelope::new(spec.clone(), empty.tree_hash(), empty.totals())
             .map_err(|error| ReadError::damaged(error.to_string()).of(&spec.name))?;
-        Ok(Self {
-            page_leaves,
-            recovering: false,
-            root: envelope.root(),
-            context_sum: 0,
-            epoch: 0,
-            clock: Stamp(0),
-            position: 0,
-            log_floor: 1,
-            log_id: 0,
-            log_first: 0,
-            history_floor: 1,
-            history_bytes: 0,
-            evidence: 0,
-        })
+        Ok(Self::new(envelope.root(), page_leaves))
     }
 }

@@ -18,7 +18,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use crate::backup::{BackupError, Chain, Event};
-use crate::clock::Stamp;
 use crate::entry::Record;
 use crate::hash::{KeyHash, LogHead, Root};
 use crate::merkle::log::first_item;
@@ -463,21 +462,7 @@ impl<'a, S: Store> Staging<'a, S> {
             }
         }
         self.flush()?;
-        Ok(Head {
-            page_leaves: self.page_leaves,
-            recovering: false,
-            root: Root([0; 32]),
-            context_sum: sum,
-            epoch: 0,
-            clock: Stamp(0),
-            position: 0,
-            log_floor: 1,
-            log_id: 0,
-            log_first: 0,
-            history_floor: 1,
-            history_bytes: 0,
-            evidence: 0,
-        })
+        Ok(Head { context_sum: sum, ..Head::new(Root([0; 32]), self.page_leaves) })
     }
 
     fn entry(&mut self, key_hash: &KeyHash, key: &Key, record: &Record) {

@@ -253,6 +253,25 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// Of a collection of which nothing is known but its root: nothing seen, nothing logged.
+    pub(super) const fn new(root: Root, page_leaves: u16) -> Self {
+        Self {
+            page_leaves,
+            recovering: false,
+            root,
+            context_sum: 0,
+            epoch: 0,
+            clock: Stamp(0),
+            position: 0,
+            log_floor: 1,
+            log_id: 0,
+            log_first: 0,
+            history_floor: 1,
+            history_bytes: 0,
+            evidence: 0,
+        }
+    }
+
     /// Id and size of the change log that was written last; id 0: none yet.
     pub(super) const fn log(&self) -> (u64, u64) {
         (self.log_id, self.position.saturating_sub(self.log_first).saturating_add(1))
