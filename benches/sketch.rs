@@ -1,52 +1,87 @@
-//! Sketches: what adding an id costs for each capacity, and what decoding does; of an IBLT, what a
-//! stream costs an id, and reading it a difference; and how many symbols it takes.
+//! Sketches: what adding an entry costs for each capacity, and what decoding does; of an IBLT, what
+//! a stream costs an id, and reading it a difference; and how many symbols it takes.
 //!
-//! `cargo bench --no-default-features --features session --bench sketch`. Figures of encoding are
-//! per id.
+//! `cargo bench --no-default-features --features session --bench sketch`. Figures are for each
+//! entry.
 
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use selfsame::hash::{KeyHash, RecordDigest};
 use selfsame::limits::Limits;
-use selfsame::sketch::iblt::{Decoder, Encoder, IbltKey, symbols_for};
-use selfsame::sketch::{PinSketch, ShortId};
+use selfsame::sketch::iblt::{self, Encoder, IbltKey, symbols_for};
+use selfsame::sketch::{BucketSketch, Decoder, IdWidth, Layout, ShortId};
 
-/// Ids as hashes give them.
-fn ids(count: u64, seed: u64) -> Vec<ShortId> {
+type Item = (KeyHash, RecordDigest);
+
+/// Entries as hashes give them, in the order of their keys.
+fn items(count: u64, seed: u64) -> Vec<Item> {
     let hash = |number: u64| {
-        let mut bytes = [0; 8];
+        let mut bytes = [[0; 32]; 2];
         let mut hasher = blake3::Hasher::new();
         hasher.update(&seed.to_le_bytes()).update(&number.to_le_bytes());
-        hasher.finalize_xof().fill(&mut bytes);
-        ShortId::truncated(u64::from_le_bytes(bytes))
+        hasher.finalize_xof().fill(bytes.as_flattened_mut());
+        (KeyHash(bytes[0]), RecordDigest(bytes[1]))
     };
-    (0..count).map(hash).collect()
+    let mut items: Vec<Item> = (0..count).map(hash).collect();
+    items.sort_unstable();
+    items
 }
 
-fn pinsketch(c: &mut Criterion) {
-    let mut group = c.benchmark_group("pinsketch");
-    group.sample_size(30);
-    for (capacity, count) in [(32, 1), (64, 1), (32, 1_000), (64, 1_000)] {
-        group.throughput(Throughput::Elements(count));
-        let name = format!("{capacity} syndromes, {count} at once");
-        let (mut sketch, ids) = (PinSketch::new(capacity), ids(count, 1));
-        group.bench_function(BenchmarkId::new("encode", name), |b| {
-            b.iter(|| sketch.toggle_all(black_box(&ids)));
+fn ids(count: u64, seed: u64) -> Vec<ShortId> {
+    items(count, seed).iter().map(|(key, record)| ShortId::of(key, record)).collect()
+}
+
+fn layout(width: IdWidth, log2: u8, capacity: u8) -> Layout {
+    Layout::new(width, log2, capacity).expect("a layout that there is")
+}
+
+fn encode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sketch/encode");
+    group.sample_size(20);
+    let ten_thousand = items(10_000, 1);
+    group.throughput(Throughput::Elements(ten_thousand.len() as u64));
+    for (width, log2, capacity) in [
+        (IdWidth::Narrow, 0, 36),
+        (IdWidth::Wide, 0, 2),
+        (IdWidth::Wide, 0, 36),
+        (IdWidth::Wide, 8, 36),
+        (IdWidth::Wide, 0, 64),
+    ] {
+        let portion = layout(width, log2, capacity).all();
+        let name = format!("{width:?}, 2^{log2} buckets of {capacity}");
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| {
+                BucketSketch::of_items(portion.clone(), black_box(&ten_thousand).iter().copied())
+            });
         });
     }
-    for (capacity, held) in [(8, 5), (36, 30), (64, 55), (128, 110)] {
+    group.finish();
+}
+
+fn decode(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sketch/decode");
+    group.sample_size(20);
+    for (log2, capacity, held) in
+        [(0, 2, 1), (0, 18, 10), (0, 36, 30), (0, 64, 55), (2, 30, 100), (5, 36, 1_000)]
+    {
         group.throughput(Throughput::Elements(held));
-        let mut sketch = PinSketch::new(capacity);
-        sketch.toggle_all(&ids(held, 2));
-        group.bench_function(BenchmarkId::new("decode", format!("{held} of {capacity}")), |b| {
-            b.iter(|| black_box(&sketch).decode());
+        let layout = layout(IdWidth::Wide, log2, capacity);
+        let theirs = BucketSketch::of_items(layout.all(), items(held, 2));
+        let ours = BucketSketch::of_items(layout.all(), []);
+        let name = format!("{held} of 2^{log2} buckets of {capacity}");
+        group.bench_function(BenchmarkId::from_parameter(name), |b| {
+            b.iter(|| Decoder::new(black_box(&ours).clone(), &theirs));
         });
     }
     // more than it can name
-    let mut sketch = PinSketch::new(36);
-    sketch.toggle_all(&ids(50, 3));
     group.throughput(Throughput::Elements(1));
-    group.bench_function("refuse 50 of 36", |b| b.iter(|| black_box(&sketch).decode()));
+    let layout = layout(IdWidth::Wide, 0, 36);
+    let theirs = BucketSketch::of_items(layout.all(), items(50, 3));
+    let ours = BucketSketch::of_items(layout.all(), []);
+    group.bench_function("refuse 50 of 36", |b| {
+        b.iter(|| Decoder::new(black_box(&ours).clone(), &theirs));
+    });
     group.finish();
 }
 
@@ -62,7 +97,7 @@ fn symbols_needed(differing: u64) -> (f64, usize) {
         let (ours, theirs) = ids.split_at(differing as usize / 2);
         let of = |ids: &[ShortId]| Encoder::new(&key, ids.iter().copied(), &limits);
         let mut theirs = of(theirs);
-        let mut decoder = Decoder::new(of(ours), &limits);
+        let mut decoder = iblt::Decoder::new(of(ours), &limits);
         let mut batch = || theirs.next_symbols(1 + theirs.symbols() / 1_000);
         while decoder.push(&batch()) == Ok(false) {}
         decoder.symbols()
@@ -73,7 +108,7 @@ fn symbols_needed(differing: u64) -> (f64, usize) {
     (mean, needed[(needed.len() - 1) * 19 / 20])
 }
 
-fn iblt(c: &mut Criterion) {
+fn coded_symbols(c: &mut Criterion) {
     for differing in [1, 2, 5, 10, 100, 1_000, 10_000, 100_000] {
         let (mean, enough) = symbols_needed(differing);
         let each = mean / differing as f64;
@@ -97,12 +132,12 @@ fn iblt(c: &mut Criterion) {
         let symbols = of(&theirs).next_symbols(symbols_for(differing));
         group.throughput(Throughput::Elements(differing));
         group.bench_function(BenchmarkId::new("decode", differing), |b| {
-            let fresh = || Decoder::new(of(&ours), &limits);
+            let fresh = || iblt::Decoder::new(of(&ours), &limits);
             b.iter_batched(fresh, |mut decoder| decoder.push(&symbols), BatchSize::LargeInput);
         });
     }
     group.finish();
 }
 
-criterion_group!(benches, pinsketch, iblt);
+criterion_group!(benches, encode, decode, coded_symbols);
 criterion_main!(benches);

@@ -3,20 +3,27 @@
 //! They steer only. Whatever a sketch claims, by chance or by malice, roots decide.
 //!
 //! ```
-//! use selfsame::hash::TreeHash;
+//! use selfsame::hash::RecordDigest;
 //! use selfsame::sketch::Estimator;
 //!
 //! let (mut ours, theirs) = (Estimator::default(), Estimator::default());
-//! ours.add(&TreeHash([9; 32]));
+//! ours.add(&RecordDigest([9; 32]));
 //! assert_eq!(ours.difference(&theirs), 1);
 //! ```
 
+mod bits;
 pub mod bloom;
+pub mod buckets;
 pub mod estimator;
 pub mod iblt;
-pub mod pinsketch;
+mod ids;
+mod pinsketch;
 
 pub use bloom::{BloomError, BloomFilter, FilterSeed, WireFilter};
-pub use estimator::{Estimator, EstimatorError, FoldedEstimator};
+pub use buckets::{
+    Attributed, BucketSketch, Decoded, Decoder, Layout, Names, Portion, Precision, SketchError,
+    WireNames, WireRefill, WireSketch,
+};
+pub use estimator::{Estimator, EstimatorError, FoldedEstimator, WrappedEstimator};
 pub use iblt::{IbltError, IbltKey, Symbols};
-pub use pinsketch::{PinSketch, PinSketchError, ShortId};
+pub use ids::{DifferingId, ID_BITS, IdWidth, ShortId, WIDE_FROM_ENTRIES};

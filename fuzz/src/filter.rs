@@ -3,7 +3,7 @@
 
 use arbitrary::Unstructured;
 use selfsame::dots::Dot;
-use selfsame::hash::{HashAlgorithm, TreeHash};
+use selfsame::hash::{HashAlgorithm, RecordDigest};
 use selfsame::limits::Limits;
 use selfsame::sketch::{BloomFilter, Estimator, FilterSeed, WireFilter};
 
@@ -81,7 +81,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let mut estimator = Estimator::default();
         for counter in 1..=count {
             filter.insert(Dot::new(9, counter).expect("not zero"));
-            estimator.add(&TreeHash(HashAlgorithm::Blake3.value_hash(&counter.to_le_bytes()).0));
+            estimator.add(&RecordDigest(HashAlgorithm::Blake3.value_hash(&counter.to_le_bytes()).0));
         }
         let (wire, estimator) = (filter.to_wire(), estimator.to_bytes());
         let mut seed = vec![wire.hashes];

@@ -8,7 +8,7 @@ use selfsame::delta::{
 };
 use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::entry::{Sibling, Totals};
-use selfsame::hash::{HashAlgorithm, KeyHash, StateHash, TreeHash};
+use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
@@ -222,7 +222,7 @@ impl<'a> Forge<'a> {
             6 | 7 => {
                 let mut estimator = Estimator::default();
                 for at in 0..self.byte(5) {
-                    estimator.add(&TreeHash(self.algorithm().value_hash(&[at]).0));
+                    estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
                 }
                 let (top, full) = (self.nodes(0, width), kind == 7);
                 let estimator = self.flag(6).then_some(estimator);

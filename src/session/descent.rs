@@ -129,7 +129,6 @@ impl Session {
     }
 
     fn estimator(&self, view: &dyn CollectionView) -> Result<Estimator, Failure> {
-        let algorithm = self.ours.spec.algorithm;
         let mut estimator = Estimator::default();
         for bucket in 0..=u8::MAX {
             // a copy of its own, so that only one bucket at a time is in memory
@@ -138,7 +137,7 @@ impl Session {
             let leaves: Vec<Leaf> =
                 resident(&mut tree, view, |tree| tree.leaves_under(&prefix).collect())?;
             for leaf in leaves {
-                estimator.add(&algorithm.leaf(&leaf.key, &leaf.record));
+                estimator.add(&leaf.record);
             }
         }
         Ok(estimator)

@@ -1,23 +1,23 @@
 //! How many leaves differ between two collections, from a summary kept on every put.
 //!
 //! Tug of war (Alon, Matias, Szegedy 1996; one counter per item as in Charikar, Chen and
-//! Farach-Colton 2002): each leaf hash adds +1 or -1 to one of 128 counters. What both sides hold
+//! Farach-Colton 2002): each record adds +1 or -1 to one of 128 counters. What both sides hold
 //! cancels out, and the sum of the squared differences of the counters is the number of leaves
 //! that only one side holds, with a standard error of 12.5 %. An entry that both hold in different
 //! versions counts twice.
 //!
-//! Leaf hashes are hashes already: eight of their bits choose counter and sign. Whoever grinds
+//! Record digests are hashes already: eight of their bits choose counter and sign. Whoever grinds
 //! them can make the estimate wrong, which costs bytes, never correctness.
 //!
 //! ```
-//! use selfsame::hash::TreeHash;
+//! use selfsame::hash::RecordDigest;
 //! use selfsame::sketch::Estimator;
 //!
 //! let mut ours = Estimator::default();
-//! ours.add(&TreeHash([3; 32]));
-//! ours.add(&TreeHash([200; 32]));
+//! ours.add(&RecordDigest([3; 32]));
+//! ours.add(&RecordDigest([200; 32]));
 //! let mut theirs = ours.clone();
-//! theirs.remove(&TreeHash([3; 32]));
+//! theirs.remove(&RecordDigest([3; 32]));
 //! assert_eq!(ours.difference(&theirs), 1);
 //! assert_eq!(Estimator::from_bytes(&ours.to_bytes())?, ours);
 //! # Ok::<(), selfsame::sketch::EstimatorError>(())
@@ -27,9 +27,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::codec::{CodecError, Reader};
 use crate::delta::varint;
-use crate::hash::TreeHash;
+use crate::hash::RecordDigest;
 
 const COUNTERS: usize = 128;
+/// A wrapped counter that differs by more may have gone round, and the estimate says "many".
+const WRAPPED_TRUSTED: u8 = 120;
 const FOLDED_COUNTERS: usize = 16;
 /// Beyond this a folded counter may have gone round, and the estimate says "many".
 const FOLDED_TRUSTED: u64 = 64;
@@ -59,18 +61,18 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// Counts a leaf that is now held.
-    pub fn add(&mut self, leaf: &TreeHash) {
-        self.step(leaf, 1);
+    /// Counts a record that is now held.
+    pub fn add(&mut self, record: &RecordDigest) {
+        self.step(record, 1);
     }
 
-    /// Takes back a leaf that is held no more.
-    pub fn remove(&mut self, leaf: &TreeHash) {
-        self.step(leaf, -1);
+    /// Takes back a record that is held no more.
+    pub fn remove(&mut self, record: &RecordDigest) {
+        self.step(record, -1);
     }
 
-    fn step(&mut self, leaf: &TreeHash, amount: i64) {
-        let [.., byte] = leaf.0;
+    fn step(&mut self, record: &RecordDigest, amount: i64) {
+        let [.., byte] = record.0;
         let counter = &mut self.0[usize::from(byte) % COUNTERS];
         let signed = if byte & 0x80 == 0 { amount } else { -amount };
         *counter = counter.saturating_add(signed);
@@ -86,6 +88,12 @@ impl Estimator {
         });
         let sum = squares.fold(0, u128::saturating_add);
         u64::try_from(sum).unwrap_or(u64::MAX)
+    }
+
+    /// A byte of each counter: enough for all differences that a sketch can name.
+    #[must_use]
+    pub fn wrapped(&self) -> WrappedEstimator {
+        WrappedEstimator(Box::new(self.0.map(|counter| counter as u8)))
     }
 
     /// Eight bytes that are enough for small differences.
@@ -168,17 +176,52 @@ impl FoldedEstimator {
     }
 }
 
+/// An [`Estimator`] of which each counter lost all but its lowest byte: 128 bytes, whatever the
+/// collections hold.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct WrappedEstimator(pub Box<[u8; COUNTERS]>);
+
+impl WrappedEstimator {
+    /// Estimate of how many leaves only one of the two holds, as near as that of the whole
+    /// counters; none when they are so many (beyond about 150,000) that a byte does not tell.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<u64> {
+        let pairs = self.0.iter().zip(other.0.iter());
+        let mut differences =
+            pairs.map(|(ours, theirs)| ours.wrapping_sub(*theirs).cast_signed().unsigned_abs());
+        differences.try_fold(0, |sum, difference| {
+            (difference <= WRAPPED_TRUSTED).then_some(sum + u64::from(difference).pow(2))
+        })
+    }
+}
+
+impl Serialize for WrappedEstimator {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let (halves, _) = self.0.as_chunks::<32>();
+        <[[u8; 32]; COUNTERS / 32]>::try_from(halves).unwrap_or_default().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for WrappedEstimator {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let quarters = <[[u8; 32]; COUNTERS / 32]>::deserialize(from)?;
+        let mut counters = Box::new([0; COUNTERS]);
+        counters.copy_from_slice(quarters.as_flattened());
+        Ok(Self(counters))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
-    fn leaf(seed: u64, item: u64) -> TreeHash {
+    fn record(seed: u64, item: u64) -> RecordDigest {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         bytes[8..].copy_from_slice(&item.to_le_bytes());
-        TreeHash(blake3::hash(&bytes).into())
+        RecordDigest(blake3::hash(&bytes).into())
     }
 
     /// Share of 1,000 seeds whose estimate of `differing` is off by more than `tolerated`.
@@ -192,7 +235,7 @@ mod tests {
             let (mut ours, mut theirs) = (Estimator::default(), Estimator::default());
             for item in 0..differing {
                 let side = if item % 2 == 0 { &mut ours } else { &mut theirs };
-                side.add(&leaf(seed, item));
+                side.add(&record(seed, item));
             }
             let error = estimate(&ours, &theirs) / differing as f64 - 1.0;
             misses += u32::from(error.abs() > tolerated);
@@ -233,17 +276,17 @@ mod tests {
         ) {
             let (mut ours, mut theirs) = (Estimator::default(), Estimator::default());
             for item in &common {
-                ours.add(&leaf(seed, *item));
+                ours.add(&record(seed, *item));
             }
             for item in common.iter().rev() {
-                theirs.add(&leaf(seed, *item));
+                theirs.add(&record(seed, *item));
             }
             prop_assert_eq!(ours.difference(&theirs), 0);
             prop_assert_eq!(ours.folded().difference(&theirs.folded()), Some(0));
             prop_assert_eq!(Estimator::from_bytes(&ours.to_bytes()).unwrap(), ours.clone());
             let _ = ours.folded().difference(&FoldedEstimator(bytes));
             for item in &common {
-                theirs.remove(&leaf(seed, *item));
+                theirs.remove(&record(seed, *item));
             }
             prop_assert_eq!(theirs, Estimator::default());
         }
@@ -262,7 +305,7 @@ mod tests {
     fn it_travels_in_under_two_bytes_a_counter() {
         let config = bincode::config::standard();
         let mut estimator = Estimator::default();
-        (0..200_000).for_each(|item| estimator.add(&leaf(1, item)));
+        (0..200_000).for_each(|item| estimator.add(&record(1, item)));
         let bytes = bincode::serde::encode_to_vec(&estimator, config).unwrap();
         assert!(bytes.len() < 2 * COUNTERS);
         let (again, _): (Estimator, usize) =

@@ -13,9 +13,9 @@
 //! one of them in one case of a million; that undoes itself, and an id that remains in error is
 //! found out like any other fault of a sketch: they steer, roots decide.
 //!
-//! Ids are those of [`PinSketch`](super::PinSketch), so that a node needs one index for both: that
-//! one takes 0.6 of the bytes, and six times as long to name them. 44 bits are enough, since a
-//! stream is exact over ids that come twice: of two entries with one id, a difference in one is
+//! Ids begin with bits of the key hash, so that each leads to its leaf. [Bucket
+//! sketches](super::buckets) take half the bytes, if it is known how many differ. 44 bits are
+//! enough, since a stream is exact over ids that come twice: of two entries with one id, a difference in one is
 //! named as that id, whatever the other is.
 //!
 //! ```

@@ -3,7 +3,7 @@
 use super::IbltKey;
 use super::siphash::siphash;
 use crate::sketch::ShortId;
-use crate::sketch::pinsketch::ID_BITS;
+use crate::sketch::ids::ID_BITS;
 
 /// Step and finish of SplitMix64 (Steele, Lea and Flood 2014).
 const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
