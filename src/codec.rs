@@ -14,6 +14,8 @@
 //! # Ok::<(), selfsame::codec::CodecError>(())
 //! ```
 
+pub mod bits;
+
 /// Bytes that are not the canonical form of anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

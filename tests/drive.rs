@@ -225,7 +225,8 @@ impl Puppet<'_> {
     async fn up_to_its_turn(&mut self) {
         loop {
             let frame = self.reader.next_frame().await.unwrap().unwrap();
-            if matches!(wire::decode(&frame), Ok(Message::TurnEnd(_))) {
+            let messages: Vec<Message> = wire::decode_all(&frame).unwrap();
+            if messages.iter().any(|message| matches!(message, Message::TurnEnd(_))) {
                 return;
             }
         }

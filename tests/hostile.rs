@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use selfsame::clock::Stamp;
+use selfsame::codec::bits::BitWriter;
 use selfsame::delta::{Encoded, Encoding, IdMargin, Signature, SignatureKey};
 use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::entry::{Sibling, Totals};
@@ -20,9 +21,9 @@ use selfsame::replica::{
     CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
 };
 use selfsame::session::message::{
-    Bulk, Bytes, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message, NodeHashes, Opening,
-    OpeningPart, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots, WireHead,
-    WirePrefix, WireSpec,
+    Bulk, Bytes, CollectionTag, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
+    NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage, Unmatched,
+    ValueItem, Want, WireCausality, WireDots, WireHead, WirePrefix,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Session, Strategy,
@@ -73,6 +74,8 @@ impl Claim {
 
     fn opening(&self) -> Opening {
         Opening {
+            nonce: [5; 32],
+            clock: Stamp::new(1_000_000, 0),
             tree: self.tree,
             totals: self.totals,
             causality: WireCausality::new(&self.causality, None),
@@ -141,7 +144,11 @@ impl Victim {
     }
 
     fn end_turn(&mut self, tree: TreeHash, settled: bool) {
-        self.hear(&Message::TurnEnd(TurnEnd { tree, settled, partial: false }));
+        self.hear(&Message::TurnEnd(TurnEnd {
+            tree: TreeSaid::Now(tree),
+            settled,
+            partial: false,
+        }));
     }
 
     fn states(&mut self, held: Vec<KeyState>) {
@@ -168,7 +175,7 @@ impl Victim {
             }
             if let Some(frame) = self.session.poll_transmit(Lane::Control, &self.view) {
                 self.sent_bytes += frame.len();
-                self.said.push(wire::decode(&frame).unwrap());
+                self.said.extend(wire::decode_all::<Message>(&frame).unwrap());
                 moved = true;
             }
             if let Some(frame) = self.session.poll_transmit(Lane::Bulk, &self.view) {
@@ -206,13 +213,12 @@ impl Victim {
 
 fn hello(victim: &Node, claim: &Claim) -> Hello {
     Hello {
-        spec: WireSpec::from(victim.collection.spec()),
+        collection: CollectionTag::of(victim.collection.spec()),
         mode: claim.mode,
         strategy: Strategy::Auto,
-        state: claim.state(victim),
-        nonce: [5; 32],
-        clock: Stamp::new(victim.now_ms, 0),
+        state: StateTag::of(&[9; 32], &claim.state(victim)),
         base: None,
+        estimator: None,
     }
 }
 
@@ -585,6 +591,27 @@ fn candidates_come_each_with_its_key_or_not_at_all() {
     victim.ended_by(AbortCode::Protocol);
 }
 
+/// What an attacker says of a subtree, packed: a node with all children, every id the same.
+fn node_part(bits: &mut BitWriter, id: u64, width: u8) {
+    bits.put(2, 2);
+    bits.put_bit(true);
+    (0..16).for_each(|_| bits.put(id, width));
+}
+
+fn level(answered: u32, width: u8, bits: BitWriter) -> Level {
+    Level { answered, width, bits: Bytes(bits.finish()) }
+}
+
+fn steer(top: Level) -> TurnMessage {
+    TurnMessage::Steer { estimator: None, attempt: 0, top }
+}
+
+fn steer_with_node() -> TurnMessage {
+    let mut bits = BitWriter::default();
+    node_part(&mut bits, 1, 28);
+    steer(level(0, 28, bits))
+}
+
 #[test]
 fn a_descent_that_repeats_itself_fills_no_memory() {
     let limits =
@@ -592,15 +619,112 @@ fn a_descent_that_repeats_itself_fills_no_memory() {
     let node = node_with(1_500, limits);
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
-    let hashes = vec![1; 16 * 8];
-    let first = top(all(), u16::MAX, hashes.clone());
-    victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first.clone() });
-    for _ in 0..200 {
-        victim.turn(TurnMessage::Nodes(vec![first.clone(); 50]));
+    for _ in 0..10_000 {
+        victim.turn(steer_with_node());
     }
-    victim.end_turn(TreeHash([3; 32]), false);
+    victim.ended_by(AbortCode::Limit(LimitName::Work));
     victim.work();
     assert!(victim.sent_bytes < 1 << 20, "{} bytes were queued", victim.sent_bytes);
+}
+
+#[test]
+fn a_descent_into_everything_is_answered_as_far_as_there_is_room() {
+    let limits = Limits { max_pending_bytes: 20_000, ..Limits::default() };
+    let node = node_with(5_000, limits);
+    let claim = Claim::all_seen(Mode::Both, &node);
+    let mut victim = Victim::open(node, &claim);
+    victim.turn(steer_with_node());
+    victim.end_turn(TreeHash([3; 32]), false);
+    for depth in 0..3 {
+        victim.work();
+        let answers = victim.said.iter().rev().find_map(|message| match message {
+            Message::Turn(TurnMessage::Level(level)) => Some(level.answered),
+            _ => None,
+        });
+        let nodes = answers.unwrap_or(0) * 16;
+        let mut bits = BitWriter::default();
+        for _ in 0..nodes.min(4_000) {
+            (0..16).for_each(|_| bits.put_bit(true));
+            (0..16).for_each(|_| node_part(&mut bits, 1, 28));
+        }
+        // as many nodes as there are open, or a breach: nothing in between
+        victim.turn(TurnMessage::Level(level(nodes.min(4_000), 28, bits)));
+        if victim.outcome().is_some() {
+            assert!(depth > 0);
+            break;
+        }
+        victim.end_turn(TreeHash([3; 32]), false);
+    }
+    assert!(victim.sent_bytes < 200_000, "{} bytes were queued", victim.sent_bytes);
+}
+
+#[test]
+fn levels_that_answer_nothing_that_was_asked_are_a_breach() {
+    let open = || {
+        let node = node_with(200, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        Victim::open(node, &claim)
+    };
+    let breaches = [
+        // before there is a descent
+        TurnMessage::Level(level(0, 28, BitWriter::default())),
+        TurnMessage::Unmatched(Unmatched { lists: 0, bits: Bytes(Vec::new()) }),
+    ];
+    for message in breaches {
+        let mut victim = open();
+        victim.turn(message);
+        victim.ended_by(AbortCode::Protocol);
+    }
+    // answers to more nodes and lists than were sent
+    let more = [
+        TurnMessage::Level(level(1, 28, BitWriter::default())),
+        TurnMessage::Unmatched(Unmatched { lists: 1, bits: Bytes(vec![0]) }),
+    ];
+    for message in more {
+        let mut victim = open();
+        victim.turn(steer_with_node());
+        assert_eq!(victim.outcome(), None, "what an honest peer may say");
+        victim.turn(message);
+        victim.ended_by(AbortCode::Protocol);
+    }
+}
+
+#[test]
+fn hostile_levels_are_refused_before_anything_is_built_of_them() {
+    let part = |kind: u64| {
+        let mut bits = BitWriter::default();
+        bits.put(kind, 2);
+        bits
+    };
+    let mut endless = part(3);
+    endless.put_gamma(u64::MAX);
+    let mut cut_short = part(2);
+    cut_short.put_bit(true);
+    cut_short.put(7, 28);
+    let mut left_over = part(0);
+    left_over.put(0, 30);
+    let mut padded = part(0);
+    padded.put(1, 6);
+    let mut no_width = part(3);
+    no_width.put_gamma(1 << 40);
+    let tops = [
+        level(0, 28, endless),
+        level(0, 28, cut_short),
+        level(0, 28, left_over),
+        level(0, 28, padded),
+        level(0, 0, no_width),
+        level(0, 57, part(0)),
+        level(0, u8::MAX, part(0)),
+        level(1, 28, part(0)),
+        level(0, 28, BitWriter::default()),
+    ];
+    for top in tops {
+        let node = node_with(20, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        victim.turn(steer(top));
+        victim.ended_by(AbortCode::Protocol);
+    }
 }
 
 #[test]
@@ -609,9 +733,10 @@ fn an_estimator_is_answered_once() {
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
     for _ in 0..2 {
-        let first = top(all(), 0, Vec::new());
-        let estimator = Some(Estimator::default());
-        victim.turn(TurnMessage::Descend { estimator, full: false, top: first });
+        let mut bits = BitWriter::default();
+        bits.put(0, 2);
+        let (estimator, top) = (Some(Estimator::default()), level(0, 28, bits));
+        victim.turn(TurnMessage::Steer { estimator, attempt: 0, top });
     }
     victim.ended_by(AbortCode::Protocol);
 }
@@ -647,35 +772,30 @@ fn hostile_filters_are_refused_before_use() {
 }
 
 #[test]
-fn invented_leaves_are_not_learned_without_end_by_one_that_only_takes() {
+fn invented_leaves_teach_nothing_and_are_asked_for_by_nobody() {
     let limits = Limits { max_session_entries: 100, ..Limits::default() };
     let node = node_with(10, limits);
     let claim = Claim::all_seen(Mode::Push, &node);
     let mut victim = Victim::open(node, &claim);
-    let first = top(all(), u16::MAX, vec![1; 16 * 8]);
-    victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first });
-    for round in 0..10u8 {
-        let mut leaves = Vec::new();
-        for at in 0..300u32 {
-            let mut leaf = [round; 40];
-            leaf[..4].copy_from_slice(&at.to_be_bytes());
-            leaves.extend_from_slice(&leaf);
-        }
-        victim.turn(TurnMessage::Leaves(vec![LeafList { prefix: all(), leaves: Bytes(leaves) }]));
+    for round in 0..10 {
+        let mut bits = BitWriter::default();
+        bits.put(3, 2);
+        bits.put_gamma(300);
+        (0..300).for_each(|at| bits.put(round * 300 + at, 33));
+        victim.turn(steer(level(0, 33, bits)));
     }
     victim.end_turn(TreeHash([9; 32]), false);
     victim.work();
-    let asked: usize = victim
-        .said
-        .iter()
-        .map(|message| match message {
-            Message::Turn(TurnMessage::States { ask, .. }) => ask.len(),
-            _ => 0,
-        })
-        .sum();
-    assert!(asked <= 200, "{asked} keys were asked for");
-    let Some(Message::TurnEnd(end)) = victim.said.last() else { panic!("no end of turn") };
-    assert!(end.partial, "and the session will not join");
+    let (mut asked, mut unmatched) = (0, 0);
+    for message in &victim.said {
+        match message {
+            Message::Turn(TurnMessage::States { ask, .. }) => asked += ask.len(),
+            Message::Turn(TurnMessage::Unmatched(said)) => unmatched += said.bits.0.len(),
+            _ => {}
+        }
+    }
+    assert_eq!(asked, 10, "its own leaves, which are not in the list, once");
+    assert_eq!(unmatched, 38, "a bit for each leaf of the last list");
 }
 
 #[test]
@@ -872,9 +992,7 @@ fn opened_in(limits: Limits, claim: &Claim, announced: u32, parts: Vec<OpeningPa
     let mut victim = Victim::greeted(node, &hello(&node_with(1, Limits::default()), claim));
     let causality = WireCausality::Whole { pairs: Vec::new(), exceptions: WireDots::default() };
     let above = Some(WireDots::default());
-    let (tree, totals) = (claim.tree, claim.totals);
-    let opening =
-        Opening { tree, totals, causality, above, writer: None, heard: None, parts: announced };
+    let opening = Opening { causality, above, parts: announced, ..claim.opening() };
     victim.turn(TurnMessage::Opening(opening));
     for part in parts {
         victim.hear(&Message::OpeningPart(part));
@@ -963,7 +1081,7 @@ fn a_forged_subtree_is_located() {
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
     let forged = top(all(), u16::MAX, vec![7; 16 * 32]);
-    victim.turn(TurnMessage::Descend { estimator: None, full: true, top: forged });
+    victim.turn(TurnMessage::Descend(forged));
     assert!(matches!(victim.outcome(), Some(Outcome::Failed(Failure::Lie { .. }))));
     assert!(victim.said.is_empty());
 }
@@ -1141,7 +1259,11 @@ fn what_does_not_belong_here_ends_the_session() {
     let claim = Claim::empty(Mode::Both);
     let node = || node_with(3, Limits::default());
     let early = [
-        Message::TurnEnd(TurnEnd { tree: TreeHash([1; 32]), settled: true, partial: false }),
+        Message::TurnEnd(TurnEnd {
+            tree: TreeSaid::Now(TreeHash([1; 32])),
+            settled: true,
+            partial: false,
+        }),
         Message::Turn(TurnMessage::Nodes(Vec::new())),
         Message::Free(FreeMessage::Ready(ready)),
         Message::Free(FreeMessage::Request(Vec::new())),
@@ -1227,7 +1349,7 @@ fn keys_of_prefixes_that_are_none_are_refused() {
         let mut victim = Victim::open(node, &claim);
         let prefix = WirePrefix { bits, bytes: Bytes(vec![0; usize::from(bits).div_ceil(8)]) };
         let first = top(prefix, 0, Vec::new());
-        victim.turn(TurnMessage::Descend { estimator: None, full: false, top: first });
+        victim.turn(TurnMessage::Descend(first));
         victim.ended_by(AbortCode::Protocol);
     }
 }

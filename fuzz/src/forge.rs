@@ -2,6 +2,7 @@
 //! of twelve bytes each.
 
 use selfsame::clock::Stamp;
+use selfsame::codec::bits::BitWriter;
 use selfsame::delta::{
     BaseId, BlockSignature, Encoded, Encoding, GapRequest, GapRun, IdMargin, Signature,
     SignatureKey,
@@ -12,18 +13,18 @@ use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
-    Bulk, Bytes, CANDIDATE_KEY_BYTES, FreeMessage, Hello, HelloReply, KeyState, LeafList, Message,
-    NodeHashes, Opening, Ready, TurnEnd, TurnMessage, ValueItem, Want, WireCausality, WireDots,
-    WirePrefix, WireSpec,
+    Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, FreeMessage, Hello, HelloReply, KeyState,
+    LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage,
+    Unmatched, ValueItem, Want, WireCausality, WireDots, WirePrefix,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
-use selfsame::sketch::{Estimator, WireFilter};
+use selfsame::sketch::{Estimator, FoldedEstimator, WireFilter};
 
 use crate::common::key;
 use crate::session::{End, Stage};
 
 /// How many kinds of message there are.
-pub(crate) const KINDS: u8 = 25;
+pub(crate) const KINDS: u8 = 27;
 
 const PHASES: [Phase; 3] = [Phase::Announce, Phase::BloomExchange, Phase::MerkleComparison];
 const REASONS: [RefusalReason; 5] = [
@@ -60,10 +61,15 @@ impl<'a> Forge<'a> {
             1 => Message::Turn(TurnMessage::Opening(self.claim()?.0)),
             2..=9 => Message::Turn(self.turn(kind % KINDS)),
             10 => Message::TurnEnd(TurnEnd {
-                tree: self.tree(0),
+                tree: match self.byte(3) % 4 {
+                    0 => TreeSaid::Unchanged,
+                    1 => TreeSaid::Same,
+                    _ => TreeSaid::Now(self.tree(0)),
+                },
                 settled: self.flag(1),
                 partial: self.flag(2),
             }),
+            kind @ 25..=26 => Message::Turn(self.turn(kind)),
             kind @ (11..=16 | 20..=24) => Message::Free(self.free(kind)?),
             kind => return Some((Lane::Bulk, wire::encode(&self.bulk(kind)).ok()?)),
         };
@@ -167,27 +173,28 @@ impl<'a> Forge<'a> {
             puts: [self.byte(at) % 2; 8],
         };
         let (writer, heard) = (self.flag(10).then(|| mark(11)), self.flag(12).then(|| mark(13)));
-        let opening = Opening { tree, totals, causality, above, writer, heard, parts: 0 };
+        let (nonce, clock) = ([4; 32], Stamp::new(1_000_000, 0));
+        let opening =
+            Opening { nonce, clock, tree, totals, causality, above, writer, heard, parts: 0 };
         Some((opening, state))
     }
 
     /// What opens a session, or answers that.
     fn first(&self) -> Option<Message> {
         let (opening, state) = self.claim()?;
-        let (nonce, clock) = ([4; 32], Stamp::new(1_000_000, 0));
+        let state = StateTag::of(&[9; 32], &state);
         if self.victim.has_begun() {
             let (opening, base_known) = (Box::new(opening), self.flag(11));
-            let reply = HelloReply::Differs { nonce, clock, state, opening, base_known };
+            let reply = HelloReply::Differs { state, opening, base_known };
             return Some(Message::HelloReply(reply));
         }
         Some(Message::Hello(Hello {
-            spec: WireSpec::from(self.victim.view.spec()),
+            collection: CollectionTag::of(self.victim.view.spec()),
             mode: MODES[usize::from(self.byte(10)) % MODES.len()],
             strategy: STRATEGIES[usize::from(self.byte(11)) % STRATEGIES.len()],
             state,
-            nonce,
-            clock,
             base: None,
+            estimator: self.flag(9).then(|| FoldedEstimator([self.byte(8); 8])),
         }))
     }
 
@@ -206,7 +213,6 @@ impl<'a> Forge<'a> {
     }
 
     fn turn(&self, kind: u8) -> TurnMessage {
-        let width = if self.flag(0) { 32 } else { 8 };
         match kind {
             2 => self.states(),
             3 => TurnMessage::Removed(WireDots::from(&self.dots(0))),
@@ -219,17 +225,23 @@ impl<'a> Forge<'a> {
                 items: u64::from(self.byte(3)) << (self.byte(4) % 64),
                 second: self.flag(5),
             },
-            6 | 7 => {
+            6 => {
                 let mut estimator = Estimator::default();
                 for at in 0..self.byte(5) {
                     estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
                 }
-                let (top, full) = (self.nodes(0, width), kind == 7);
                 let estimator = self.flag(6).then_some(estimator);
-                TurnMessage::Descend { estimator, full, top }
+                let top = Level { answered: 0, ..self.level(7) };
+                TurnMessage::Steer { estimator, attempt: self.byte(0) % 2, top }
             }
-            8 => TurnMessage::Nodes(vec![self.nodes(self.byte(3), width)]),
-            _ => TurnMessage::Leaves(vec![self.leaves(width)]),
+            7 => TurnMessage::Descend(self.nodes(0)),
+            8 => TurnMessage::Nodes(vec![self.nodes(self.byte(3))]),
+            25 => TurnMessage::Level(self.level(1)),
+            26 => TurnMessage::Unmatched(Unmatched {
+                lists: u32::from(self.byte(0) % 3),
+                bits: Bytes(vec![self.byte(1); usize::from(self.byte(2) % 9)]),
+            }),
+            _ => TurnMessage::Leaves(vec![self.leaves()]),
         }
     }
 
@@ -242,13 +254,40 @@ impl<'a> Forge<'a> {
         WirePrefix { bits, bytes: Bytes(bytes) }
     }
 
-    fn nodes(&self, depth: u8, width: usize) -> NodeHashes {
+    /// Some answers: whether each child differs, then what is held there, as the bytes say.
+    fn level(&self, at: usize) -> Level {
+        let width = 24 + self.byte(at) % 34;
+        let mut bits = BitWriter::default();
+        let answered = u32::from(self.byte(at + 1) % 3);
+        for answer in 0..answered {
+            bits.put(u64::from(self.byte(at + 2 + answer as usize)) * 0x0101, 16);
+        }
+        for part in 0..self.byte(at + 4) % 5 {
+            let kind = self.byte(at + 5 + usize::from(part)) % 5;
+            bits.put(u64::from(kind), 2);
+            let ids = match kind {
+                2 => {
+                    bits.put(u64::from(self.byte(at + 6)), 17);
+                    self.byte(at + 6).count_ones()
+                }
+                3 => {
+                    bits.put_gamma(u64::from(self.byte(at + 6)));
+                    u32::from(self.byte(at + 6))
+                }
+                _ => 0,
+            };
+            (0..ids).for_each(|id| bits.put(u64::from(id) << 20, width));
+        }
+        Level { answered, width, bits: Bytes(bits.finish()) }
+    }
+
+    fn nodes(&self, depth: u8) -> NodeHashes {
         let present = u16::from_le_bytes([self.byte(1), self.byte(2)]);
-        let hashes = Bytes(vec![self.byte(7); present.count_ones() as usize * width]);
+        let hashes = Bytes(vec![self.byte(7); present.count_ones() as usize * 32]);
         NodeHashes { prefix: self.prefix(depth), present, hashes }
     }
 
-    fn leaves(&self, width: usize) -> LeafList {
+    fn leaves(&self) -> LeafList {
         let prefix = self.prefix(self.byte(3));
         let shared = usize::from(prefix.bits / 8);
         let mut keys: Vec<KeyHash> = (5..9).map(|at| self.key_hash(at)).collect();
@@ -256,7 +295,7 @@ impl<'a> Forge<'a> {
         keys.dedup();
         let own = prefix.bytes.0.first().copied();
         keys.retain(|key| prefix.bits < 8 || own == Some(key.0[0]));
-        let digest = [self.byte(9)].repeat(width);
+        let digest = [self.byte(9)].repeat(32);
         let leaves = keys.iter().flat_map(|key| [&key.0[shared..], &digest].concat()).collect();
         LeafList { prefix, leaves: Bytes(leaves) }
     }

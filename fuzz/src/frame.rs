@@ -7,7 +7,7 @@ use selfsame::hash::HashAlgorithm;
 use selfsame::session::message::{
     Bulk, Greeting, HelloReply, Message, Opening, TurnMessage, WireCausality, WirePolicy, WireSpec,
 };
-use selfsame::session::wire::{decode, encode};
+use selfsame::session::wire::{decode, decode_all, encode};
 use selfsame::types::CollectionSpec;
 
 use crate::session;
@@ -31,7 +31,7 @@ pub fn check(input: &[u8]) {
     let Some((&kind, frame)) = input.split_first() else { return };
     match KINDS[usize::from(kind) % KINDS.len()] {
         Kind::Message => {
-            if let Ok(message) = decode::<Message>(frame) {
+            for message in decode_all::<Message>(frame).unwrap_or_default() {
                 stays(&message, frame);
                 meaning(&message);
             }
@@ -64,9 +64,6 @@ where
 /// What is read out of messages before a session believes them.
 fn meaning(message: &Message) {
     match message {
-        Message::Hello(hello) => {
-            let _ = CollectionSpec::try_from(&hello.spec);
-        }
         Message::HelloReply(HelloReply::Differs { opening, .. }) => read(opening),
         Message::Turn(TurnMessage::Opening(opening)) => read(opening),
         Message::Turn(TurnMessage::Removed(dots) | TurnMessage::Candidates { dots, .. }) => {

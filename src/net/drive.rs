@@ -18,6 +18,7 @@ use super::farewell::{farewell, stopped};
 use super::frame::FrameReader;
 use super::link::{Link, LinkError};
 use super::stream::{RecvStream, SendStream};
+use crate::clock::Stamp;
 use crate::entry::Totals;
 use crate::hash::{SessionId, StateHash};
 use crate::merkle::{Contradiction, HeadStatement};
@@ -46,6 +47,8 @@ pub struct SessionReport {
     pub totals: Totals,
     /// The state that both held in the end, if they came to hold the same.
     pub state: Option<StateHash>,
+    /// The peer's clock, if it had to say what its snapshot is.
+    pub peer_clock: Option<Stamp>,
     /// What became of the certificate, if there is one.
     pub kept: Option<Result<u64, String>>,
     /// What the peer's signed heads contradict, of all that it has signed before.
@@ -149,6 +152,7 @@ pub async fn drive<S: Store>(
         stats: session.stats().clone(),
         totals: session.merged_totals(),
         state: session.agreed_state(),
+        peer_clock: session.peer_clock(),
         kept,
         contradictions,
         clones,

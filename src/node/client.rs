@@ -424,6 +424,9 @@ impl<S: Store> Node<S> {
         };
         let report = drive(session, send, FrameReader::new(receive, MAX_FRAME_BYTES), world).await;
         place.ended(&report);
+        if let Some(clock) = report.peer_clock {
+            self.hear_clock(link.peer(), clock);
+        }
         if !matches!(report.outcome, Outcome::Failed(_) | Outcome::Interrupted) {
             self.check_growth(link, collection, stopped).await;
         }

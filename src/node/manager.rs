@@ -612,6 +612,7 @@ mod tests {
             stats: Default::default(),
             totals: Default::default(),
             state: None,
+            peer_clock: None,
             reports: Vec::new(),
             elapsed: Duration::from_millis(1),
         };

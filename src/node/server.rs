@@ -46,7 +46,7 @@ use crate::net::{
     SendStream, SessionReport, StreamKind, World, drive, farewell, hurried, stopped,
 };
 use crate::replica::{Collection, ReplicaError};
-use crate::session::message::Bytes;
+use crate::session::message::{Bytes, CollectionTag};
 use crate::session::wire::{self, MAX_FRAME_BYTES};
 use crate::session::{AbortCode, Session};
 use crate::store::Store;
@@ -316,8 +316,7 @@ impl<S: Store> Server<S> {
             Ok(hello) => hello,
             Err(code) => return self.refuse(peer, send, code).await,
         };
-        node.hear_clock(peer, hello.clock);
-        let Some((name, collection)) = self.seen_by(&peer, hello.spec.name.clone()) else {
+        let Some((name, collection)) = self.tagged(&peer, &hello.collection) else {
             return self.refuse(peer, send, AbortCode::UnknownCollection).await;
         };
         let granted = node.access.serves(&peer, &name, hello.mode);
@@ -353,6 +352,9 @@ impl<S: Store> Server<S> {
             progress: &|session| place.progress(session),
         };
         let report = Box::new(drive(session, send, reader, world).await);
+        if let Some(clock) = report.peer_clock {
+            node.hear_clock(peer, clock);
+        }
         place.ended(&report);
         (self.listener)(Event::Session { peer, collection: name, report });
         if link.peer_greeting().serves {
@@ -429,6 +431,21 @@ impl<S: Store> Server<S> {
         let granted = node.access.grant(peer, &name) >= Grant::Read;
         let collection = node.replica.collection(&name).ok();
         collection.filter(|_| granted).map(|collection| (name, collection))
+    }
+
+    /// The collection that a hello names, if it exists and the peer may see it.
+    fn tagged(
+        &self,
+        peer: &NodeId,
+        tag: &CollectionTag,
+    ) -> Option<(CollectionName, Arc<Collection<S>>)> {
+        let node = self.current.node();
+        let mut collections = node.replica.collections();
+        collections.retain(|one| tag.names(&one.spec().name));
+        let granted =
+            |one: &Arc<Collection<S>>| node.access.grant(peer, &one.spec().name) >= Grant::Read;
+        let collection = collections.into_iter().find(granted)?;
+        Some((collection.spec().name.clone(), collection))
     }
 
     fn growth(

@@ -176,16 +176,17 @@ impl Session {
             );
             return self.send_first_filter(entries / 10, view);
         }
-        let method = match self.methods.last() {
-            Some(&(Method::Steer, before)) if before == self.progress => Method::Full,
+        match self.methods.last() {
+            Some(&(Method::Steer, before)) if before == self.progress => self.start_descent(view),
             Some(&(Method::Full, before)) if before == self.progress => {
-                return Err(Failure::Ours(AbortCode::RootMismatch));
+                Err(Failure::Ours(AbortCode::RootMismatch))
             }
-            _ => Method::Steer,
-        };
-        // both ends read all leaves for an estimate: once
-        let may_filter = self.methods.is_empty() && self.strategy == Strategy::Auto;
-        self.start_descent(method == Method::Full, may_filter, view)
+            _ => {
+                // both ends read all leaves for an estimate: once
+                let may_filter = self.methods.is_empty() && self.strategy == Strategy::Auto;
+                self.start_steering(may_filter, view)
+            }
+        }
     }
 
     pub(super) fn note_plan(&mut self, phase: Phase, reason: String, predicted_bytes: u64) {

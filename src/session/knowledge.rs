@@ -300,7 +300,9 @@ impl Knowledge {
         let Some(known) = self.keys.get(key) else {
             return match self.kind {
                 Overlay::Peer => only_seen_by(mine, their_seen),
-                _ => mine.cloned(),
+                // a put of it may have made way for one of another key
+                Overlay::Merged => self.merged(key, mine, my_seen, their_seen),
+                Overlay::Own => mine.cloned(),
             };
         };
         match (self.kind, &known.theirs) {

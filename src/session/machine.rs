@@ -12,19 +12,23 @@ use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
-use super::message::{Bulk, FreeMessage, Hello, HelloReply, Message, TurnMessage, WireSpec};
+use super::message::{
+    BaseTag, Bulk, CollectionTag, FreeMessage, Hello, HelloReply, Message, StateTag, TagMismatch,
+    TurnMessage,
+};
 use super::opening::Gathering;
 use super::outcome::{AbortCode, Failure, LimitName, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
 use super::stats::SyncStats;
+use super::steer::Steering;
 use super::transfer::Incoming;
 use super::turn::{TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
 use crate::dots::Causality;
-use crate::hash::{Root, SessionId, StateHash, TreeHash, session_id};
+use crate::hash::{Root, SessionId, StateHash, TreeHash};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
 use crate::replica::CollectionView;
@@ -32,6 +36,8 @@ use crate::types::{CollectionSpec, NodeId};
 
 /// The length before every frame.
 const FRAME_HEADER_BYTES: u64 = 4;
+/// A frame of this size takes in no more messages.
+const FRAME_BYTES: usize = 64 << 10;
 
 /// Which end of the session this is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -112,8 +118,8 @@ pub(super) struct Ours {
 /// What the peer said of its snapshot.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Peer {
-    pub(super) clock: Stamp,
-    pub(super) state: Option<StateHash>,
+    pub(super) clock: Option<Stamp>,
+    pub(super) state: Option<StateTag>,
     pub(super) base: Option<Causality>,
     pub(super) seen: Option<Arc<PeerSeen>>,
     /// Root of its snapshot.
@@ -170,10 +176,15 @@ pub struct Session {
     /// Detection methods used, with the progress before each.
     pub(super) methods: Vec<(Method, u64)>,
     pub(super) knowledge: Knowledge,
+    pub(super) steering: Option<Steering>,
     pub(super) descent: Option<Descent>,
+    /// Tree hash that this side stated last.
+    pub(super) said: TreeHash,
     pub(super) items: VecDeque<TurnItem>,
     pub(super) effort: Effort,
     pub(super) control: VecDeque<Message>,
+    /// A message that had no room in the last frame, encoded.
+    pub(super) unsent: Vec<u8>,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     pub(super) verification: Verification,
@@ -279,10 +290,13 @@ impl Session {
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),
+            steering: None,
             descent: None,
+            said: view.envelope().tree_hash(),
             items: VecDeque::new(),
             effort: Effort::default(),
             control: VecDeque::new(),
+            unsent: Vec::new(),
             incoming: Incoming::default(),
             outgoing: Outgoing::default(),
             verification: Verification::default(),
@@ -308,33 +322,28 @@ impl Session {
         let algorithm = self.ours.spec.algorithm;
         let base = self.theirs.base.as_ref().and_then(|base| base.hash(algorithm).ok());
         self.control.push_back(Message::Hello(Hello {
-            spec: WireSpec::from(&self.ours.spec),
+            collection: CollectionTag::of(&self.ours.spec),
             mode: self.setup.config.mode,
             strategy: self.setup.config.strategy,
-            state: self.ours.state,
-            nonce: self.setup.nonce,
-            clock: self.setup.clock,
-            base,
+            state: StateTag::of(&self.setup.channel, &self.ours.state),
+            base: base.as_ref().map(BaseTag::of),
+            estimator: None,
         }));
         Ok(())
     }
 
     fn answer_hello(&mut self, hello: &Hello, view: &dyn CollectionView) -> Result<(), Failure> {
-        let asked = CollectionSpec::try_from(&hello.spec).map_err(|_| protocol())?;
-        if asked.name != self.ours.spec.name {
-            return Err(Failure::Ours(AbortCode::UnknownCollection));
-        }
-        if asked.algorithm != self.ours.spec.algorithm {
-            return Err(Failure::Ours(AbortCode::AlgorithmMismatch));
-        }
-        if asked.policy != self.ours.spec.policy {
-            return Err(Failure::Ours(AbortCode::PolicyMismatch));
-        }
+        hello.collection.check(&self.ours.spec).map_err(|mismatch| {
+            Failure::Ours(match mismatch {
+                TagMismatch::Name => AbortCode::UnknownCollection,
+                TagMismatch::Algorithm => AbortCode::AlgorithmMismatch,
+                TagMismatch::Policy => AbortCode::PolicyMismatch,
+            })
+        })?;
         self.ours.state = self.state_hash()?;
-        self.theirs.clock = hello.clock;
         self.theirs.state = Some(hello.state);
-        self.id = Some(session_id(&hello.nonce, &self.setup.nonce));
-        if self.ours.state == hello.state {
+        let state = StateTag::of(&self.setup.channel, &self.ours.state);
+        if state == hello.state {
             self.control.push_back(Message::HelloReply(HelloReply::Same));
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
@@ -342,12 +351,13 @@ impl Session {
         self.marks.known = view.heard_mark(&self.setup.peer)?;
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
-        self.theirs.base = known.filter(|base| base.hash(algorithm).ok() == hello.base);
+        self.theirs.base = known.filter(|base| {
+            let own = base.hash(algorithm).ok();
+            hello.base.is_some() && own.as_ref().map(BaseTag::of) == hello.base
+        });
         let (opening, parts) = self.opening(view)?.into_parts();
         self.control.push_back(Message::HelloReply(HelloReply::Differs {
-            nonce: self.setup.nonce,
-            clock: self.setup.clock,
-            state: self.ours.state,
+            state,
             opening: Box::new(opening),
             base_known: self.theirs.base.is_some(),
         }));
@@ -365,12 +375,10 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let HelloReply::Differs { nonce, clock, state, opening, base_known } = reply else {
+        let HelloReply::Differs { state, opening, base_known } = reply else {
             self.outcome = Some(self.nothing_to_do());
             return Ok(());
         };
-        self.id = Some(session_id(&self.setup.nonce, &nonce));
-        self.theirs.clock = clock;
         self.theirs.state = Some(state);
         if !base_known {
             self.theirs.base = None;
@@ -411,15 +419,29 @@ impl Session {
     ) -> Result<(), Failure> {
         match lane {
             Lane::Control => {
-                let message: Message = wire::decode(frame).map_err(|_| protocol())?;
-                let phase = self.phase_of(&message);
-                self.count(phase, frame.len(), false);
-                self.expect(&message)?;
-                self.control_message(message, view, now_ms)?;
+                let mut header = FRAME_HEADER_BYTES;
+                let mut rest = frame;
+                loop {
+                    let (message, used): (Message, usize) =
+                        wire::decode_first(rest).map_err(|_| protocol())?;
+                    let phase = self.phase_of(&message);
+                    self.count(phase, used as u64 + header, false);
+                    self.expect(&message)?;
+                    self.control_message(message, view, now_ms)?;
+                    (rest, header) = (&rest[used..], 0);
+                    if rest.is_empty() {
+                        break;
+                    }
+                    self.check_memory()?;
+                    self.settle(view)?;
+                    if self.outcome.is_some() {
+                        return Ok(());
+                    }
+                }
             }
             Lane::Bulk => {
                 let bulk: Bulk = wire::decode(frame).map_err(|_| protocol())?;
-                self.count(Phase::StateTransfer, frame.len(), false);
+                self.count(Phase::StateTransfer, frame.len() as u64 + FRAME_HEADER_BYTES, false);
                 if self.stage != Stage::Exchange {
                     return Err(protocol());
                 }
@@ -513,7 +535,34 @@ impl Session {
         }
     }
 
+    /// All that there is to say by now, as far as it goes into a frame.
     fn next_control(&mut self, view: &dyn CollectionView) -> Result<Option<Vec<u8>>, Failure> {
+        let mut frame = std::mem::take(&mut self.unsent);
+        while frame.len() < FRAME_BYTES {
+            let message = match self.next_message(view) {
+                Ok(Some(message)) => message,
+                Ok(None) => break,
+                Err(failure) if frame.is_empty() => return Err(failure),
+                Err(failure) => {
+                    self.fail(failure);
+                    break;
+                }
+            };
+            let phase = self.phase_of(&message);
+            let bytes = wire::encode(&message).map_err(|_| LimitName::FrameBytes)?;
+            let alone = frame.is_empty() || frame.len() + bytes.len() > wire::MAX_FRAME_BYTES;
+            let header = if alone { FRAME_HEADER_BYTES } else { 0 };
+            self.count(phase, bytes.len() as u64 + header, true);
+            if alone && !frame.is_empty() {
+                self.unsent = bytes;
+                break;
+            }
+            frame.extend(bytes);
+        }
+        Ok((!frame.is_empty()).then_some(frame))
+    }
+
+    fn next_message(&mut self, view: &dyn CollectionView) -> Result<Option<Message>, Failure> {
         let mut message = self.control.pop_front();
         if message.is_none() && self.outcome.is_none() {
             message = self.next_request().map(Message::Free);
@@ -524,11 +573,7 @@ impl Session {
                 self.settle(view)?;
             }
         }
-        let Some(message) = message else { return Ok(None) };
-        let phase = self.phase_of(&message);
-        let frame = wire::encode(&message).map_err(|_| LimitName::FrameBytes)?;
-        self.count(phase, frame.len(), true);
-        Ok(Some(frame))
+        Ok(message)
     }
 
     fn next_bulk(&mut self, view: &dyn CollectionView) -> Result<Option<Vec<u8>>, Failure> {
@@ -537,7 +582,7 @@ impl Session {
         }
         let Some(bulk) = self.next_values(view)? else { return Ok(None) };
         let frame = wire::encode(&bulk).map_err(|_| LimitName::FrameBytes)?;
-        self.count(Phase::StateTransfer, frame.len(), true);
+        self.count(Phase::StateTransfer, frame.len() as u64 + FRAME_HEADER_BYTES, true);
         Ok(Some(frame))
     }
 
@@ -550,10 +595,9 @@ impl Session {
         phase
     }
 
-    fn count(&mut self, phase: Phase, bytes: usize, sent: bool) {
+    fn count(&mut self, phase: Phase, bytes: u64, sent: bool) {
         self.phase = phase;
         let stats = self.stats.phase(phase);
-        let bytes = bytes as u64 + FRAME_HEADER_BYTES;
         if sent {
             stats.bytes_sent += bytes;
             stats.messages_sent += 1;
@@ -606,6 +650,7 @@ impl Session {
             self.control.clear();
         }
         self.items.clear();
+        (self.steering, self.descent) = (None, None);
         if let Some(code) = code {
             self.control.push_back(Message::Free(FreeMessage::Abort(code)));
         }
@@ -645,7 +690,13 @@ impl Session {
     /// Whether anything waits to be sent on the control lane although the session is over.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.control.is_empty()
+        self.control.is_empty() && self.unsent.is_empty()
+    }
+
+    /// The peer's clock, once its opening has come.
+    #[must_use]
+    pub const fn peer_clock(&self) -> Option<Stamp> {
+        self.theirs.clock
     }
 
     /// What bounds this side of the session.
@@ -679,9 +730,12 @@ const fn phase_of(message: &Message, current: Phase) -> Phase {
                 _ => Phase::Announce,
             },
             TurnMessage::Candidates { .. } | TurnMessage::Filter { .. } => Phase::BloomExchange,
-            TurnMessage::Descend { .. } | TurnMessage::Nodes(_) | TurnMessage::Leaves(_) => {
-                Phase::MerkleComparison
-            }
+            TurnMessage::Descend(_)
+            | TurnMessage::Nodes(_)
+            | TurnMessage::Leaves(_)
+            | TurnMessage::Steer { .. }
+            | TurnMessage::Level(_)
+            | TurnMessage::Unmatched(_) => Phase::MerkleComparison,
         },
         Message::TurnEnd(_) => match current {
             Phase::BloomExchange | Phase::MerkleComparison => current,

@@ -8,6 +8,7 @@ use super::give::Outgoing;
 use super::knowledge::{KeyKnowledge, Knowledge};
 use super::machine::Session;
 use super::outcome::{Failure, LimitName};
+use super::steer::Steering;
 use super::transfer::Incoming;
 use super::turn::TurnItem;
 use crate::dots::{Causality, Dot, DotSet};
@@ -77,6 +78,8 @@ impl Session {
             + effort.context_bytes
             + effort.learned_bytes
             + self.knowledge.memory_bytes()
+            + self.steering.as_ref().map_or(0, Steering::memory_bytes)
+            + self.unsent.len()
             + queued
             + waiting
             + self.incoming.memory_bytes()

@@ -15,22 +15,25 @@
 //! assert_eq!(wire.to_set(), Some(dots));
 //! ```
 
+mod hello;
 mod opening;
+mod steering;
 
+pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch};
 pub use opening::{Opening, OpeningPart};
+pub use steering::{Level, Unmatched};
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::config::{Mode, Strategy};
 use super::outcome::Tally;
 use super::phase::Phase;
 use crate::clock::Stamp;
 use crate::delta::{BaseId, BlockSignature, Encoded, Encoding, GapRequest, Signature};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::Sibling;
-use crate::hash::{ContextHash, HashAlgorithm, KeyHash, LogHash, StateHash, TreeHash};
+use crate::hash::{HashAlgorithm, KeyHash, LogHash, TreeHash};
 use crate::merkle::log::{HeadStatement, LogHeadFields, LogId, LogIdentity, LogKind};
 use crate::merkle::{LogHeadError, SignedLogHead};
 use crate::replica::RefusalReason;
@@ -269,45 +272,6 @@ impl WireCausality {
     }
 }
 
-/// First message of a session, from the initiator.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Hello {
-    /// Which collection.
-    pub spec: WireSpec,
-    /// Which way.
-    pub mode: Mode,
-    /// How.
-    pub strategy: Strategy,
-    /// State hash of the snapshot.
-    pub state: StateHash,
-    /// The initiator's nonce.
-    pub nonce: [u8; 32],
-    /// The initiator's clock.
-    pub clock: Stamp,
-    /// Hash of the merged context of the last session that the initiator joined with this peer.
-    pub base: Option<ContextHash>,
-}
-
-/// The responder's answer to a hello.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub enum HelloReply {
-    /// Equal state hashes: nothing at all is left to do.
-    Same,
-    /// Different: here is what this side's snapshot is.
-    Differs {
-        /// The responder's nonce.
-        nonce: [u8; 32],
-        /// The responder's clock.
-        clock: Stamp,
-        /// State hash of the responder's snapshot.
-        state: StateHash,
-        /// Its opening.
-        opening: Box<Opening>,
-        /// Whether the base named in the hello is known here too, and used.
-        base_known: bool,
-    },
-}
-
 /// What one side's snapshot holds of a key, told once per session.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct KeyState {
@@ -326,7 +290,7 @@ pub struct NodeHashes {
     pub prefix: WirePrefix,
     /// Which of the 16 children have leaves; bit 15 is child 0.
     pub present: u16,
-    /// The hashes of those, one after the other: 8 bytes each when steering, else 32.
+    /// The hashes of those, one after the other.
     pub hashes: Bytes,
 }
 
@@ -348,7 +312,7 @@ pub struct LeafList {
     /// The prefix.
     pub prefix: WirePrefix,
     /// For each leaf, ascending: what its key hash has beyond the whole bytes of the prefix, then
-    /// its record digest, cut to 8 bytes when steering.
+    /// its record digest.
     pub leaves: Bytes,
 }
 
@@ -387,26 +351,44 @@ pub enum TurnMessage {
         /// Whether it answers the other side's filter and holds only what passed that.
         second: bool,
     },
-    /// Begins a Merkle descent, with what an estimate of the difference needs.
-    Descend {
+    /// Begins a Merkle descent with whole hashes, checked up to the stated tree hash: the children
+    /// of the top.
+    Descend(NodeHashes),
+    /// Goes on with a descent with whole hashes.
+    Nodes(Vec<NodeHashes>),
+    /// Leaves where a descent with whole hashes ends.
+    Leaves(Vec<LeafList>),
+    /// Begins a steering descent.
+    Steer {
         /// The estimator over this side's leaves, when the answer may choose a filter instead.
         estimator: Option<Estimator>,
-        /// Full hashes, checked up to the stated tree hash, instead of 8 bytes each.
-        full: bool,
-        /// The children of the top.
-        top: NodeHashes,
+        /// Which descent of this side it is: ids are keyed anew for each.
+        attempt: u8,
+        /// What this side holds in all, as an answer to no node.
+        top: Level,
     },
-    /// Goes on with a descent.
-    Nodes(Vec<NodeHashes>),
-    /// Leaves where the descent ends.
-    Leaves(Vec<LeafList>),
+    /// Goes on with it.
+    Level(Level),
+    /// Says which leaves of lists are not here.
+    Unmatched(Unmatched),
+}
+
+/// A tree hash, said as shortly as it can be.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub enum TreeSaid {
+    /// The one that this side stated last: in its opening, or at the end of a turn.
+    Unchanged,
+    /// The one that the other side stated last.
+    Same,
+    /// This.
+    Now(TreeHash),
 }
 
 /// Ends a turn.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct TurnEnd {
-    /// Tree hash of what this side takes for the merged snapshot by now.
-    pub tree: TreeHash,
+    /// What this side takes for the merged snapshot by now.
+    pub tree: TreeSaid,
     /// Whether this side has nothing left to say or to ask.
     pub settled: bool,
     /// Whether this side stopped at its limit of differences: the session applies what it has
@@ -534,7 +516,7 @@ pub struct Ready {
     pub tally: Tally,
 }
 
-/// Everything on the control stream of a session.
+/// Everything on the control stream of a session. A frame holds one or more of them.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum Message {
     /// Opens the session.

@@ -6,10 +6,13 @@ use super::config::Strategy;
 use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
 use super::memory::{causality_bytes, dots_bytes};
-use super::message::{Message, Opening, OpeningPart, TurnMessage, WireCausality, WireDots};
+use super::message::{
+    Message, Opening, OpeningPart, StateTag, TurnMessage, WireCausality, WireDots,
+};
 use super::outcome::{AbortCode, Failure, LimitName};
 use super::turn::{DOTS_AT_ONCE, protocol};
 use crate::dots::{Dot, DotSet, Writer};
+use crate::hash::session_id;
 use crate::limits::Limits;
 use crate::merkle::Envelope;
 use crate::replica::CollectionView;
@@ -132,6 +135,8 @@ impl Session {
     pub(super) fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
         let (writer, heard) = self.marks_to_tell(view);
         Ok(Opening {
+            nonce: self.setup.nonce,
+            clock: self.setup.clock,
             tree: self.ours.envelope.tree_hash(),
             totals: self.ours.envelope.totals(),
             causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
@@ -148,6 +153,11 @@ impl Session {
         opening: Opening,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
+        self.theirs.clock = Some(opening.clock);
+        self.id = Some(match self.role {
+            Role::Initiator => session_id(&self.setup.nonce, &opening.nonce),
+            Role::Responder => session_id(&opening.nonce, &self.setup.nonce),
+        });
         if opening.parts == 0 {
             return self.peer_opened(opening, view);
         }
@@ -218,7 +228,8 @@ impl Session {
         let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
         let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::Lie))?;
         let context = causality.hash(spec.algorithm).map_err(|_| protocol())?;
-        if Some(spec.algorithm.state(&envelope.root(), &context)) != self.theirs.state {
+        let state = spec.algorithm.state(&envelope.root(), &context);
+        if Some(StateTag::of(&self.setup.channel, &state)) != self.theirs.state {
             return Err(Failure::Ours(AbortCode::Lie));
         }
         self.stats.snapshot_bytes.1 = opening.totals.bytes;

@@ -7,11 +7,12 @@ use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
 use super::machine::{Flow, Role, Session, Turn};
 use super::message::{
-    Bytes, KeyState, LeafList, Message, NodeHashes, TurnEnd, TurnMessage, WireDots,
+    Bytes, KeyState, LeafList, Message, NodeHashes, TreeSaid, TurnEnd, TurnMessage, WireDots,
 };
 use super::outcome::{AbortCode, Failure, LimitName};
 use super::phase::Phase;
 use super::plan;
+use super::steer::Steering;
 use crate::delta::{Encoded, Encoding};
 use crate::dots::{Causality, Dot, DotRun, DotSet};
 use crate::entry::Record;
@@ -22,7 +23,7 @@ use crate::types::Key;
 /// Values up to this size ride along with the state of their key.
 const INLINE_BYTES: u64 = 256;
 /// Aim for the size of a message that gathers several items.
-const GATHERED_BYTES: usize = 128 << 10;
+pub(super) const GATHERED_BYTES: usize = 128 << 10;
 /// Bytes that a run of dots takes in a message, at most.
 pub(super) const RUN_BYTES: usize = 27;
 /// Runs of dots in one message.
@@ -88,13 +89,20 @@ impl Session {
     /// Queues what answers the peer. It decides how much that is: over the limit the rest is left
     /// to another session, and this one does not join.
     pub(super) fn queue(&mut self, item: TurnItem, bytes: usize) {
-        let total = self.effort.queued_bytes.saturating_add(bytes);
-        if total > self.setup.limits.max_pending_bytes || self.is_crowded() {
-            self.partial = true;
-            return;
+        if self.has_room_to_say(bytes) {
+            self.items.push_back(item);
         }
-        self.effort.queued_bytes = total;
-        self.items.push_back(item);
+    }
+
+    /// Makes room for so many bytes more in this side's next turn.
+    pub(super) fn has_room_to_say(&mut self, bytes: usize) -> bool {
+        let total = self.effort.queued_bytes.saturating_add(bytes);
+        let room = total <= self.setup.limits.max_pending_bytes && !self.is_crowded();
+        if room {
+            self.effort.queued_bytes = total;
+        }
+        self.partial |= !room;
+        room
     }
 
     /// Announces what the peer has never seen, and logged removals (rule D6).
@@ -185,9 +193,12 @@ impl Session {
             TurnMessage::Filter { filter, items, second } => {
                 self.peer_filter(filter, items, second, view)
             }
-            TurnMessage::Descend { estimator, full, top } => {
-                self.peer_descends(estimator.as_ref(), full, &top, view)
+            TurnMessage::Steer { estimator, attempt, top } => {
+                self.peer_steers(estimator.as_ref(), attempt, &top, view)
             }
+            TurnMessage::Level(level) => self.peer_level(&level, view),
+            TurnMessage::Unmatched(unmatched) => self.peer_unmatched(&unmatched, view),
+            TurnMessage::Descend(top) => self.peer_descends(&top, view),
             TurnMessage::Nodes(nodes) => {
                 nodes.iter().try_for_each(|node| self.peer_node(node, view))
             }
@@ -208,18 +219,25 @@ impl Session {
             return Err(LimitName::SessionTurns.into());
         }
         self.turn = Turn::Mine;
-        self.theirs.tree = Some(end.tree);
+        let tree = match end.tree {
+            TreeSaid::Unchanged => self.theirs.tree.ok_or_else(protocol)?,
+            TreeSaid::Same => self.said,
+            TreeSaid::Now(tree) => tree,
+        };
+        self.theirs.tree = Some(tree);
         self.partial |= end.partial;
+        self.explain();
         if self.role == Role::Responder && !self.opened {
             self.opened = true;
             if self.strategy == Strategy::Auto && self.flow != Flow::Take {
                 self.announce(view)?;
             }
         }
-        if !self.items.is_empty() {
+        let steers = self.steering.as_ref().is_some_and(Steering::has_answers);
+        if steers || !self.items.is_empty() {
             return Ok(());
         }
-        let equal = self.knowledge.tree_hash() == end.tree;
+        let equal = self.knowledge.tree_hash() == tree;
         if self.partial || equal {
             self.agreed = true;
             if end.settled {
@@ -245,14 +263,26 @@ impl Session {
         (self.effort.queued_bytes, self.effort.filter_bytes) = (0, 0);
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
+        let tree = self.knowledge.tree_hash();
+        let said = if self.theirs.tree == Some(tree) {
+            TreeSaid::Same
+        } else if self.said == tree {
+            TreeSaid::Unchanged
+        } else {
+            TreeSaid::Now(tree)
+        };
+        self.said = tree;
         Ok(Some(Message::TurnEnd(TurnEnd {
-            tree: self.knowledge.tree_hash(),
+            tree: said,
             settled: self.agreed,
             partial: self.partial,
         })))
     }
 
     fn gather(&mut self, view: &dyn CollectionView) -> Result<Option<TurnMessage>, Failure> {
+        if let Some(message) = self.steering.as_mut().and_then(Steering::next_message) {
+            return Ok(Some(message));
+        }
         match self.items.front() {
             None => Ok(None),
             Some(TurnItem::Message(_)) => match self.items.pop_front() {

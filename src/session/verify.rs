@@ -389,7 +389,7 @@ impl Session {
             context,
             [self.setup.me, self.setup.peer],
             self.id.ok_or_else(protocol)?,
-            self.setup.clock.max(self.theirs.clock),
+            self.theirs.clock.map_or(self.setup.clock, |clock| self.setup.clock.max(clock)),
         );
         self.verification.message = Some(message.map_err(|_| protocol())?);
         self.verification.envelope = Some(envelope);

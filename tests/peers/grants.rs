@@ -9,7 +9,7 @@ use selfsame::node::client::ClientError;
 use selfsame::node::query::Query;
 use selfsame::node::server::Event;
 use selfsame::node::{Node, Unwatched, Watch};
-use selfsame::session::message::{Hello, Message, WireSpec};
+use selfsame::session::message::{CollectionTag, Hello, Message, StateTag};
 use selfsame::session::wire::{self, MAX_FRAME_BYTES};
 use selfsame::session::{AbortCode, Failure, Mode, Outcome, Session, Setup, Strategy, SyncConfig};
 use selfsame::types::CollectionName;
@@ -212,16 +212,15 @@ async fn unknown_and_forbidden_look_the_same_byte_for_byte() {
         (first, end)
     };
     let hello = |name: &str, mode: Mode| {
-        let mut spec = WireSpec::from(a.collection("c").spec());
-        spec.name = name.to_owned();
+        let mut spec = a.collection("c").spec().clone();
+        spec.name = CollectionName::new(name).unwrap();
         wire::encode(&Message::Hello(Hello {
-            spec,
+            collection: CollectionTag::of(&spec),
             mode,
             strategy: Strategy::Auto,
-            state: selfsame::hash::StateHash([1; 32]),
-            nonce: [2; 32],
-            clock: a.node.clock(),
+            state: StateTag::of(&[2; 32], &selfsame::hash::StateHash([1; 32])),
             base: None,
+            estimator: None,
         }))
         .unwrap()
     };

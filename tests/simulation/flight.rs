@@ -591,22 +591,27 @@ fn said(lane: usize, frame: &[u8], refusals: &mut bool) -> String {
     if lane == 1 {
         return format!("values, {} bytes", frame.len());
     }
-    match wire::decode::<Message>(frame) {
-        Ok(message) => {
-            *refusals |= matches!(message, Message::Free(FreeMessage::Refused(_)));
-            let mut text = format!("{message:?}");
-            let end = text.find(['(', '{', ' ']).unwrap_or(text.len());
-            let inner = match &message {
-                Message::Turn(turn) => format!("{turn:?}"),
-                Message::Free(free) => format!("{free:?}"),
-                _ => String::new(),
-            };
-            let inner_end = inner.find(['(', '{', ' ']).unwrap_or(inner.len());
-            text.truncate(end);
-            format!("{text} {}", &inner[..inner_end])
+    match wire::decode_all::<Message>(frame) {
+        Ok(messages) => {
+            let refuses = |message| matches!(message, &Message::Free(FreeMessage::Refused(_)));
+            *refusals |= messages.iter().any(refuses);
+            messages.iter().map(named).collect::<Vec<_>>().join(", ")
         }
         Err(error) => error.to_string(),
     }
+}
+
+fn named(message: &Message) -> String {
+    let mut text = format!("{message:?}");
+    let end = text.find(['(', '{', ' ']).unwrap_or(text.len());
+    let inner = match message {
+        Message::Turn(turn) => format!("{turn:?}"),
+        Message::Free(free) => format!("{free:?}"),
+        _ => String::new(),
+    };
+    let inner_end = inner.find(['(', '{', ' ']).unwrap_or(inner.len());
+    text.truncate(end);
+    format!("{text} {}", &inner[..inner_end])
 }
 
 fn summary(updates: &[KeyUpdate], applied: &Result<Vec<ApplyOutcome>, String>) -> String {

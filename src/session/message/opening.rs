@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{WireCausality, WireDots};
+use crate::clock::Stamp;
 use crate::dots::{DotSet, Writer};
 use crate::entry::Totals;
 use crate::hash::TreeHash;
@@ -11,6 +12,10 @@ use crate::replica::WriterMark;
 /// What one side's snapshot is: enough to work out what it has not seen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Opening {
+    /// This side's nonce: both together name the session.
+    pub nonce: [u8; 32],
+    /// This side's clock.
+    pub clock: Stamp,
     /// Tree hash of the snapshot.
     pub tree: TreeHash,
     /// Totals of the snapshot.

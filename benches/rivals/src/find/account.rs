@@ -68,15 +68,31 @@ pub(super) fn account(lane: Lane, frame: &[u8]) -> Result<Frame, RivalsError> {
         bytes.values = length;
         return Ok(Frame { bytes, finds: false });
     }
-    let message: Message = wire::decode(frame).map_err(wrong)?;
+    let mut finds = false;
+    let (mut rest, mut header) = (frame, FRAME_HEADER);
+    while !rest.is_empty() {
+        let (message, used) = wire::decode_first::<Message>(rest).map_err(wrong)?;
+        finds |= account_message(&message, used as u64 + header, &mut bytes)?;
+        (rest, header) = (&rest[used..], 0);
+    }
+    Ok(Frame { bytes, finds })
+}
+
+/// Adds the bytes of a message to those of its frame; says whether it is part of finding.
+fn account_message(
+    message: &Message,
+    length: u64,
+    bytes: &mut Bytes,
+) -> Result<bool, RivalsError> {
+    let before = bytes.total();
     let mut finds = true;
-    match &message {
+    match message {
         Message::Hello(_) | Message::HelloReply(HelloReply::Same) | Message::TurnEnd(_) => {}
         Message::HelloReply(HelloReply::Differs { opening, .. }) => {
-            bytes.contexts = contexts(opening)?;
+            bytes.contexts += contexts(opening)?;
         }
-        Message::Turn(TurnMessage::Opening(opening)) => bytes.contexts = contexts(opening)?,
-        Message::OpeningPart(_) => bytes.contexts = length,
+        Message::Turn(TurnMessage::Opening(opening)) => bytes.contexts += contexts(opening)?,
+        Message::OpeningPart(_) => bytes.contexts += length,
         Message::Turn(TurnMessage::States { held, .. }) => {
             for state in held {
                 let values: u64 = state.values.iter().map(|(_, value)| value.0.len() as u64).sum();
@@ -84,20 +100,20 @@ pub(super) fn account(lane: Lane, frame: &[u8]) -> Result<Frame, RivalsError> {
                 bytes.records += encoded(state)? - values;
             }
         }
-        Message::Turn(TurnMessage::Removed(_)) => bytes.records = length,
+        Message::Turn(TurnMessage::Removed(_)) => bytes.records += length,
         Message::Turn(_) => {}
         Message::Free(free) => {
             finds = false;
             match free {
                 FreeMessage::Ready(_) | FreeMessage::Joined { .. } | FreeMessage::Abort(_) => {
-                    bytes.verify = length;
+                    bytes.verify += length;
                 }
-                _ => bytes.values = length,
+                _ => bytes.values += length,
             }
         }
     }
-    bytes.find += length - bytes.total();
-    Ok(Frame { bytes, finds })
+    bytes.find += length - (bytes.total() - before);
+    Ok(finds)
 }
 
 /// The fewest bytes in which `ids` of 64 bits that differ can be named at all.

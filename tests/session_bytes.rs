@@ -1,0 +1,177 @@
+//! What sessions cost in bytes and messages: the same everywhere, with a little slack.
+#![cfg(feature = "session")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Around, Node, Run, key, run, run_around};
+use selfsame::replica::{CollectionView, IncomingSibling, JoinRequest, KeyUpdate};
+use selfsame::session::message::{Message, TurnMessage};
+use selfsame::session::{Lane, Outcome, Strategy, SyncConfig, wire};
+
+/// The length before each frame.
+const HEADER: usize = 4;
+
+/// Two that hold the same entries and have met.
+fn twins(entries: u32) -> (Node, Node) {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    let value: Arc<[u8]> = vec![7; 32].into();
+    let states = (0..entries).map(|at| (key(format!("key {at}")), Arc::clone(&value)));
+    a.collection.import(states, a.now_ms).unwrap();
+    let view = a.collection.snapshot().unwrap();
+    let entries = view.entries_after(None, usize::MAX, |_| true).unwrap();
+    let updates = entries.into_iter().map(|entry| KeyUpdate {
+        key_hash: a.collection.key_hash(&entry.key),
+        add: entry
+            .record
+            .siblings()
+            .iter()
+            .map(|&sibling| IncomingSibling { sibling, value: Some(Arc::clone(&value)) })
+            .collect(),
+        key: Some(entry.key),
+        remove: Vec::new(),
+    });
+    let epoch = b.collection.snapshot().unwrap().epoch();
+    b.collection.apply(updates.collect(), epoch, b.now_ms).unwrap();
+    let peer = view.causality().clone();
+    b.collection.join(&JoinRequest { epoch, peer, refused: Default::default() }, b.now_ms).unwrap();
+    put(&mut a, "met");
+    complete(&run(&mut a, &mut b, &SyncConfig::default(), 1));
+    (a, b)
+}
+
+fn put(node: &mut Node, name: &str) {
+    node.now_ms += 1;
+    node.collection.put(&key(name), vec![8; 32], node.now_ms).unwrap();
+}
+
+fn complete(run: &Run) {
+    for outcome in &run.outcomes {
+        assert!(matches!(outcome, Outcome::Complete { .. }), "{outcome:?}");
+    }
+}
+
+/// Bytes of messages, lengths of frames included, and frames: of all, and up to when both know
+/// which leaves differ, without contexts.
+#[derive(Debug, Default)]
+struct Cost {
+    bytes: usize,
+    frames: usize,
+    find_bytes: usize,
+    find_frames: usize,
+}
+
+/// A session in which nothing but descent finds what differs.
+fn descend(a: &mut Node, b: &mut Node, seed: u64) -> Cost {
+    let config = SyncConfig { strategy: Strategy::Merkle, ..SyncConfig::default() };
+    let mut cost = Cost::default();
+    let mut found = false;
+    let mut tamper = |_, lane, frame: &mut Vec<u8>| {
+        cost.bytes += frame.len() + HEADER;
+        cost.frames += 1;
+        if lane == Lane::Bulk {
+            return;
+        }
+        let messages: Vec<Message> = wire::decode_all(frame).unwrap();
+        let opening = messages.iter().find_map(|message| match message {
+            Message::HelloReply(selfsame::session::message::HelloReply::Differs {
+                opening,
+                ..
+            }) => Some(opening.as_ref()),
+            Message::Turn(TurnMessage::Opening(opening)) => Some(opening),
+            _ => None,
+        });
+        let contexts = opening.map_or(0, |opening| {
+            let marks = [&opening.writer, &opening.heard].map(|mark| wire::encode(mark).unwrap());
+            let lists =
+                [wire::encode(&opening.causality).unwrap(), wire::encode(&opening.above).unwrap()];
+            marks.iter().chain(&lists).map(Vec::len).sum()
+        });
+        let tells =
+            |message: &Message| matches!(message, Message::Turn(TurnMessage::States { .. }));
+        found |= messages.iter().any(tells);
+        if !found {
+            cost.find_bytes += frame.len() + HEADER - contexts;
+            cost.find_frames += 1;
+        }
+    };
+    let around = Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut tamper };
+    complete(&run_around(a, b, &config, seed, around));
+    cost
+}
+
+#[test]
+fn equal_collections_cost_two_messages_of_forty_bytes_together() {
+    let (mut a, mut b) = twins(300);
+    for seed in 0..5 {
+        let equal = run(&mut b, &mut a, &SyncConfig::default(), seed);
+        complete(&equal);
+        assert_eq!(equal.frames, 2);
+        let (sent, received) = equal.stats[0].bytes();
+        let payload = sent as usize + received as usize - 2 * HEADER;
+        assert!(payload <= 40, "{payload}");
+    }
+}
+
+#[test]
+fn a_change_that_contexts_explain_costs_its_record_and_little_more() {
+    let (mut a, mut b) = twins(300);
+    for seed in 0..5 {
+        put(&mut a, &format!("key {seed}"));
+        let one = run(&mut b, &mut a, &SyncConfig::default(), seed);
+        complete(&one);
+        let (sent, received) = one.stats[0].bytes();
+        assert!(sent + received <= 720, "{sent} + {received}");
+        assert!(one.frames <= 9, "{}", one.frames);
+    }
+}
+
+#[test]
+fn a_descent_costs_half_a_round_trip_for_each_level() {
+    let (mut a, mut b) = twins(10_000);
+    // hello, reply, and a level each: 4 bits of 10,000 leaves, until 32 are left
+    for seed in 0..8 {
+        put(&mut a, &format!("key {}", seed * 1_000));
+        let cost = descend(&mut b, &mut a, seed);
+        assert!(cost.find_frames <= 6, "{cost:?}");
+        assert!(cost.find_bytes <= 545, "{cost:?}");
+    }
+}
+
+#[test]
+fn a_descent_to_many_shares_its_levels() {
+    let (mut a, mut b) = twins(10_000);
+    for (differing, most) in [(10, 1_600), (100, 7_000), (1_000, 22_500)] {
+        for at in 0..differing {
+            put(if at % 2 == 0 { &mut a } else { &mut b }, &format!("key {}", at * 9));
+        }
+        let cost = descend(&mut b, &mut a, differing);
+        assert!(cost.find_bytes <= most, "{differing}: {cost:?}");
+        assert!(cost.find_frames <= 6, "{differing}: {cost:?}");
+    }
+}
+
+#[test]
+fn what_one_side_lacks_is_found_by_a_bit_and_not_by_a_key() {
+    let (mut a, mut b) = twins(10_000);
+    for at in 0..100 {
+        put(&mut a, &format!("new {at}"));
+    }
+    let config = SyncConfig { strategy: Strategy::Merkle, ..SyncConfig::default() };
+    let mut asked = 0;
+    let mut tamper = |_, lane, frame: &mut Vec<u8>| {
+        if lane == Lane::Control {
+            for message in wire::decode_all::<Message>(frame).unwrap() {
+                if let Message::Turn(TurnMessage::States { ask, .. }) = message {
+                    asked += ask.len();
+                }
+            }
+        }
+    };
+    let around = Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut tamper };
+    complete(&run_around(&mut b, &mut a, &config, 3, around));
+    assert_eq!(a.root(), b.root());
+    assert_eq!(asked, 0);
+}
