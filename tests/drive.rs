@@ -236,11 +236,20 @@ impl Puppet<'_> {
     /// rest of them, since nobody reads the stream.
     async fn up_to_values(&mut self) -> RecvStream {
         self.say_all().await;
-        let id = self.session.id().unwrap();
-        let mut values = self.link.expect_bulk(&id);
+        let mut values = None;
         loop {
+            // the id is known once the other end's opening has come, before it is asked for values
+            if let (None, Some(id)) = (&values, self.session.id()) {
+                values = Some(self.link.expect_bulk(&id));
+            }
+            let begun = async {
+                match &mut values {
+                    Some(values) => values.await.unwrap(),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                stream = &mut values => return stream.unwrap(),
+                stream = begun => return stream,
                 frame = self.reader.next_frame() => {
                     let frame = frame.unwrap().unwrap();
                     let now_ms = Node::<MemoryStore>::now_ms();
