@@ -225,7 +225,7 @@ impl Puppet<'_> {
     async fn up_to_its_turn(&mut self) {
         loop {
             let frame = self.reader.next_frame().await.unwrap().unwrap();
-            let messages: Vec<Message> = wire::decode_all(&frame).unwrap();
+            let messages: Vec<Message> = wire::decode_all(&frame).unwrap_or_default();
             if messages.iter().any(|message| matches!(message, Message::TurnEnd(_))) {
                 return;
             }
