@@ -6,8 +6,9 @@ use super::collection::listed;
 use super::error::CliError;
 use super::output::{self, count, counted, date_time, print, print_json, size, span};
 use super::{Context, Exit};
-use crate::api::types::{AgreementText, StatusText};
+use crate::api::types::{AgreementText, ClockAheadText, StatusText};
 use crate::node::Node;
+use crate::node::counts::TrustCounts;
 use crate::node::status::{PairStatus, PeerStatus, Status};
 use crate::store::EmbeddedStore;
 
@@ -72,12 +73,51 @@ fn described(status: &StatusText) -> String {
             since = date_time(one.since_ms),
         ));
     }
+    parts.extend(status.clock_ahead.as_ref().map(clock_ahead));
+    parts.extend(to_look_at(status.trust));
     parts.extend(scrubs(status));
     for row in &status.collections.damaged_rows {
         let name = row.collection.as_deref().unwrap_or("(no name)");
         parts.push(format!("damaged: {name}: {}", row.damage));
     }
     parts.join("\n\n")
+}
+
+/// That no puts are taken, and why.
+fn clock_ahead(ahead: &ClockAheadText) -> String {
+    format!(
+        "local puts are refused: the clock is {} ahead of {} of the {} heard from lately; set it \
+         right, and see `selfsame doctor`",
+        span(ahead.ahead_ms),
+        ahead.peers.len(),
+        counted(ahead.heard, "peer", "peers")
+    )
+}
+
+/// What was counted of what a person should look at, if anything was.
+fn to_look_at(trust: TrustCounts) -> Option<String> {
+    let TrustCounts {
+        brake_stops,
+        clones_found,
+        same_dot,
+        drift_items_refused,
+        drift_puts_refused,
+    } = trust;
+    let counts = [
+        (brake_stops, "session stopped by the brake", "sessions stopped by the brake"),
+        (clones_found, "writer found to have two users", "writers found to have two users"),
+        (same_dot, "dot with two puts", "dots with two puts"),
+        (
+            drift_items_refused,
+            "version of a peer refused as too far ahead",
+            "versions of peers refused as too far ahead",
+        ),
+        (drift_puts_refused, "local put refused for the clock", "local puts refused for the clock"),
+    ];
+    let told = counts.into_iter().filter(|(number, ..)| *number > 0);
+    let told: Vec<_> = told.map(|(number, one, more)| counted(number, one, more)).collect();
+    let told = told.join(", ");
+    (!told.is_empty()).then(|| format!("since the start: {told}: see `selfsame doctor`"))
 }
 
 fn running(daemon: &Status) -> String {
@@ -238,5 +278,22 @@ fn last_session(daemon: &Status, pair: &PairStatus) -> String {
     match &pair.last_outcome {
         Some(outcome) => format!("{outcome}, {} ago", since(daemon, pair.last_ended_ms)),
         None => "-".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_and_what_was_counted_are_told() {
+        let peers = vec!["6f".into(), "70".into()];
+        let said = clock_ahead(&ClockAheadText { ahead_ms: 3_600_000, peers, heard: 3 });
+        assert!(said.contains("ahead of 2 of the 3 peers heard from lately"), "{said}");
+        assert_eq!(to_look_at(TrustCounts::default()), None);
+        let trust = TrustCounts { same_dot: 1, drift_puts_refused: 2, ..TrustCounts::default() };
+        let said = to_look_at(trust).unwrap_or_default();
+        let expected = "since the start: 1 dot with two puts, 2 local puts refused for the clock: ";
+        assert!(said.starts_with(expected), "{said}");
     }
 }

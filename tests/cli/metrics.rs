@@ -207,6 +207,9 @@ fn a_session_that_the_brake_stopped_shows_until_it_is_let_through() {
     waited_for(&b, "selfsame_pair_failures", &OF_PAIR, |failures| failures >= 1.0);
     assert!(value(&metrics(&b), "selfsame_brake_stops", &[]) >= 1.0);
     assert_eq!(value(&metrics(&a), "selfsame_brake_stops", &[]), 0.0, "it was not its brake");
+    let said = b.run(["status"]).ended(0);
+    assert!(said.text().contains(" stopped by the brake: see `selfsame doctor`"));
+    assert!(!a.run(["status"]).ended(0).text().contains("since the start: "));
     b.run(["sync", "c", "--peer", "anna", "--allow-removals"]).ended(0);
     waited_for(&b, "selfsame_pair_braked_keys", &OF_PAIR, |keys| keys == 0.0);
     assert_eq!(b.run(["get", "c", "k"]).code, 1);
