@@ -188,6 +188,7 @@ derived! {
     CONTEXT = "selfsame v1 context";
     STATE = "selfsame v1 state";
     FOREST = "selfsame v1 forest";
+    FOREST_RANGE = "selfsame v1 forest range";
     SESSION = "selfsame v1 session";
     LOG_HEAD = "selfsame v1 log head";
     LOG_LEAF = "selfsame log v1 leaf";
@@ -370,6 +371,16 @@ impl HashAlgorithm {
 #[must_use]
 pub fn forest_root(bytes: &[u8]) -> ForestRoot {
     ForestRoot(FOREST.hash(&[bytes]))
+}
+
+/// Eight bytes of a hash over the states of some collections that stand side by side: they lead the
+/// way to what differs, and prove nothing.
+#[must_use]
+pub fn forest_range(states: &[StateHash]) -> [u8; 8] {
+    let states: Vec<&[u8]> = states.iter().map(|state| &state.0[..]).collect();
+    let mut short = [0; 8];
+    short.copy_from_slice(&FOREST_RANGE.hash(&states)[..8]);
+    short
 }
 
 /// Session id from the nonces of initiator and responder; always BLAKE3.

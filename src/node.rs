@@ -91,6 +91,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use self::access::Access;
 use self::counts::TrustCounts;
+use self::forest::offers::Offers;
 use self::manager::{SessionKey, SessionManager};
 use crate::clock::{ClockAhead, Stamp};
 use crate::net::{Identity, PROTOCOL_VERSION};
@@ -192,14 +193,17 @@ impl<S: Store> Node<S> {
     /// that the peer may read. Says whether this end answers what is opened towards it.
     #[must_use]
     pub fn greeting_for(&self, peer: &NodeId, serves: bool) -> Greeting {
-        let collections = self.offered(peer);
+        let offered = self.offered(peer);
+        let offered: Vec<_> = offered.iter().map(|one| WireSpec::from(one.spec())).collect();
+        // more than a frame holds is told with the first questions
+        let (_, collections) = Offers::news(None, &offered);
         Greeting {
             version_min: PROTOCOL_VERSION,
             version_max: PROTOCOL_VERSION,
             max_value_bytes: self.replica.limits().max_value_bytes,
             clock: Stamp::new(Self::now_ms(), 0),
             serves,
-            collections: collections.iter().map(|one| WireSpec::from(one.spec())).collect(),
+            collections,
         }
     }
 

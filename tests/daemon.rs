@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use selfsame::clock::Stamp;
 use selfsame::hash::HashAlgorithm;
+use selfsame::merkle::forest_root;
 use selfsame::net::{
     CloseCode, Endpoint, FrameWriter, Identity, Link, NetLimits, PeerAddress, StreamKind,
 };
@@ -18,10 +19,11 @@ use selfsame::node::config::Config;
 use selfsame::node::daemon::{Daemon, DaemonSettings};
 use selfsame::node::manager::{SessionKey, SessionLimits, SessionManager};
 use selfsame::node::peers::{Grant, Grants, PeerBook, PeerEntry};
+use selfsame::node::query::{Answer, WireForest};
 use selfsame::node::status::{PairStatus, SessionEvent};
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
-use selfsame::session::message::WireSpec;
+use selfsame::session::message::Bytes;
 use selfsame::session::{AbortCode, Mode, Outcome, SyncConfig};
 use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
@@ -550,12 +552,14 @@ async fn it_stops_promptly_with_a_session_in_flight() {
     let asked = async {
         let (send, mut receive) = link.accept().await.unwrap();
         assert_eq!(Link::kind_of(&mut receive).await.unwrap(), StreamKind::Query);
-        let spec = WireSpec::from(collection.spec());
-        let state = selfsame::node::forest::WireState {
-            spec,
-            state: b.collection("c").state_hash().unwrap(),
-        };
-        let answer = selfsame::node::query::Answer::States { states: vec![state], more: false };
+        let name = collection.name();
+        let state = b.collection("c").state_hash().unwrap();
+        let answer = Answer::Forest(WireForest {
+            root: forest_root([(name, state.0)]).unwrap(),
+            collections: 1,
+            offers: None,
+            top: Bytes(state.0.to_vec()),
+        });
         let frame = selfsame::session::wire::encode(&answer).unwrap();
         let mut writer = FrameWriter::new(send, 1 << 20);
         writer.write_frame(&frame).await.unwrap();

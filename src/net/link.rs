@@ -117,7 +117,8 @@ pub struct Link {
 /// The collections that the ends of a connection have told each other they offer.
 #[derive(Clone, Debug)]
 struct Told {
-    ours: Arc<Vec<WireSpec>>,
+    /// None when it is not known what the peer took note of.
+    ours: Option<Arc<Vec<WireSpec>>>,
     theirs: Arc<Vec<WireSpec>>,
 }
 
@@ -148,7 +149,7 @@ impl Link {
         let desk = Arc::new(Desk::default());
         let usher = tokio::spawn(usher(connection.clone(), Arc::clone(&desk))).abort_handle();
         let told = Mutex::new(Told {
-            ours: Arc::new(ours.collections.clone()),
+            ours: Some(Arc::new(ours.collections.clone())),
             theirs: Arc::new(theirs.collections.clone()),
         });
         Ok(Self { connection, theirs, told, desk, usher })
@@ -177,15 +178,22 @@ impl Link {
         self.told().theirs = Arc::new(offers);
     }
 
-    /// The collections that the peer was last told this end offers.
+    /// The collections that the peer was last told this end offers; none when they are to be told
+    /// anew.
     #[must_use]
-    pub fn told_offers(&self) -> Arc<Vec<WireSpec>> {
-        Arc::clone(&self.told().ours)
+    pub fn told_offers(&self) -> Option<Arc<Vec<WireSpec>>> {
+        self.told().ours.clone()
     }
 
     /// Takes note of what the peer is told that this end offers.
     pub fn tell_offers(&self, offers: Vec<WireSpec>) {
-        self.told().ours = Arc::new(offers);
+        self.told().ours = Some(Arc::new(offers));
+    }
+
+    /// Lets the next question tell the peer anew what this end offers: it seems to know something
+    /// else.
+    pub fn tell_offers_anew(&self) {
+        self.told().ours = None;
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {

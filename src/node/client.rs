@@ -33,6 +33,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::access::needed_for;
+use super::forest::ranges::ForestFault;
 use super::manager::accuse;
 use super::peers::{Grant, PeersError};
 use super::query::{Answer, NotTheEntry, Query, VALUES_PER_QUERY, ValueHeader, WireEntry};
@@ -42,7 +43,7 @@ use crate::hash::KeyHash;
 use crate::merkle::{ConsistencyProof, Digest};
 use crate::net::{
     DialOptions, Endpoint, FrameError, FrameReader, FrameWriter, Link, LinkError, NetError,
-    PeerAddress, RecvStream, SessionReport, StreamKind, World, drive, stopped,
+    PeerAddress, RecvStream, SendStream, SessionReport, StreamKind, World, drive, stopped,
 };
 use crate::replica::{Collection, LostValue, ReplicaError, Witnessed};
 use crate::session::wire::{self, MAX_FRAME_BYTES, WireError};
@@ -146,6 +147,9 @@ pub enum ClientError {
     /// A value of another size than the one that was lost.
     #[error("the peer sent a value that is not the one asked for")]
     OtherValue,
+    /// What the peer said of the collections that both offer is not what was asked.
+    #[error(transparent)]
+    Forest(#[from] ForestFault),
     /// The peer took too long.
     #[error("the peer did not answer within {0:?}")]
     Silent(Duration),
@@ -616,11 +620,25 @@ impl<S: Store> Node<S> {
         query: &Query,
     ) -> Result<FrameReader<RecvStream>, ClientError> {
         let asked = async {
+            let (writer, reader) = self.converse(link, query).await?;
+            let _stream = writer.finish().await?;
+            Ok(reader)
+        };
+        let asked = tokio::time::timeout(self.patience, asked).await;
+        asked.map_err(|_| ClientError::Silent(self.patience))?
+    }
+
+    /// Says a first question of several.
+    pub(in crate::node) async fn converse(
+        &self,
+        link: &Link,
+        query: &Query,
+    ) -> Result<(FrameWriter<SendStream>, FrameReader<RecvStream>), ClientError> {
+        let asked = async {
             let (send, receive) = link.open(StreamKind::Query).await?;
             let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
             writer.write_frame(&wire::encode(query)?).await?;
-            let _stream = writer.finish().await?;
-            Ok(FrameReader::new(receive, MAX_FRAME_BYTES))
+            Ok((writer, FrameReader::new(receive, MAX_FRAME_BYTES)))
         };
         let asked = tokio::time::timeout(self.patience, asked).await;
         asked.map_err(|_| ClientError::Silent(self.patience))?

@@ -22,6 +22,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::forest::WireState;
+use super::forest::offers::Offers;
+use super::forest::ranges::Ranges;
 use crate::clock::Stamp;
 use crate::entry::{Record, Totals};
 use crate::hash::{
@@ -48,12 +50,13 @@ pub enum Query {
         /// Which.
         wanted: Vec<(KeyHash, ValueHash)>,
     },
-    /// Whether all collections that both offer are the same.
+    /// Whether all collections that both offer are the same. [`Query::Ranges`] may follow on the
+    /// same stream.
     Forest {
         /// Forest root over their state hashes at the asker.
         root: ForestRoot,
         /// What the asker offers, if that is not what it said last on this connection.
-        offers: Option<Vec<WireSpec>>,
+        offers: Option<Offers>,
     },
     /// Proof that a log of the asked node has grown from one head that it signed into another.
     Growth {
@@ -76,6 +79,10 @@ pub enum Query {
         /// Which.
         wanted: Vec<KeyHash>,
     },
+    /// What ranges of the shared collections are like, after [`Answer::Forest`].
+    Ranges(Ranges),
+    /// All that the peer offers, with its states.
+    States,
 }
 
 /// An answer.
@@ -92,7 +99,7 @@ pub enum Answer {
     Values,
     /// All shared collections are the same.
     Same,
-    /// They are not: what this end offers, with its states. May take several frames.
+    /// What this end offers, with its states. May take several frames.
     States {
         /// Some of them.
         states: Vec<WireState>,
@@ -104,6 +111,24 @@ pub enum Answer {
     /// The entries asked for follow, in their order: of each a [`WireEntry`] in a frame of its
     /// own.
     Entries,
+    /// Not all shared collections are the same.
+    Forest(WireForest),
+    /// What was asked of ranges, one after the other.
+    Ranges(Bytes),
+}
+
+/// The collections that both offer, as the answering end has them when it is asked. Further answers
+/// on this stream are about the same moment.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct WireForest {
+    /// Forest root over their state hashes.
+    pub root: ForestRoot,
+    /// How many there are.
+    pub collections: u32,
+    /// What this end offers, if that is not what it said last on this connection.
+    pub offers: Option<Offers>,
+    /// The answer to range 0 of level 0.
+    pub top: Bytes,
 }
 
 /// An entry, if there is one; without values.

@@ -34,10 +34,12 @@ use tokio::time::timeout;
 
 use super::Node;
 use super::client::ClientError;
+use super::forest::Standing;
+use super::forest::ranges::Ground;
 use super::pairing::{Door, Paired, PairingError};
 use super::peers::{Edited, Grant, PeerEntry, PeersError};
 use super::query::{
-    Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest, WireEntry,
+    Answer, Query, VALUE_CHUNK, VALUES_PER_QUERY, ValueHeader, WireDigest, WireEntry, WireForest,
 };
 use crate::hash::{KeyHash, LogHash, StateHash, ValueHash};
 use crate::merkle::{LogId, LogKind};
@@ -54,6 +56,9 @@ use crate::types::{CollectionName, NodeId};
 
 /// How long running sessions have to end once the server is to stop.
 const FAREWELL: Duration = Duration::from_secs(5);
+
+/// How many times the patience for one answer a comparison of forests may take.
+const FOREST_PATIENCE: u32 = 8;
 
 /// What happened at a server, for whoever wants to tell people.
 #[derive(Debug)]
@@ -299,7 +304,7 @@ impl<S: Store> Server<S> {
         let Some((kind, reader, frame)) = opened else { return };
         match kind {
             StreamKind::Session => self.session(link, send, reader, &frame).await,
-            StreamKind::Query => self.query(link, send, &frame).await,
+            StreamKind::Query => self.query(link, send, reader, &frame).await,
             StreamKind::Greeting => {}
         }
     }
@@ -367,17 +372,29 @@ impl<S: Store> Server<S> {
         self.say(send, &[Session::refusal(code)]).await;
     }
 
-    async fn query(&self, link: &Link, send: SendStream, frame: &[u8]) {
+    async fn query(
+        &self,
+        link: &Link,
+        send: SendStream,
+        reader: FrameReader<RecvStream>,
+        frame: &[u8],
+    ) {
         let answers = match wire::decode::<Query>(frame) {
             Ok(Query::Digest { collection }) => vec![self.digest(&link.peer(), collection)],
             Ok(Query::Forest { root, offers }) => {
-                let node = self.current.node();
-                let (answers, same) = block_in_place(|| node.answer_forest(link, root, offers));
-                if let Some(collections) = same {
-                    (self.listener)(Event::Same { peer: link.peer(), collections });
+                match block_in_place(|| self.current.node().answer_forest(link, root, offers)) {
+                    Ok(Standing::Same(collections)) => {
+                        (self.listener)(Event::Same { peer: link.peer(), collections });
+                        vec![Answer::Same]
+                    }
+                    Ok(Standing::Differs(forest, ground)) => {
+                        return self.ranges(*forest, ground, send, reader).await;
+                    }
+                    // it offers too much: nothing is compared
+                    Err(_) => return,
                 }
-                answers
             }
+            Ok(Query::States) => block_in_place(|| self.current.node().answer_states(link)),
             Ok(Query::Values { collection, wanted }) if wanted.len() <= VALUES_PER_QUERY => {
                 match self.seen_by(&link.peer(), collection) {
                     Some((_, collection)) => {
@@ -404,11 +421,37 @@ impl<S: Store> Server<S> {
                     None => vec![Answer::Unknown],
                 }
             }
-            Ok(Query::Values { .. } | Query::Entries { .. }) | Err(_) => return,
+            Ok(Query::Values { .. } | Query::Entries { .. } | Query::Ranges(_)) | Err(_) => return,
         };
         let frames: Result<Vec<_>, _> = answers.iter().map(wire::encode).collect();
         if let Ok(frames) = frames {
             self.say(send, &frames).await;
+        }
+    }
+
+    /// Says what ranges of a forest are like, until the asker knows enough: as it stood at the first
+    /// question, and no more than any comparison needs.
+    async fn ranges(
+        &self,
+        forest: WireForest,
+        mut ground: Ground,
+        send: SendStream,
+        mut reader: FrameReader<RecvStream>,
+    ) {
+        let (mut stop, patience) = (self.stop.clone(), self.current.node().patience);
+        let told = async {
+            let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
+            writer.write_frame(&wire::encode(&Answer::Forest(forest)).ok()?).await.ok()?;
+            while let Some(frame) = timeout(patience, reader.next_frame()).await.ok()?.ok()? {
+                let Ok(Query::Ranges(asked)) = wire::decode(&frame) else { return None };
+                let told = block_in_place(|| ground.answer(&asked)).ok()?;
+                writer.write_frame(&wire::encode(&Answer::Ranges(Bytes(told))).ok()?).await.ok()?;
+            }
+            writer.finish().await.ok()?.delivered().await.ok()
+        };
+        tokio::select! {
+            _ = timeout(FOREST_PATIENCE * patience, told) => {}
+            () = hurried(&mut stop) => {}
         }
     }
 
