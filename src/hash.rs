@@ -20,6 +20,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::types::Key;
 
+mod lanes;
+
+#[cfg(feature = "tree")]
+pub(crate) use lanes::LANES;
+pub(crate) use lanes::{Block, BlockKey};
+
 /// Length in bytes of every hash here.
 pub const HASH_LEN: usize = 32;
 
@@ -102,6 +108,7 @@ hash_type! {
 impl KeyHash {
     /// Bit `index` (0 is the most significant bit of the first byte).
     #[must_use]
+    #[inline]
     pub const fn bit(&self, index: u8) -> bool {
         self.0[(index / 8) as usize] & (0x80 >> (index % 8)) != 0
     }
@@ -114,10 +121,13 @@ impl KeyHash {
 
     /// Index of the first bit in which the two differ, none when they are equal.
     #[must_use]
+    #[inline]
     pub fn first_difference(&self, other: &Self) -> Option<u8> {
-        let byte = self.0.iter().zip(&other.0).position(|(a, b)| a != b)?;
-        let bit = (self.0[byte] ^ other.0[byte]).leading_zeros();
-        Some((byte * 8) as u8 + bit as u8)
+        let (ours, theirs) = (self.0.as_chunks::<8>().0, other.0.as_chunks::<8>().0);
+        ours.iter().zip(theirs).enumerate().find_map(|(word, (a, b))| {
+            let differing = u64::from_be_bytes(*a) ^ u64::from_be_bytes(*b);
+            (differing != 0).then(|| (word * 64) as u8 + differing.leading_zeros() as u8)
+        })
     }
 }
 
@@ -200,8 +210,8 @@ derived! {
 }
 
 static LEAF_KEY: LazyLock<[u8; HASH_LEN]> = LazyLock::new(|| LEAF.hash(&[]));
-static INNER_KEYS: LazyLock<Vec<[u8; HASH_LEN]>> =
-    LazyLock::new(|| (0..=255).map(|bit: u8| INNER.hash(&[&[bit]])).collect());
+static INNER_KEYS: LazyLock<[[u8; HASH_LEN]; 256]> =
+    LazyLock::new(|| std::array::from_fn(|bit| INNER.hash(&[&[bit as u8]])));
 static LOG_INNER_KEY: LazyLock<[u8; HASH_LEN]> = LazyLock::new(|| LOG_INNER.hash(&[]));
 static EMPTY_BLAKE3: LazyLock<TreeHash> = LazyLock::new(|| TreeHash(EMPTY.hash(&[])));
 static EMPTY_SHA256: LazyLock<TreeHash> = LazyLock::new(|| TreeHash(sha256(&[&[0x04]])));
@@ -218,7 +228,7 @@ fn keyed(key: &[u8; HASH_LEN], left: &[u8; HASH_LEN], right: &[u8; HASH_LEN]) ->
     let mut preimage = [0; 2 * HASH_LEN];
     preimage[..HASH_LEN].copy_from_slice(left);
     preimage[HASH_LEN..].copy_from_slice(right);
-    blake3::keyed_hash(key, &preimage).into()
+    BlockKey::new(key).hash(&preimage)
 }
 
 impl HashAlgorithm {
@@ -293,6 +303,22 @@ impl HashAlgorithm {
     #[must_use]
     pub fn blake3_inner_key(bit: u8) -> &'static [u8; HASH_LEN] {
         &INNER_KEYS[bit as usize]
+    }
+
+    /// The key for a leaf (`bit` is none) or an inner node, as blocks are hashed with it.
+    #[cfg(feature = "tree")]
+    pub(crate) fn blake3_block_key(bit: Option<u8>) -> BlockKey {
+        BlockKey::new(bit.map_or_else(Self::blake3_leaf_key, Self::blake3_inner_key))
+    }
+
+    /// Hash of a leaf (`bit` is none) or of an inner node, from the two hashes one after the other.
+    #[cfg(feature = "tree")]
+    pub(crate) fn of_block(self, bit: Option<u8>, block: &Block) -> TreeHash {
+        TreeHash(match (self, bit) {
+            (Self::Blake3, _) => Self::blake3_block_key(bit).hash(block),
+            (Self::Sha256, Some(bit)) => sha256(&[&[0x01, bit], block]),
+            (Self::Sha256, None) => sha256(&[&[0x00], block]),
+        })
     }
 
     /// Tree hash of no leaves at all.

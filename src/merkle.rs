@@ -27,6 +27,7 @@
 
 mod arena;
 mod batch;
+mod build;
 pub mod bundle;
 pub mod certificate;
 mod crowded;
@@ -40,6 +41,7 @@ pub mod paged;
 mod partial;
 mod path;
 pub mod proof;
+mod replace;
 mod rows;
 pub mod shape;
 pub mod signature;

@@ -74,6 +74,8 @@ fn flipped(mut key: [u8; 32], bit: u8) -> [u8; 32] {
 fn keys() -> impl Strategy<Value = Vec<KeyHash>> {
     let base = any::<[u8; 32]>();
     let anywhere = vec(any::<[u8; 32]>(), 1..40);
+    // more than a subtree has whose totals are not kept
+    let many = vec(any::<[u8; 32]>(), 60..120);
     let one_bucket = vec(any::<[u8; 32]>(), 1..40).prop_map(|mut keys| {
         keys.iter_mut().for_each(|key| key[0] = 0x5a);
         keys
@@ -96,19 +98,21 @@ fn keys() -> impl Strategy<Value = Vec<KeyHash>> {
         bits.map(|bit| flipped(base, bit)).chain([base]).collect()
     });
     prop_oneof![
-        4 => anywhere, 2 => one_bucket, 3 => shared_240, 2 => dense, 2 => borders, 1 => comb
+        4 => anywhere, 2 => many, 2 => one_bucket, 3 => shared_240, 2 => dense, 2 => borders, 1 => comb
     ]
     .prop_map(|keys: Vec<[u8; 32]>| keys.into_iter().map(KeyHash).collect())
 }
 
 fn leaf(key: KeyHash, version: u8) -> Leaf {
     let number = u64::from(version);
-    let totals = Totals {
-        entries: 1,
-        siblings: 1 + number % 3,
-        bytes: number * 1_000,
-        latest: Stamp(number * 7 % 50),
+    // some that do not fit into the few bits that most need, and sums that overflow
+    let (siblings, bytes) = match version {
+        3 => (70_000, 1 << 48),
+        4 => (0xffff, (1 << 48) - 1),
+        5 => (2, u64::MAX / 3),
+        _ => (1 + number % 3, number * 1_000),
     };
+    let totals = Totals { entries: 1, siblings, bytes, latest: Stamp(number * 7 % 50) };
     Leaf { key, record: RecordDigest([version; 32]), totals }
 }
 
@@ -311,15 +315,18 @@ fn a_tree_of_many_leaves_is_the_oracles() {
     }
 }
 
+fn spread(numbers: std::ops::Range<u32>, version: u8) -> Vec<Leaf> {
+    let key = |number: u32| KeyHash(HashAlgorithm::Blake3.value_hash(&number.to_le_bytes()).0);
+    numbers.map(|number| leaf(key(number), version)).collect()
+}
+
 #[test]
-fn a_leaf_costs_less_than_200_bytes_and_a_sealed_page_next_to_nothing() {
-    let leaves: Vec<Leaf> = (0..20_000_u32)
-        .map(|number| leaf(KeyHash(HashAlgorithm::Blake3.value_hash(&number.to_le_bytes()).0), 1))
-        .collect();
+fn a_leaf_costs_less_than_170_bytes_and_a_sealed_page_next_to_nothing() {
+    let leaves = spread(0..20_000, 1);
     let tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
-    assert!(tree.memory_bytes() < 200 * leaves.len());
+    assert!(tree.memory_bytes() < 170 * leaves.len());
     let mut paged = PagedTree::build(HashAlgorithm::Blake3, 64, leaves.clone()).unwrap();
-    assert!(paged.memory_bytes() < 200 * leaves.len());
+    assert!(paged.memory_bytes() < 170 * leaves.len());
     let pages: Vec<Prefix> = paged.rows().map(|row| row.prefix).collect();
     for page in &pages {
         assert!(paged.seal(page));
@@ -327,6 +334,35 @@ fn a_leaf_costs_less_than_200_bytes_and_a_sealed_page_next_to_nothing() {
     assert_eq!(paged.tree_hash(), tree.tree_hash());
     let reopened = PagedTree::from_rows(HashAlgorithm::Blake3, 64, paged.rows()).unwrap();
     assert!(reopened.memory_bytes() < 10 * leaves.len());
+}
+
+/// Hashes are what a tree cannot do without; more of them than these are a fault.
+#[test]
+fn hashes_of_a_build_of_changes_alone_and_of_a_batch_are_as_few_as_they_can_be() {
+    let mut tree = Tree::new(HashAlgorithm::Blake3);
+    let put = |leaf: &Leaf| Change::Put(*leaf);
+    let all: Vec<Change> = spread(0..50_000, 1).iter().map(put).collect();
+    assert_eq!(tree.apply(&all).inner_hashes, 49_999, "one between each leaf and the next");
+    assert_eq!(tree.apply(&all).inner_hashes, 0, "nothing changed");
+
+    let batch: Vec<Change> = spread(10_000..12_000, 2).iter().map(put).collect();
+    let alone: usize = {
+        let mut tree = tree.snapshot();
+        batch.iter().map(|change| tree.apply([*change]).inner_hashes).sum()
+    };
+    // log2 of 50,000 is 15.6, and leaves at random stand a third of a level deeper
+    assert!((2_000 * 15..2_000 * 17).contains(&alone), "{alone}");
+    let together = tree.snapshot().apply(&batch).inner_hashes;
+    // some 2,000 at the top, and below them log2 of 25 levels for each
+    assert!((2_000 * 5..2_000 * 7).contains(&together), "{together}");
+
+    let new: Vec<Change> = spread(50_000..52_000, 2).iter().map(put).collect();
+    let added = tree.apply(&new).inner_hashes;
+    assert!((2_000 * 5..2_000 * 8).contains(&added), "{added}");
+    let gone: Vec<Change> = new.iter().map(|change| Change::Remove(*change.key())).collect();
+    let removed = tree.apply(&gone).inner_hashes;
+    assert!((2_000 * 4..2_000 * 7).contains(&removed), "{removed}");
+    assert_eq!(tree, Tree::build(HashAlgorithm::Blake3, spread(0..50_000, 1)));
 }
 
 /// Inner nodes above the picked leaves.

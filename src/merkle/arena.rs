@@ -6,9 +6,9 @@
 use std::iter;
 use std::sync::Arc;
 
-/// Slots of a full chunk. Small enough that the twenty or so chunks that a put touches after a
+/// Bytes of a full chunk. Small enough that the thirty or so chunks that a put touches after a
 /// snapshot are copied in microseconds, large enough that a directory entry (16 B) costs nothing.
-pub(super) const CHUNK: usize = 128;
+const CHUNK_BYTES: usize = 8 << 10;
 const FIRST_CHUNK: usize = 4;
 const NONE: u32 = u32::MAX;
 
@@ -32,6 +32,9 @@ pub(super) struct Arena<T> {
 }
 
 impl<T: Slot> Arena<T> {
+    /// Slots of a full chunk, a power of two.
+    pub(super) const CHUNK: usize = 1 << (CHUNK_BYTES / size_of::<T>()).ilog2();
+
     pub(super) const fn new() -> Self {
         Self { chunks: Vec::new(), used: 0, filled: 0, vacant: NONE }
     }
@@ -47,13 +50,15 @@ impl<T: Slot> Arena<T> {
         slots + self.chunks.capacity() * size_of::<Arc<[T]>>()
     }
 
+    #[inline]
     pub(super) fn slot(&self, index: u32) -> &T {
-        let (chunk, slot) = place(index);
+        let (chunk, slot) = Self::place(index);
         &self.chunks[chunk][slot]
     }
 
+    #[inline]
     pub(super) fn slot_mut(&mut self, index: u32) -> &mut T {
-        let (chunk, slot) = place(index);
+        let (chunk, slot) = Self::place(index);
         &mut Arc::make_mut(&mut self.chunks[chunk])[slot]
     }
 
@@ -72,6 +77,38 @@ impl<T: Slot> Arena<T> {
         index
     }
 
+    /// Slots that were ever used: the index of what is appended next.
+    pub(super) const fn filled(&self) -> u32 {
+        self.filled
+    }
+
+    /// Appends values to slots that were never used: each is written once, where it stays.
+    pub(super) fn append(&mut self, count: usize, mut value: impl FnMut(usize) -> T) {
+        let (chunk, first) = Self::place(self.filled);
+        let mut done = 0;
+        if first > 0 {
+            if chunk == 0 && self.chunks[0].len() < Self::CHUNK {
+                self.resize_first((first + count).next_power_of_two().min(Self::CHUNK));
+            }
+            let vacant = &mut Arc::make_mut(&mut self.chunks[chunk])[first..];
+            done = vacant.len().min(count);
+            for (at, slot) in vacant.iter_mut().take(count).enumerate() {
+                *slot = value(at);
+            }
+        }
+        for start in (done..count).step_by(Self::CHUNK) {
+            let present = (count - start).min(Self::CHUNK);
+            let size = match self.chunks.is_empty() {
+                true => present.next_power_of_two().max(FIRST_CHUNK),
+                false => Self::CHUNK,
+            };
+            let slot = |at| if at < present { value(start + at) } else { T::vacant(NONE) };
+            self.chunks.push((0..size).map(slot).collect());
+        }
+        self.filled += count as u32;
+        self.used += count as u32;
+    }
+
     pub(super) fn remove(&mut self, index: u32) {
         self.used -= 1;
         if self.used == 0 {
@@ -84,30 +121,38 @@ impl<T: Slot> Arena<T> {
 
     // the first chunk grows by doubling, so that a tree of a few leaves stays small
     fn make_room(&mut self) {
-        let (chunk, slot) = place(self.filled);
+        let (chunk, slot) = Self::place(self.filled);
         let present = self.chunks.get(chunk).map_or(0, |slots| slots.len());
         if slot < present {
             return;
         }
-        let size = if chunk > 0 { CHUNK } else { (present * 2).max(FIRST_CHUNK) };
-        let old = self.chunks.get(chunk).map_or(&[][..], |slots| &slots[..]);
-        let slots =
-            old.iter().copied().chain(iter::repeat(T::vacant(NONE))).take(size).collect::<Arc<_>>();
-        self.chunks.truncate(chunk);
+        if chunk == 0 {
+            return self.resize_first((present * 2).max(FIRST_CHUNK));
+        }
+        self.chunks.push(iter::repeat_n(T::vacant(NONE), Self::CHUNK).collect());
+    }
+
+    fn resize_first(&mut self, size: usize) {
+        let old = self.chunks.first().map_or(&[][..], |slots| &slots[..]);
+        let slots = old.iter().copied().chain(iter::repeat(T::vacant(NONE)));
+        let slots = slots.take(size.max(old.len())).collect();
+        self.chunks.clear();
         self.chunks.push(slots);
     }
-}
 
-const fn place(index: u32) -> (usize, usize) {
-    (index as usize / CHUNK, index as usize % CHUNK)
+    const fn place(index: u32) -> (usize, usize) {
+        (index as usize / Self::CHUNK, index as usize % Self::CHUNK)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Arena, CHUNK, Slot};
+    use super::{Arena, Slot};
 
     #[derive(Clone, Copy, PartialEq, Debug)]
     struct Number(u32);
+
+    const CHUNK: u32 = Arena::<Number>::CHUNK as u32;
 
     impl Slot for Number {
         fn vacant(next: u32) -> Self {
@@ -122,7 +167,7 @@ mod tests {
     #[test]
     fn vacant_slots_are_used_again() {
         let mut arena = Arena::new();
-        let all = 3 * CHUNK as u32 + 5;
+        let all = 3 * CHUNK + 6;
         for number in 0..all {
             assert_eq!(arena.insert(Number(number)), number);
         }
@@ -131,32 +176,54 @@ mod tests {
             arena.remove(index);
         }
         while arena.used() < all {
-            arena.insert(Number(7));
+            arena.insert(Number(u32::MAX));
         }
         assert_eq!(arena.bytes(), bytes);
-        assert_eq!((0..all).filter(|&index| *arena.slot(index) == Number(index)).count(), 259);
+        let kept = (0..all).filter(|&index| *arena.slot(index) == Number(index)).count();
+        assert_eq!(kept, (all - all.div_ceil(3)) as usize);
+    }
+
+    #[test]
+    fn appended_or_inserted_it_is_the_same() {
+        for count in [0, 1, 3, 4, 5, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK] {
+            let (mut appended, mut inserted) = (Arena::new(), Arena::new());
+            for part in [0..count / 3, count / 3..count] {
+                let first = part.start;
+                appended.append(part.len(), |at| Number(first + at as u32));
+            }
+            for number in 0..count {
+                inserted.insert(Number(number));
+            }
+            for number in count..count + 10 {
+                assert_eq!(appended.insert(Number(number)), number);
+                inserted.insert(Number(number));
+            }
+            assert_eq!(appended.used(), inserted.used());
+            assert_eq!(appended.chunks.len(), inserted.chunks.len());
+            assert!((0..count + 10).all(|index| *appended.slot(index) == Number(index)));
+        }
     }
 
     #[test]
     fn a_clone_keeps_what_the_original_overwrites() {
         let mut arena = Arena::new();
-        for number in 0..300 {
+        for number in 0..2 * CHUNK {
             arena.insert(Number(number));
         }
         let frozen = arena.clone();
-        for index in 0..300 {
-            arena.slot_mut(index).0 = 1_000;
+        for index in 0..2 * CHUNK {
+            arena.slot_mut(index).0 = u32::MAX;
         }
-        assert!((0..300).all(|index| *frozen.slot(index) == Number(index)));
+        assert!((0..2 * CHUNK).all(|index| *frozen.slot(index) == Number(index)));
     }
 
     #[test]
     fn an_emptied_arena_gives_its_memory_back() {
         let mut arena = Arena::new();
-        for number in 0..300 {
+        for number in 0..2 * CHUNK {
             arena.insert(Number(number));
         }
-        for index in 0..300 {
+        for index in 0..2 * CHUNK {
             arena.remove(index);
         }
         assert_eq!(arena.bytes(), 0);

@@ -4,49 +4,169 @@
 //! then inner nodes from the deepest bit index up: nodes that split at one bit share a BLAKE3 key
 //! and none is above another, so the lanes of the processor hash up to sixteen of them at once.
 
-use blake3::IncrementCounter;
-use blake3::platform::Platform;
-
-use super::slots::{Kind, Line, NodeId};
+use super::slots::{Kind, NodeId};
 use super::trie::Trie;
-use crate::hash::{HASH_LEN, HashAlgorithm, TreeHash};
+use crate::hash::{Block, HASH_LEN, HashAlgorithm, LANES, TreeHash};
 
-/// From so many nodes on, levels are worth sorting for.
-const LEVELS_FROM: usize = 64;
+/// From so many leaves on, levels are worth sorting for.
+const LEVELS_FROM: usize = 6;
 /// From so many nodes on, hashing is not put off any longer: they are still in the cache.
 const ENOUGH: usize = 4_096;
-/// Most lanes that a processor has.
-const LANES: usize = 16;
 /// One level for every bit index, and one for leaves.
 const LEVELS: usize = 257;
 const LEAF_LEVEL: u16 = 256;
 
-/// Where a hash goes: a side of an inner node, or nowhere in the trie (it is handed back).
-#[derive(Clone, Copy)]
+/// Where a hash goes: a side of an inner node, or nowhere (it is handed back).
+#[derive(Clone, Copy, Default)]
 pub(super) enum Target {
     Child(u32, bool),
+    #[default]
     Top,
+}
+
+/// Where preimages are and hashes go.
+pub(super) trait Lines {
+    fn leaf(&self, at: u32) -> &Block;
+    fn inner(&self, at: u32) -> &Block;
+    fn deliver(&mut self, target: Target, hash: &TreeHash);
+
+    /// A byte from where a hash is to go.
+    fn peek(&self, target: Target) -> u8;
+}
+
+/// Hashes leaves (`bit` is none) or inner nodes that split at one bit.
+pub(super) fn hash_level(
+    algorithm: HashAlgorithm,
+    bit: Option<u8>,
+    mut nodes: impl Iterator<Item = (u32, Target)>,
+    lines: &mut impl Lines,
+) {
+    let key = HashAlgorithm::blake3_block_key(bit);
+    let mut hashes = [[0; HASH_LEN]; LANES];
+    let mut targets = [Target::Top; LANES];
+    loop {
+        let (mut count, mut peeked) = (0, 0);
+        let mut blocks = [&[0; 2 * HASH_LEN]; LANES];
+        for (at, target) in nodes.by_ref().take(LANES) {
+            blocks[count] = if bit.is_none() { lines.leaf(at) } else { lines.inner(at) };
+            targets[count] = target;
+            count += 1;
+            // the memory is asked at once for all that is written below, one after the other
+            peeked ^= lines.peek(target);
+        }
+        std::hint::black_box(peeked);
+        if count == 0 {
+            return;
+        }
+        match algorithm {
+            HashAlgorithm::Blake3 => key.hash_many(&blocks[..count], &mut hashes),
+            HashAlgorithm::Sha256 => {
+                for (hash, block) in hashes.iter_mut().zip(&blocks[..count]) {
+                    *hash = algorithm.of_block(bit, block).0;
+                }
+            }
+        }
+        for (target, hash) in targets[..count].iter().zip(&hashes) {
+            lines.deliver(*target, &TreeHash(*hash));
+        }
+    }
+}
+
+/// Nodes of many leaves whose hash is due, by level.
+pub(super) struct Levels {
+    leaves: Vec<(u32, Target)>,
+    /// By the bit at which they split.
+    inners: Vec<Vec<(u32, Target)>>,
+}
+
+impl Levels {
+    pub(super) fn new() -> Self {
+        Self { leaves: Vec::new(), inners: vec![Vec::new(); 256] }
+    }
+
+    pub(super) fn push_leaf(&mut self, at: u32, target: Target) {
+        self.leaves.push((at, target));
+    }
+
+    pub(super) fn push_inner(&mut self, bit: u8, at: u32, target: Target) {
+        self.inners[usize::from(bit)].push((at, target));
+    }
+
+    /// Hashes all, and forgets them; how many inner nodes they were.
+    pub(super) fn run(&mut self, algorithm: HashAlgorithm, lines: &mut impl Lines) -> usize {
+        hash_level(algorithm, None, self.leaves.drain(..), lines);
+        let mut inner_hashes = 0;
+        for (bit, nodes) in (0..=u8::MAX).zip(&mut self.inners).rev() {
+            if !nodes.is_empty() {
+                inner_hashes += nodes.len();
+                hash_level(algorithm, Some(bit), nodes.drain(..), lines);
+            }
+        }
+        inner_hashes
+    }
+}
+
+/// The lines of a trie; keeps the hash for the top.
+pub(super) struct TrieLines<'a> {
+    pub(super) trie: &'a mut Trie,
+    pub(super) top: Option<TreeHash>,
+}
+
+impl Lines for TrieLines<'_> {
+    fn leaf(&self, at: u32) -> &Block {
+        &self.trie.leaves.line(at).0
+    }
+
+    fn inner(&self, at: u32) -> &Block {
+        &self.trie.inners.line(at).0
+    }
+
+    fn deliver(&mut self, target: Target, hash: &TreeHash) {
+        match target {
+            Target::Child(inner, right) => self.trie.inners.set_child_hash(inner, right, hash),
+            Target::Top => self.top = Some(*hash),
+        }
+    }
+
+    fn peek(&self, target: Target) -> u8 {
+        match target {
+            Target::Child(inner, _) => self.inner(inner)[0],
+            Target::Top => 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Job {
-    node: NodeId,
+    at: u32,
     level: u16,
     target: Target,
+}
+
+impl Job {
+    fn bit(&self) -> Option<u8> {
+        u8::try_from(self.level).ok()
+    }
 }
 
 /// Nodes whose hash is due, children before parents, and at most one for the top.
 #[derive(Default)]
 pub(super) struct Jobs {
     due: Vec<Job>,
+    due_leaves: usize,
     inner_hashes: usize,
 }
 
 impl Jobs {
     pub(super) fn push(&mut self, trie: &Trie, node: NodeId, target: Target) {
-        let level = level(trie, node);
+        let (at, level) = match node.kind() {
+            Kind::Inner(at) => (at, u16::from(trie.inners.split(at).bit)),
+            Kind::Leaf(at) => (at, LEAF_LEVEL),
+            Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
+        };
         self.inner_hashes += usize::from(level < LEAF_LEVEL);
-        self.due.push(Job { node, level, target });
+        self.due_leaves += usize::from(level == LEAF_LEVEL);
+        self.due.push(Job { at, level, target });
     }
 
     /// Inner nodes that were ever among the jobs.
@@ -61,29 +181,23 @@ impl Jobs {
 
     /// Hashes what is due; the hash of the node for the top, if it is among that.
     pub(super) fn run(&mut self, trie: &mut Trie) -> Option<TreeHash> {
-        let mut top = None;
-        let platform = Platform::detect();
-        if self.due.len() < LEVELS_FROM || trie.algorithm != HashAlgorithm::Blake3 {
+        let algorithm = trie.algorithm;
+        let mut lines = TrieLines { trie, top: None };
+        if std::mem::take(&mut self.due_leaves) < LEVELS_FROM {
             for job in self.due.drain(..) {
-                let hash = hash_one(trie, platform, &job);
-                deliver(trie, job.target, hash, &mut top);
+                let block =
+                    if job.bit().is_none() { lines.leaf(job.at) } else { lines.inner(job.at) };
+                let hash = algorithm.of_block(job.bit(), block);
+                lines.deliver(job.target, &hash);
             }
-            return top;
+            return lines.top;
         }
         for level in self.by_level().chunk_by(|one, other| one.level == other.level) {
-            let key = level_key(level[0].level);
-            for jobs in level.chunks(LANES) {
-                let mut hashes = [[0; HASH_LEN]; LANES];
-                let line = |lane: usize| preimage(trie, jobs[lane.min(jobs.len() - 1)].node);
-                let lines: [&Line; LANES] = std::array::from_fn(line);
-                hash_lanes(platform, key, &lines[..jobs.len()], &mut hashes);
-                for (job, hash) in jobs.iter().zip(hashes) {
-                    deliver(trie, job.target, TreeHash(hash), &mut top);
-                }
-            }
+            let nodes = level.iter().map(|job| (job.at, job.target));
+            hash_level(algorithm, level[0].bit(), nodes, &mut lines);
         }
         self.due.clear();
-        top
+        lines.top
     }
 
     // sorted by counting, deepest level first
@@ -103,79 +217,5 @@ impl Jobs {
             *place += 1;
         }
         sorted
-    }
-}
-
-fn level(trie: &Trie, node: NodeId) -> u16 {
-    match node.kind() {
-        Kind::Inner(index) => u16::from(trie.inners.split(index).bit),
-        Kind::Leaf(_) | Kind::Sealed(_) => LEAF_LEVEL,
-    }
-}
-
-fn level_key(level: u16) -> &'static [u8; HASH_LEN] {
-    u8::try_from(level)
-        .map_or_else(|_| HashAlgorithm::blake3_leaf_key(), HashAlgorithm::blake3_inner_key)
-}
-
-fn preimage(trie: &Trie, node: NodeId) -> &Line {
-    match node.kind() {
-        Kind::Leaf(index) => &trie.leaves.slot(index).line,
-        Kind::Inner(index) => trie.inners.line(index),
-        Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
-    }
-}
-
-/// Hashes of preimages, each of which is the only block of a keyed BLAKE3 hash.
-fn hash_lanes(
-    platform: Platform,
-    key: &[u8; HASH_LEN],
-    lines: &[&Line],
-    hashes: &mut [[u8; HASH_LEN]],
-) {
-    const KEYED_HASH: u8 = 1 << 4;
-    const CHUNK_START: u8 = 1;
-    const CHUNK_END_AND_ROOT: u8 = (1 << 1) | (1 << 3);
-    let word = |at: usize| u32::from_le_bytes([key[at], key[at + 1], key[at + 2], key[at + 3]]);
-    let key: [u32; 8] = std::array::from_fn(|index| word(index * 4));
-    platform.hash_many(
-        lines,
-        &key,
-        0,
-        IncrementCounter::No,
-        KEYED_HASH,
-        CHUNK_START,
-        CHUNK_END_AND_ROOT,
-        hashes.as_flattened_mut(),
-    );
-}
-
-fn hash_one(trie: &Trie, platform: Platform, job: &Job) -> TreeHash {
-    if trie.algorithm != HashAlgorithm::Blake3 {
-        return hash_plainly(trie, job.node);
-    }
-    let mut hash = [[0; HASH_LEN]];
-    hash_lanes(platform, level_key(job.level), &[preimage(trie, job.node)], &mut hash);
-    TreeHash(hash[0])
-}
-
-fn hash_plainly(trie: &Trie, node: NodeId) -> TreeHash {
-    match node.kind() {
-        Kind::Inner(index) => {
-            let [left, right] = [false, true].map(|side| trie.inners.child(index, side).hash);
-            trie.algorithm.inner(trie.inners.split(index).bit, &left, &right)
-        }
-        Kind::Leaf(index) => {
-            let leaf = trie.leaves.slot(index);
-            trie.algorithm.leaf(&leaf.key(), &leaf.record())
-        }
-        Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
-    }
-}
-
-fn deliver(trie: &mut Trie, target: Target, hash: TreeHash, top: &mut Option<TreeHash>) {
-    match target {
-        Target::Child(inner, right) => trie.inners.set_child_hash(inner, right, &hash),
-        Target::Top => *top = Some(hash),
     }
 }

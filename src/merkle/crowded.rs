@@ -18,7 +18,7 @@ impl PagedTree {
     pub fn crowded_after(&self, after: Option<&KeyHash>) -> Crowded<'_> {
         let trie = self.trie();
         let bounded = after.is_some();
-        let waiting = trie.top.iter().map(|top| (top.id, bounded)).collect();
+        let waiting = trie.top.iter().map(|top| (*top, bounded)).collect();
         Crowded { trie, after: after.copied(), waiting }
     }
 }
@@ -63,13 +63,13 @@ impl Iterator for Crowded<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let (id, bounded) = self.waiting.pop()?;
-            let totals = self.trie.sums(id).totals;
+            let totals = self.trie.totals(id);
             if totals.siblings <= totals.entries {
                 continue;
             }
             match id.kind() {
                 Kind::Leaf(index) => {
-                    let leaf = self.trie.leaves.slot(index).leaf();
+                    let leaf = self.trie.leaves.leaf(index);
                     if self.comes(&leaf.key) {
                         return Some(Ok(leaf));
                     }

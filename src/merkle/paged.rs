@@ -135,7 +135,7 @@ impl PagedTree {
         let mut editor = Editor::new(trie, &mut self.touched);
         let part = editor.grow(&leaves).ok_or(PageMismatch::Leaves(*prefix))?;
         let (_, hash) = editor.hash(&part);
-        let wrong = if hash != standing.node.hash {
+        let wrong = if hash != trie.hash(standing.node) {
             Some(PageMismatch::Hash(*prefix))
         } else if trie.sums(part.id) != expected {
             Some(PageMismatch::Totals(*prefix))
@@ -207,13 +207,12 @@ impl PagedTree {
     /// The page under whose prefix the key falls, if there is one.
     #[must_use]
     pub fn page_of(&self, key: &KeyHash) -> Option<Prefix> {
-        let mut standing = Standing { node: self.trie.top?, at: 0, parent: None };
+        let mut standing = Standing { node: self.trie.top_node()?, at: 0 };
         while !self.trie.fits_page(standing.node.id) {
             let Kind::Inner(index) = standing.node.id.kind() else { break };
             let bit = self.trie.inners.split(index).bit;
-            let (right, at) = (key.bit(bit), u16::from(bit) + 1);
-            let node = self.trie.inners.child(index, right);
-            standing = Standing { node, at, parent: Some((index, right)) };
+            let node = self.trie.inners.child(index, key.bit(bit));
+            standing = Standing { node, at: u16::from(bit) + 1 };
         }
         let page = Prefix::of(&self.trie.sample(standing.node.id), standing.at);
         page.contains(key).then_some(page)
@@ -259,7 +258,7 @@ impl PagedTree {
     /// # Errors
     /// A page is sealed.
     pub fn put(&mut self, leaf: Leaf) -> Result<Option<Leaf>, Sealed> {
-        edit::apply_one(&mut self.trie, &mut self.touched, &Change::Put(leaf))
+        Ok(edit::apply_one(&mut self.trie, &mut self.touched, &Change::Put(leaf))?.0)
     }
 
     /// Removes a leaf and hands it back.
@@ -267,7 +266,7 @@ impl PagedTree {
     /// # Errors
     /// A page is sealed.
     pub fn remove(&mut self, key: &KeyHash) -> Result<Option<Leaf>, Sealed> {
-        edit::apply_one(&mut self.trie, &mut self.touched, &Change::Remove(*key))
+        Ok(edit::apply_one(&mut self.trie, &mut self.touched, &Change::Remove(*key))?.0)
     }
 
     /// Applies changes in any order; of several for one key the last counts.
@@ -291,7 +290,7 @@ impl PagedTree {
     /// A page is sealed.
     pub fn get(&self, key: &KeyHash) -> Result<Option<Leaf>, Sealed> {
         Ok(match self.trie.find(key)? {
-            Place::Here(index) => Some(self.trie.leaves.slot(index).leaf()),
+            Place::Here(index) => Some(self.trie.leaves.leaf(index)),
             Place::Empty | Place::Apart(_) => None,
         })
     }
@@ -438,11 +437,11 @@ impl Shape for PagedTree {
     }
 
     fn top(&self) -> Option<TreeNode> {
-        self.trie.top
+        self.trie.top_node()
     }
 
     fn hash(&self, node: TreeNode) -> TreeHash {
-        node.hash
+        self.trie.hash(node)
     }
 
     fn view(&self, node: TreeNode) -> Result<View<TreeNode>, Sealed> {

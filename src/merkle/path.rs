@@ -29,7 +29,7 @@ impl Path {
     }
 
     pub(super) fn insert(&mut self, bit: u8) {
-        self.0.view_bits_mut::<Msb0>().set(usize::from(bit), true);
+        self.0[usize::from(bit / 8)] |= 0x80 >> (bit % 8);
     }
 
     /// Number of nodes on the path, 0 to 256.

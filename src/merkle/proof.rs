@@ -264,23 +264,24 @@ pub(super) struct Descent<'a, S: Shape> {
     shape: &'a S,
     pub(super) node: S::Node,
     path: Path,
-    siblings: Vec<TreeHash>,
+    passed: Vec<S::Node>,
 }
 
 impl<'a, S: Shape> Descent<'a, S> {
     pub(super) fn new(shape: &'a S, top: S::Node) -> Self {
-        Self { shape, node: top, path: Path::default(), siblings: Vec::with_capacity(32) }
+        Self { shape, node: top, path: Path::default(), passed: Vec::with_capacity(32) }
     }
 
     pub(super) fn step(&mut self, bit: u8, goes_right: bool, left: S::Node, right: S::Node) {
         let (next, passed) = if goes_right { (right, left) } else { (left, right) };
         self.path.insert(bit);
-        self.siblings.push(self.shape.hash(passed));
+        self.passed.push(passed);
         self.node = next;
     }
 
-    pub(super) fn finish(mut self, end: End) -> Proof {
-        self.siblings.reverse();
-        Proof { end, path: self.path, siblings: self.siblings }
+    // hashes are read last, when it is known which: so the memory can be asked for all at once
+    pub(super) fn finish(self, end: End) -> Proof {
+        let siblings = self.passed.iter().rev().map(|passed| self.shape.hash(*passed)).collect();
+        Proof { end, path: self.path, siblings }
     }
 }

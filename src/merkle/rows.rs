@@ -127,14 +127,15 @@ impl Trie {
         let standing = self.under(prefix).ok()??;
         let page = standing.at == prefix.len()
             && self.fits_page(standing.node.id)
-            && standing.parent.is_none_or(|(parent, _)| !self.fits_page(NodeId::inner(parent)));
+            && (standing.node.parent)
+                .is_none_or(|(parent, _)| !self.fits_page(NodeId::inner(parent)));
         page.then(|| self.row_of(standing.node, *prefix))
     }
 
     /// Sets another node, of the same hash, into a place.
     pub(super) fn replace(&mut self, standing: &Standing, id: NodeId) {
-        match standing.parent {
-            None => self.top = Some(TreeNode { id, hash: standing.node.hash }),
+        match standing.node.parent {
+            None => self.top = Some(id),
             Some((parent, right)) => self.inners.set_child(parent, right, id),
         }
     }
@@ -157,7 +158,7 @@ impl Trie {
 
     fn row_of(&self, node: TreeNode, prefix: Prefix) -> PageRow {
         let Sums { totals, depth } = self.sums(node.id);
-        PageRow { prefix, hash: node.hash, totals, depth }
+        PageRow { prefix, hash: self.hash(node), totals, depth }
     }
 }
 
@@ -182,7 +183,7 @@ impl Editor<'_> {
             }
             let sums = Sums { totals, depth };
             let id = NodeId::sealed(self.trie.sealed.insert(SealedSlot { prefix, sums }));
-            return Ok(Some(Part::sealed(id, hash, sums, at)));
+            return Ok(Some(Part::sealed(id, hash, at)));
         };
         let middle = rows.partition_point(|row| !row.prefix.first_key().bit(bit));
         let (zeros, ones) = rows.split_at(middle);
@@ -202,7 +203,7 @@ pub struct Rows<'a> {
 
 impl<'a> Rows<'a> {
     pub(super) fn new(trie: &'a Arc<Trie>) -> Self {
-        Self { trie, waiting: trie.top.iter().map(|top| (*top, 0)).collect(), from: None }
+        Self { trie, waiting: trie.top_node().iter().map(|top| (*top, 0)).collect(), from: None }
     }
 
     pub(super) fn from(trie: &'a Arc<Trie>, key: KeyHash) -> Self {

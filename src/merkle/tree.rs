@@ -76,12 +76,13 @@ pub struct Applied {
 /// hashes the nodes on its path only, a batch each node once. Totals and depth are kept for
 /// every subtree.
 ///
-/// A leaf costs about 192 bytes: 88 its own, 104 an inner node. [`Clone`] and
-/// [`snapshot`](Self::snapshot) are O(1); the first change afterwards copies the directory of
-/// chunks (16 bytes for every 128 nodes of a kind), and every change then copies those chunks on
-/// its path that are still shared, at most 13 kB for every level.
+/// A leaf costs about 162 bytes: 80 its own, 80 an inner node, and the totals of the subtrees of
+/// more than 32 leaves; those of smaller ones are added up when they are asked for. [`Clone`] and
+/// [`snapshot`](Self::snapshot) are O(1); the first change afterwards copies the directories of
+/// chunks (16 bytes for every 8 KiB), and every change then copies those chunks on its path that
+/// are still shared, at most 24 KiB for every level.
 ///
-/// At most 2^30 leaves, which would be 200 GB; one more panics.
+/// At most 2^30 leaves, which would be 170 GB; one more panics.
 #[derive(Clone)]
 pub struct Tree {
     trie: Arc<Trie>,
@@ -117,7 +118,7 @@ impl Tree {
     }
 
     fn apply_one(&mut self, change: &Change) -> Option<Leaf> {
-        edit::apply_one(&mut self.trie, &mut Touched::new(), change).expect(IN_MEMORY)
+        edit::apply_one(&mut self.trie, &mut Touched::new(), change).expect(IN_MEMORY).0
     }
 
     /// Applies changes in any order; of several for one key the last counts. Much cheaper than
@@ -136,7 +137,7 @@ impl Tree {
     #[must_use]
     pub fn get(&self, key: &KeyHash) -> Option<Leaf> {
         match self.trie.find(key).expect(IN_MEMORY) {
-            Place::Here(index) => Some(self.trie.leaves.slot(index).leaf()),
+            Place::Here(index) => Some(self.trie.leaves.leaf(index)),
             Place::Empty | Place::Apart(_) => None,
         }
     }
@@ -259,11 +260,11 @@ impl Shape for Tree {
     }
 
     fn top(&self) -> Option<TreeNode> {
-        self.trie.top
+        self.trie.top_node()
     }
 
     fn hash(&self, node: TreeNode) -> TreeHash {
-        node.hash
+        self.trie.hash(node)
     }
 
     fn view(&self, node: TreeNode) -> Result<View<TreeNode>, Sealed> {
