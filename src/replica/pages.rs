@@ -5,7 +5,7 @@ use std::ops::Bound;
 
 use crate::codec::CodecError;
 use crate::hash::{HashAlgorithm, KeyHash};
-use crate::merkle::{Leaf, PagedTree, Prefix, Sealed};
+use crate::merkle::{Applied, Change, Leaf, PagedTree, Prefix, Sealed};
 use crate::store::{Read, StoreError, Table};
 use crate::types::CollectionName;
 
@@ -85,18 +85,43 @@ pub(super) fn with_pages<S: Read, R>(
             Ok(answer) => return Ok(answer),
             Err(sealed) => sealed,
         };
-        let loaded = read_page_leaves(store, id, tree.algorithm(), &prefix);
-        let fits = match loaded {
-            Ok(leaves) => tree.unseal(&prefix, leaves).is_ok(),
-            Err(ReadError::Store(error)) => return Err(error.into()),
-            Err(_) => false,
-        };
-        if !fits {
-            let leaves = sifted(store, id, tree, &prefix).map_err(|error| error.of(name))?;
-            tree.unseal(&prefix, leaves)
-                .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
-        }
+        load(store, id, name, tree, &prefix)?;
     }
+}
+
+/// Applies changes, with the pages that they need: all loaded first, so that the changes are
+/// looked up once and not once for each page.
+pub(super) fn apply<S: Read>(
+    store: &S,
+    id: CollectionId,
+    name: &CollectionName,
+    tree: &mut PagedTree,
+    changes: &[Change],
+) -> Result<Applied, ReplicaError> {
+    for prefix in tree.sealed_for(changes.iter().map(Change::key)) {
+        load(store, id, name, tree, &prefix)?;
+    }
+    with_pages(store, id, name, tree, |tree| tree.apply(changes))
+}
+
+fn load<S: Read>(
+    store: &S,
+    id: CollectionId,
+    name: &CollectionName,
+    tree: &mut PagedTree,
+    prefix: &Prefix,
+) -> Result<(), ReplicaError> {
+    let fits = match read_page_leaves(store, id, tree.algorithm(), prefix) {
+        Ok(leaves) => tree.unseal(prefix, leaves).is_ok(),
+        Err(ReadError::Store(error)) => return Err(error.into()),
+        Err(_) => false,
+    };
+    if !fits {
+        let leaves = sifted(store, id, tree, prefix).map_err(|error| error.of(name))?;
+        tree.unseal(prefix, leaves)
+            .map_err(|error| ReadError::damaged(format!("page {prefix}: {error}")).of(name))?;
+    }
+    Ok(())
 }
 
 /// The leaves of a page whose rows are not just its own: without rows that are none of it, if

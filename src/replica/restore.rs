@@ -31,7 +31,7 @@ use super::commit::rows_of;
 use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::open::{Replica, for_each_row, read_head};
-use super::pages::{ReadError, with_pages};
+use super::pages::{self, ReadError};
 use super::rows::{
     CollectionId, Head, LogRow, context_sum, counter_row, dot_of_key, read_collection,
     write_collection, write_entry, write_page,
@@ -483,9 +483,7 @@ impl<'a, S: Store> Staging<'a, S> {
     /// Writes the rows, with the pages that they change: those need the rows of before.
     fn flush(&mut self) -> Result<(), NotRestored> {
         let changes = std::mem::take(&mut self.changes);
-        with_pages(self.store, self.id, &self.spec.name, &mut self.tree, |tree| {
-            tree.apply(&changes)
-        })?;
+        pages::apply(self.store, self.id, &self.spec.name, &mut self.tree, &changes)?;
         let pages = self.tree.take_page_changes();
         for prefix in &pages.removed {
             self.batch.remove(Table::Pages, &self.id.page(prefix));
