@@ -1,6 +1,6 @@
 //! Verifies a convergence certificate offline: two nodes signed that they hold the same.
 //!
-//! With a file from `selfsame certificate show --out FILE` and the ids of the two nodes it
+//! With a file from `selfsame certificate show --output FILE` and the ids of the two nodes it
 //! verifies that one; without arguments one that it makes itself, as two nodes would. No node, no
 //! store, no network, and no more than this crate's smallest feature:
 //!

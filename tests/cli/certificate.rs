@@ -40,12 +40,12 @@ fn a_certificate_is_kept_shown_and_verified_offline() {
         assert!(said.text().contains(&expected), "{}", said.text());
     }
     assert!(b.run(["certificate", "ls", "c"]).ended(0).text().contains(&a.id()[..8]));
-    let shown = b.run(["certificate", "show", "c", "--peer", &a.id(), "--out", "c.cert"]);
+    let shown = b.run(["certificate", "show", "c", "--peer", &a.id(), "--output", "c.cert"]);
     assert!(shown.ended(0).text().contains("item 1 of 2 in the certificate log"));
     b.run(["certificate", "show", "c", "-o", "bare.cert", "--bare"]).ended(0);
     let of_file = b.run(["certificate", "show", "--file", "c.cert", "--json"]).ended(0).json();
     assert_eq!((&of_file["root"], &of_file["entries"]), (&b.root().into(), &1.into()));
-    let piped = b.run(["certificate", "show", "c", "--bare", "--out", "-"]).ended(0).stdout;
+    let piped = b.run(["certificate", "show", "c", "--bare", "--output", "-"]).ended(0).stdout;
     assert_eq!(piped, std::fs::read(b.path("bare.cert")).unwrap());
 
     // whoever verifies has no node
@@ -79,7 +79,7 @@ fn elsewhere_id() -> String {
 
 fn files_that_are_no_certificate_are_told_from_those_that_do_not_hold() {
     let (a, b) = signed();
-    b.run(["certificate", "show", "c", "--out", "c.cert"]).ended(0);
+    b.run(["certificate", "show", "c", "--output", "c.cert"]).ended(0);
     let honest = std::fs::read(b.path("c.cert")).unwrap();
     let (one, other) = (a.id(), b.id());
     let verify = |bytes: &[u8]| {
@@ -212,7 +212,7 @@ fn a_peer_that_contradicted_itself_is_named_and_kept_away_until_it_is_accepted()
     a.run(["sync", "c", "--peer", &listening.peer]).ended(5).said("contradictory heads");
 
     // others can see for themselves, without a node
-    b.run(["certificate", "evidence", "c", "--number", "1", "--out", "a.evidence"]).ended(0);
+    b.run(["certificate", "evidence", "c", "--number", "1", "--output", "a.evidence"]).ended(0);
     b.run(["certificate", "evidence", "c", "--number", "2"]).ended(1);
     let elsewhere = TestNode::bare();
     std::fs::copy(b.path("a.evidence"), elsewhere.path("a.evidence")).unwrap();

@@ -22,7 +22,7 @@ use crate::types::CollectionName;
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame certificate evidence players
-  selfsame certificate evidence players --number 1 --out berlin.evidence
+  selfsame certificate evidence players --number 1 --output berlin.evidence
   selfsame certificate evidence --file berlin.evidence --json")]
 pub(in crate::cli) struct Evidence {
     /// The collection
@@ -33,7 +33,7 @@ pub(in crate::cli) struct Evidence {
     number: Option<u64>,
     /// Writes it to this file: both signed heads, which prove it to others
     #[arg(long, short, value_name = "FILE", requires = "number")]
-    out: Option<PathBuf>,
+    output: Option<PathBuf>,
     /// Checks and shows what is in this file instead; needs no node
     #[arg(long, conflicts_with_all = ["collection", "number"])]
     file: Option<PathBuf>,
@@ -61,7 +61,7 @@ impl Evidence {
             if let Some(number) = self.number {
                 list.evidence.retain(|one| one.number == Some(number));
             }
-            if let (Some(path), Some(one)) = (&self.out, list.evidence.first()) {
+            if let (Some(path), Some(one)) = (&self.output, list.evidence.first()) {
                 write_whole(path, &hex::decode(&one.bytes).unwrap_or_default())?;
                 note(format_args!("written to {}", path.display()));
             }

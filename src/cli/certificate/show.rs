@@ -16,13 +16,13 @@ use crate::types::CollectionName;
 /// Shows a certificate: one that this node has kept, or one in a file
 ///
 /// Without --number it is the last one of the collection, or the last one with a peer. With
-/// --out it is written to a file, for `selfsame certificate verify`: with what its root stands
+/// --output it is written to a file, for `selfsame certificate verify`: with what its root stands
 /// for and its place in the signed log of this node, as far as they are still known, or alone
 /// with --bare. Ends with 1 if there is no such certificate.
 #[derive(Args)]
 #[command(after_help = "Examples:
   selfsame certificate show players
-  selfsame certificate show players --peer berlin --out players.cert
+  selfsame certificate show players --peer berlin --output players.cert
   selfsame certificate show --file players.cert --json")]
 pub(in crate::cli) struct Show {
     /// The collection
@@ -39,9 +39,9 @@ pub(in crate::cli) struct Show {
     file: Option<PathBuf>,
     /// Writes it to this file; - is standard output
     #[arg(long, short, value_name = "FILE")]
-    out: Option<PathBuf>,
+    output: Option<PathBuf>,
     /// Writes the certificate alone
-    #[arg(long, requires = "out")]
+    #[arg(long, requires = "output")]
     bare: bool,
     /// Prints JSON: {"number", "kept_ms", "collection", "nodes", "root", "context", "session",
     /// "stamp", "entries", "bytes", "bundle"}
@@ -75,8 +75,8 @@ impl Show {
         bundle: &CertificateBundle,
     ) -> Result<Exit, CliError> {
         let bytes = if self.bare { bundle.certificate().to_bytes() } else { bundle.to_bytes() };
-        let to_output = self.out.as_deref() == Some(Path::new("-"));
-        match &self.out {
+        let to_output = self.output.as_deref() == Some(Path::new("-"));
+        match &self.output {
             Some(_) if to_output => {
                 let mut output = Output::new();
                 output.bytes(&bytes)?;
@@ -90,7 +90,7 @@ impl Show {
         } else if !to_output {
             print(described(&certificate, bundle))?;
         }
-        if let Some(path) = self.out.as_ref().filter(|_| !to_output) {
+        if let Some(path) = self.output.as_ref().filter(|_| !to_output) {
             note(format_args!("written to {}", path.display()));
         }
         Ok(Exit::Done)

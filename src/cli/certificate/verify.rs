@@ -26,7 +26,7 @@ use crate::types::NodeId;
   selfsame certificate verify players.cert --node ID --node ID
   selfsame certificate verify players.cert --node ID --node ID --root ROOT")]
 pub(in crate::cli) struct Verify {
-    /// The certificate, as `selfsame certificate show --out` wrote it
+    /// The certificate, as `selfsame certificate show --output` wrote it
     file: PathBuf,
     /// The id of a node that must have signed it: to be given twice
     #[arg(long = "node", value_name = "ID", required = true, value_parser = node_id)]
