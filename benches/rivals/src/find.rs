@@ -5,10 +5,12 @@
 
 mod account;
 mod negentropy;
+mod plot;
 mod session;
 mod world;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +19,7 @@ use selfsame::session::{Strategy, SyncConfig};
 
 use self::account::{Bytes, limit_bytes};
 use self::negentropy::Settings;
+use self::plot::Plots;
 use self::world::{World, differing};
 use crate::error::RivalsError;
 use crate::measure::median;
@@ -33,9 +36,13 @@ pub(crate) struct Arguments {
     /// Numbers of entries
     #[arg(long, value_delimiter = ',', default_value = "10000,100000,1000000")]
     n: Vec<usize>,
-    /// Numbers of entries that drift: a third each updated, new, deleted, at either side
-    #[arg(long, value_delimiter = ',', default_value = "0,1,10,100,1000,10000")]
-    d: Vec<usize>,
+    /// Numbers of entries that drift, or `all` of them: a third each updated, new, deleted, at
+    /// either side
+    #[arg(long, value_delimiter = ',', default_value = "0,1,10,100,1000,10000,100000,all")]
+    d: Vec<Drift>,
+    /// A small grid that takes seconds: up to 10,000 entries, one seed
+    #[arg(long, conflicts_with_all = ["n", "d", "seeds"])]
+    quick: bool,
     /// Repetitions with other differences; the median of each figure counts
     #[arg(long, default_value_t = 3)]
     seeds: u64,
@@ -45,9 +52,40 @@ pub(crate) struct Arguments {
     /// Measures cells too that take over a minute
     #[arg(long)]
     all: bool,
-    /// Folder for find.csv
+    /// Folder for find.csv, and find-N.svg for each number of entries
     #[arg(long)]
     out: Option<PathBuf>,
+}
+
+/// How many entries drift.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Drift {
+    Some(usize),
+    All,
+}
+
+impl FromStr for Drift {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            number => number
+                .parse()
+                .map(Self::Some)
+                .map_err(|_| format!("{number} is neither a number nor `all`")),
+        }
+    }
+}
+
+impl Drift {
+    /// How many of `n`; none where that would be all of them or more.
+    fn of(self, n: usize) -> Option<usize> {
+        match self {
+            Self::All => Some(n),
+            Self::Some(d) => (d < n).then_some(d),
+        }
+    }
 }
 
 /// What finding, and with selfsame moving, cost.
@@ -157,21 +195,28 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), RivalsError> {
         ],
     )
     .hiding(&["messages", "CPU a", "CPU b"]);
-    let rounds = arguments.n.len() as u64 * arguments.d.len() as u64 * arguments.seeds.max(1);
+    let quick = (vec![1_000, 10_000], [0, 1, 10, 100, 1_000].map(Drift::Some).to_vec(), 1);
+    let (sizes, drifts, seeds) = match arguments.quick {
+        true => quick,
+        false => (arguments.n.clone(), arguments.d.clone(), arguments.seeds.max(1)),
+    };
+    let of = |n: usize| drifts.iter().filter_map(move |drift| drift.of(n));
+    let rounds: u64 = sizes.iter().map(|n| of(*n).count() as u64 * seeds).sum();
     let bar = ProgressBar::new(rounds);
+    let mut plots = Plots::default();
     if let Ok(style) = ProgressStyle::with_template("{pos}/{len} {bar:30} {msg}") {
         bar.set_style(style);
     }
-    for &n in &arguments.n {
+    for n in sizes {
         bar.set_message(format!("{n} entries: importing"));
         let mut world = World::shared(n, arguments.value_bytes)?;
         meet(&mut world)?;
         let mut before = [None; Way::ALL.len()];
-        for &d in &arguments.d {
+        for d in of(n) {
             bar.set_message(format!("{n} entries, {d} drift"));
             let wanted = Way::ALL.map(|way| arguments.all || !long(way, n, d, &before));
             let mut samples = vec![Vec::new(); Way::ALL.len()];
-            for seed in 1..=arguments.seeds.max(1) {
+            for seed in 1..=seeds {
                 let round = Round { n, d, seed, value_bytes: arguments.value_bytes };
                 round.measure(&mut world, &wanted, &mut samples)?;
                 bar.inc(1);
@@ -183,12 +228,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), RivalsError> {
                 }
                 let spent = samples.iter().flat_map(|sample| sample.cost.cpu).sum();
                 before[at] = Some((d, spent));
+                let found = |sample: &Sample| sample.cost.bytes.find + sample.cost.bytes.contexts;
+                let ids = median(samples.iter().map(|sample| sample.ids));
+                plots.add(n, way.label(), ids, median(samples.iter().map(found)));
                 table.push(row(n, d, way, samples));
             }
         }
     }
     bar.finish_and_clear();
-    table.give(arguments.out.as_deref())
+    table.give(arguments.out.as_deref())?;
+    arguments.out.as_deref().map_or(Ok(()), |folder| plots.give(folder))
 }
 
 /// What was measured of a way so far: for how many that drift, and the CPU time.
