@@ -46,8 +46,8 @@ pub(crate) mod varint;
 
 pub use diff::{ChunkMatch, diff, diff_blocks, match_chunks};
 pub use encode::{
-    BaseId, Encoded, Encoding, Expected, decode, encode_patch, encode_prefixed, encode_whole,
-    encode_with_base, smallest,
+    BASE_ID_BYTES, BaseId, Encoded, Encoding, Expected, decode, encode_patch, encode_prefixed,
+    encode_whole, encode_with_base, smallest,
 };
 pub use local::diff_local;
 pub use patch::{Operation, Patch};

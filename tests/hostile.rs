@@ -21,9 +21,9 @@ use selfsame::replica::{
     CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
 };
 use selfsame::session::message::{
-    Bulk, Bytes, CollectionTag, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
+    Bases, Bulk, Bytes, CollectionTag, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
     NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage, Unmatched,
-    ValueItem, Want, WireCausality, WireDots, WireHead, WirePrefix,
+    ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Session, Strategy,
@@ -204,7 +204,7 @@ impl Victim {
 
     fn wants(&self) -> Vec<Want> {
         let said = self.said.iter().filter_map(|message| match message {
-            Message::Free(FreeMessage::Request(wants)) => Some(wants.clone()),
+            Message::Free(FreeMessage::Request(wants)) => Some(wants.clone().unpack().unwrap()),
             _ => None,
         });
         said.flatten().collect()
@@ -497,10 +497,17 @@ fn the_brake_is_not_passed_by_promising_values_that_never_come() {
     let mut dots = DotSet::default();
     dots.insert_run(DotRun::new(writer, 1, 3_000).unwrap());
     victim.turn(TurnMessage::Removed(WireDots::from(&dots)));
-    victim.work();
-    let promised: Vec<Dot> = (1..=3_000).filter_map(|at| Dot::new(MALLORY, at)).collect();
-    victim.free(FreeMessage::Unavailable(promised));
-    victim.work();
+    let mut refused = 0;
+    loop {
+        victim.work();
+        let promised: Vec<u32> = victim.wants()[refused..].iter().map(|want| want.of).collect();
+        if promised.is_empty() {
+            break;
+        }
+        refused += promised.len();
+        victim.free(FreeMessage::Unavailable(promised));
+    }
+    assert_eq!((refused, victim.outcome()), (3_000, None));
     assert_eq!(victim.node.collection.totals().unwrap().entries, 3_000);
 }
 
@@ -831,10 +838,10 @@ fn values_whose_siblings_never_come_are_not_hoarded() {
             break;
         }
         for want in &wants[answered..] {
-            let counter = want.dot.counter();
+            let counter = u64::from(want.of) + 1;
             if counter % 2 == 1 {
                 let encoded = Encoded { encoding: Encoding::Raw, bytes: value(counter) };
-                victim.bulk(&Bulk::Values(vec![ValueItem { dot: want.dot, encoded }]));
+                victim.bulk(&Bulk::Values(vec![ValueItem { of: want.of, encoded }]));
             }
         }
         answered = wants.len();
@@ -860,12 +867,12 @@ fn a_key_whose_siblings_are_over_the_window_still_comes() {
             break;
         }
         for (at, want) in wants.iter().enumerate().skip(answered) {
-            let mut bytes = value(want.dot.counter());
+            let mut bytes = value(u64::from(want.of) + 1);
             if at == 0 {
                 bytes[0] ^= 1; // the first comes damaged, and is asked for again
             }
             let encoded = Encoded { encoding: Encoding::Raw, bytes };
-            victim.bulk(&Bulk::Values(vec![ValueItem { dot: want.dot, encoded }]));
+            victim.bulk(&Bulk::Values(vec![ValueItem { of: want.of, encoded }]));
         }
         answered = wants.len();
     }
@@ -885,40 +892,76 @@ fn signatures_are_made_once_and_only_for_what_was_asked() {
     victim.states(vec![state("state", vec![offered])]);
     victim.work();
     assert_eq!(victim.wants().len(), 1);
-    victim.free(FreeMessage::NeedSignature(offered.dot));
+    victim.free(FreeMessage::NeedSignature(0));
     assert_eq!(victim.outcome(), None);
-    victim.free(FreeMessage::NeedSignature(offered.dot));
+    victim.free(FreeMessage::NeedSignature(0));
     victim.ended_by(AbortCode::Protocol);
 }
 
 #[test]
 fn signatures_are_not_hoarded() {
     let limits = Limits { max_pending_bytes: 100_000, ..Limits::default() };
-    let mut victim = Victim::open(node_with(300, limits), &Claim::empty(Mode::Both));
+    let mut victim = telling(300, limits);
     let base: Vec<u8> = (0..60_000u32).map(|at| ((at * at) >> 5) as u8).collect();
     let signature = Signature::of(&base, 60_000, &SignatureKey([1; 32]), IdMargin::First).unwrap();
     assert!(signature.wire_len() > 500);
-    let writer = victim.view.writers().unwrap()[0];
-    for at in 1..=300 {
-        let want = Want {
-            dot: Dot::of(writer, at).unwrap(),
-            bases: Vec::new(),
-            signature: Some(signature.clone()),
-        };
-        victim.free(FreeMessage::Request(vec![want]));
+    for of in 0..300 {
+        let bases = Bases::These(Vec::new());
+        let want = Want { of, bases, signature: Some(signature.clone()) };
+        victim.free(FreeMessage::Request(Wants::pack(vec![want])));
     }
     victim.ended_by(AbortCode::Limit(LimitName::PendingSignatures));
 }
 
 #[test]
 fn one_value_is_not_asked_for_without_end() {
-    let mut victim = Victim::open(node_with(3, Limits::default()), &Claim::empty(Mode::Both));
-    let dot = Dot::of(victim.view.writers().unwrap()[0], 1).unwrap();
-    for _ in 0..5 {
-        let want = Want { dot, bases: Vec::new(), signature: None };
-        victim.free(FreeMessage::Request(vec![want]));
+    let mut victim = telling(3, Limits::default());
+    for times in 0..5 {
+        assert_eq!(victim.outcome(), None, "{times}");
+        victim.free(FreeMessage::Request(Wants::pack(vec![want(0)])));
     }
     victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn only_what_was_told_may_be_asked_for_and_only_what_was_asked_for_may_come() {
+    // three values are told, too large to ride along
+    let mut victim = telling(3, Limits::default());
+    victim.free(FreeMessage::Request(Wants::pack((0..3).map(want).collect())));
+    assert_eq!(victim.outcome(), None);
+    victim.free(FreeMessage::Request(Wants::pack(vec![want(3)])));
+    victim.ended_by(AbortCode::Protocol);
+    // values that rode along are not asked for
+    let mut victim = Victim::open(node_with(3, Limits::default()), &Claim::empty(Mode::Both));
+    victim.end_turn(HashAlgorithm::Blake3.empty(), false);
+    victim.work();
+    victim.free(FreeMessage::Request(Wants::pack(vec![want(0)])));
+    victim.ended_by(AbortCode::Protocol);
+    let encoded = || Encoded { encoding: Encoding::Raw, bytes: vec![1; 400] };
+    for of in [0, 1, u32::MAX] {
+        let node = node_with(1, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        victim.states(vec![state("one", vec![sibling(1, &[1; 400])])]);
+        victim.bulk(&Bulk::Values(vec![ValueItem { of, encoded: encoded() }]));
+        victim.ended_by(AbortCode::Protocol);
+    }
+}
+
+fn want(of: u32) -> Want {
+    Want { of, bases: Bases::These(Vec::new()), signature: None }
+}
+
+/// A victim that has told what it holds: so many values, too large to ride along.
+fn telling(keys: usize, limits: Limits) -> Victim {
+    let node = node_with(0, limits);
+    for at in 0..keys {
+        node.collection.put(&key(at), vec![at as u8; 400], node.now_ms).unwrap();
+    }
+    let mut victim = Victim::open(node, &Claim::empty(Mode::Both));
+    victim.end_turn(HashAlgorithm::Blake3.empty(), false);
+    victim.work();
+    victim
 }
 
 #[test]
@@ -1197,7 +1240,7 @@ fn a_value_that_is_not_what_was_offered_is_asked_for_once_more_and_then_left_out
     for _ in 0..2 {
         victim.work();
         let encoded = Encoded { encoding: Encoding::Raw, bytes: vec![2; 5_000] };
-        victim.bulk(&Bulk::Values(vec![ValueItem { dot: offered.dot, encoded }]));
+        victim.bulk(&Bulk::Values(vec![ValueItem { of: 0, encoded }]));
     }
     victim.work();
     assert_eq!(victim.wants().len(), 2);
@@ -1266,7 +1309,7 @@ fn what_does_not_belong_here_ends_the_session() {
         }),
         Message::Turn(TurnMessage::Nodes(Vec::new())),
         Message::Free(FreeMessage::Ready(ready)),
-        Message::Free(FreeMessage::Request(Vec::new())),
+        Message::Free(FreeMessage::Request(Wants::pack(Vec::new()))),
         Message::HelloReply(HelloReply::Same),
         Message::Hello(hello(&node(), &claim)),
     ];
@@ -1281,7 +1324,7 @@ fn what_does_not_belong_here_ends_the_session() {
         Message::Turn(TurnMessage::Nodes(vec![top(all(), 0, Vec::new())])),
         Message::Free(FreeMessage::Joined { signature: None }),
         Message::Free(FreeMessage::Signature {
-            dot,
+            of: 0,
             signature: Signature::of(&[1; 9_000], 9_000, &SignatureKey([1; 32]), IdMargin::First)
                 .unwrap(),
         }),
@@ -1299,7 +1342,7 @@ fn what_does_not_belong_here_ends_the_session() {
     victim.ended_by(AbortCode::Protocol);
     // who compares moves nothing
     let mut victim = Victim::open(node(), &Claim::empty(Mode::Compare));
-    victim.free(FreeMessage::Request(Vec::new()));
+    victim.free(FreeMessage::Request(Wants::pack(Vec::new())));
     victim.ended_by(AbortCode::Protocol);
 }
 

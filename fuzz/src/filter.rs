@@ -81,7 +81,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let mut estimator = Estimator::default();
         for counter in 1..=count {
             filter.insert(Dot::new(9, counter).expect("not zero"));
-            estimator.add(&RecordDigest(HashAlgorithm::Blake3.value_hash(&counter.to_le_bytes()).0));
+            estimator
+                .add(&RecordDigest(HashAlgorithm::Blake3.value_hash(&counter.to_le_bytes()).0));
         }
         let (wire, estimator) = (filter.to_wire(), estimator.to_bytes());
         let mut seed = vec![wire.hashes];

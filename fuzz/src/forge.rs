@@ -13,9 +13,9 @@ use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
-    Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, FreeMessage, Hello, HelloReply, KeyState,
-    LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage,
-    Unmatched, ValueItem, Want, WireCausality, WireDots, WirePrefix,
+    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, FreeMessage, Hello, HelloReply,
+    KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid, TurnEnd,
+    TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WirePrefix,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
 use selfsame::sketch::{Estimator, FoldedEstimator, WireFilter};
@@ -94,6 +94,14 @@ impl<'a> Forge<'a> {
         match foreign.filter(|_| byte >= 0xe0) {
             Some(dot) => dot,
             None => self.pool[usize::from(byte) % self.pool.len()],
+        }
+    }
+
+    /// Of a sibling that was told without its value, nearly always.
+    fn number(&self, at: usize) -> u32 {
+        match self.byte(at) {
+            0xff => u32::MAX,
+            byte => u32::from(byte % 16),
         }
     }
 
@@ -331,19 +339,22 @@ impl<'a> Forge<'a> {
     }
 
     fn free(&self, kind: u8) -> Option<FreeMessage> {
-        let dot = self.dot(0);
+        let (dot, of) = (self.dot(0), self.number(0));
         let tally = Tally { added: u64::MAX, ..Tally::default() };
         let base = BaseId::of(&self.algorithm().value_hash(&[self.byte(8)]));
         Some(match kind {
-            11 => FreeMessage::Request(
+            11 => FreeMessage::Request(Wants::pack(
                 (0..usize::from(self.byte(1) % 4))
                     .map(|at| Want {
-                        dot: self.dot(at),
-                        bases: vec![base; usize::from(self.byte(2) % 6)],
+                        of: self.number(4 + at),
+                        bases: match self.byte(2) % 7 {
+                            6 => Bases::Told,
+                            many => Bases::These(vec![base; usize::from(many)]),
+                        },
                         signature: self.signature().filter(|_| self.flag(3)),
                     })
                     .collect(),
-            ),
+            )),
             12 => {
                 let reason = REASONS[usize::from(self.byte(2)) % REASONS.len()];
                 FreeMessage::Refused(vec![(dot, reason); usize::from(self.byte(3) % 3)])
@@ -357,24 +368,24 @@ impl<'a> Forge<'a> {
             14 => FreeMessage::Joined {
                 signature: self.flag(0).then(|| Bytes(vec![self.byte(1); 64])),
             },
-            15 => FreeMessage::Unavailable(vec![dot, self.dot(1)]),
-            16 => FreeMessage::NeedSignature(dot),
-            20 => FreeMessage::NeedBlocks { dot, gaps: self.gaps() },
+            15 => FreeMessage::Unavailable(vec![of, self.number(1)]),
+            16 => FreeMessage::NeedSignature(of),
+            20 => FreeMessage::NeedBlocks { of, gaps: self.gaps() },
             21 => {
                 let base = vec![self.byte(4); 40_000];
                 let (key, gaps) = (SignatureKey([0; 32]), self.gaps());
                 let margin = IdMargin::First;
                 let signature = BlockSignature::of_gaps(&base, 50_000, &gaps, &key, margin).ok()?;
-                FreeMessage::Blocks { dot, signature }
+                FreeMessage::Blocks { of, signature }
             }
-            22 => FreeMessage::Signature { dot, signature: self.signature()? },
+            22 => FreeMessage::Signature { of, signature: self.signature()? },
             23 => FreeMessage::Abort(AbortCode::Brake(u64::from(self.byte(0)))),
             _ => FreeMessage::Refused(self.pool.iter().map(|&dot| (dot, REASONS[4])).collect()),
         })
     }
 
     fn bulk(&self, kind: u8) -> Bulk {
-        let dot = self.dot(0);
+        let of = self.number(0);
         let base = BaseId::of(&self.algorithm().value_hash(&[self.byte(8)]));
         let encoding = match self.byte(1) % 4 {
             0 => Encoding::Raw,
@@ -384,10 +395,10 @@ impl<'a> Forge<'a> {
         };
         let bytes = vec![self.byte(2); usize::from(self.byte(3))];
         match kind {
-            17 => Bulk::Values(vec![ValueItem { dot, encoded: Encoded { encoding, bytes } }]),
+            17 => Bulk::Values(vec![ValueItem { of, encoded: Encoded { encoding, bytes } }]),
             18 => {
                 let length = u64::from(self.byte(4)) << (self.byte(5) % 64);
-                Bulk::Header { dot, encoding, length }
+                Bulk::Header { of, encoding, length }
             }
             _ => Bulk::Chunk(Bytes(bytes)),
         }

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 use selfsame::clock::Stamp;
 use selfsame::hash::HashAlgorithm;
 use selfsame::session::message::{
-    Bulk, Greeting, HelloReply, Message, Opening, TurnMessage, WireCausality, WirePolicy, WireSpec,
+    Bulk, FreeMessage, Greeting, HelloReply, Message, Opening, TurnMessage, Wants, WireCausality,
+    WirePolicy, WireSpec,
 };
 use selfsame::session::wire::{decode, decode_all, encode};
 use selfsame::types::CollectionSpec;
@@ -69,6 +70,11 @@ fn meaning(message: &Message) {
         Message::Turn(TurnMessage::Removed(dots) | TurnMessage::Candidates { dots, .. }) => {
             if let Some(set) = dots.to_set() {
                 assert!(set.run_count() <= dots.run_count());
+            }
+        }
+        Message::Free(FreeMessage::Request(wants)) => {
+            if let Ok(wants) = wants.clone().unpack() {
+                assert_eq!(Wants::pack(wants.clone()).unpack(), Ok(wants));
             }
         }
         _ => {}

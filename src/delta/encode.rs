@@ -25,13 +25,14 @@ use crate::entry::Sibling;
 use crate::hash::{HashAlgorithm, ValueHash};
 use crate::limits::Limits;
 
-const BASE_ID_BYTES: usize = 8;
+/// Bytes of a [`BaseId`].
+pub const BASE_ID_BYTES: usize = 3;
 /// From here on a patch is tried before zstd with the base as prefix.
 const PATCH_FROM: usize = 64 << 10;
 /// A delta of so large a value, this many times smaller than it, is taken without trying more.
 const SATISFYING: usize = 64;
 
-/// Names a base among the values that the receiver listed for the key: the first eight bytes of
+/// Names a base among the values that the receiver listed for the key: the first three bytes of
 /// its hash. Two of them may be named alike; the hash of the result tells.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BaseId([u8; BASE_ID_BYTES]);
@@ -40,8 +41,20 @@ impl BaseId {
     /// The name of the base with this hash.
     #[must_use]
     pub const fn of(hash: &ValueHash) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = hash.0;
-        Self([a, b, c, d, e, f, g, h])
+        let [a, b, c, ..] = hash.0;
+        Self([a, b, c])
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; BASE_ID_BYTES] {
+        self.0
+    }
+
+    /// A name from its bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; BASE_ID_BYTES]) -> Self {
+        Self(bytes)
     }
 
     /// Whether a base with this hash is named so.

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::machine::Session;
-use super::message::{Bulk, Bytes, FreeMessage, ValueItem, Want};
+use super::message::{Bases, Bulk, Bytes, FreeMessage, ValueItem, Want, Wants};
 use super::outcome::{Failure, LimitName};
-use super::transfer::{BASES, CHUNK, GATHERED};
+use super::transfer::{CHUNK, GATHERED};
 use super::turn::protocol;
 use crate::delta::{self, BaseId, BlockSignature, ChunkMatch, Encoded, Signature};
 use crate::dots::Dot;
@@ -23,6 +23,7 @@ const REQUESTS_PER_VALUE: u8 = 4;
 /// A value that the peer asked for.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Asked {
+    of: u32,
     dot: Dot,
     bases: Vec<BaseId>,
     signature: Option<Signature>,
@@ -34,6 +35,9 @@ struct Asked {
 /// What is to go out.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(super) struct Outgoing {
+    /// The siblings that the peer was told without their values, in order: requests name their
+    /// places.
+    pub(super) told: Vec<Dot>,
     asked: VecDeque<Asked>,
     waiting: BTreeMap<Dot, (Asked, Option<ChunkMatch>)>,
     times: BTreeMap<Dot, u8>,
@@ -59,11 +63,13 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Bytes of signatures and of the value being sent, number of items, number of requests.
+    /// Bytes of signatures, of the value being sent and of what was told, number of items, number
+    /// of requests.
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
         let sending = self.sending.as_ref().map_or(0, |(bytes, _)| bytes.len());
         let items = self.asked.len() + self.waiting.len();
-        (self.signature_bytes + sending, items, self.times.len())
+        let told = self.told.len() * size_of::<Dot>();
+        (self.signature_bytes + sending + told, items, self.times.len())
     }
 
     fn next(&mut self) -> Option<Asked> {
@@ -87,29 +93,44 @@ impl Session {
     /// The peer wants values: each must be a sibling of this snapshot.
     pub(super) fn peer_wants(
         &mut self,
-        wants: Vec<Want>,
+        wants: Wants,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         if !self.gives() {
             return Err(protocol());
         }
-        for want in wants {
-            let times = self.outgoing.times.entry(want.dot).or_insert(0);
+        for Want { of, bases, signature } in wants.unpack().map_err(|_| protocol())? {
+            let dot = self.told(of)?;
+            let times = self.outgoing.times.entry(dot).or_insert(0);
             *times += 1;
-            if *times > REQUESTS_PER_VALUE
-                || want.bases.len() > BASES
-                || view.key_of(want.dot)?.is_none()
-            {
+            if *times > REQUESTS_PER_VALUE {
                 return Err(protocol());
             }
-            let Want { dot, bases, signature } = want;
-            let asked = Asked { dot, bases, signature, matched: None, signature_asked: false };
+            let bases = match bases {
+                Bases::These(bases) => bases,
+                Bases::Told => self.bases_told(dot, view)?,
+            };
+            let asked = Asked { of, dot, bases, signature, matched: None, signature_asked: false };
             self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)?;
         }
         Ok(())
     }
 
-    pub(super) fn peer_signature(&mut self, dot: Dot, signature: Signature) -> Result<(), Failure> {
+    /// The sibling that the peer means by a number.
+    fn told(&self, of: u32) -> Result<Dot, Failure> {
+        self.outgoing.told.get(of as usize).copied().ok_or_else(protocol)
+    }
+
+    /// What the peer holds of the key, as it told: what there was no room to keep is no base.
+    fn bases_told(&self, dot: Dot, view: &dyn CollectionView) -> Result<Vec<BaseId>, Failure> {
+        let known = view.key_of(dot)?.and_then(|key| self.knowledge.get(&key));
+        let theirs = known.and_then(|known| known.theirs.record());
+        let bases = theirs.map(|record| Self::bases_of(record.siblings())).unwrap_or_default();
+        Ok(bases.iter().map(|base| BaseId::of(&base.value_hash)).collect())
+    }
+
+    pub(super) fn peer_signature(&mut self, of: u32, signature: Signature) -> Result<(), Failure> {
+        let dot = self.told(of)?;
         let (mut asked, _) = self.outgoing.waited(dot).ok_or_else(protocol)?;
         asked.signature = Some(signature);
         self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
@@ -117,9 +138,10 @@ impl Session {
 
     pub(super) fn peer_blocks(
         &mut self,
-        dot: Dot,
+        of: u32,
         signature: BlockSignature,
     ) -> Result<(), Failure> {
+        let dot = self.told(of)?;
         let (mut asked, matched) = self.outgoing.waited(dot).ok_or_else(protocol)?;
         asked.matched = Some((matched.ok_or_else(protocol)?, signature));
         self.outgoing.ask(asked, self.setup.limits.max_pending_bytes)
@@ -146,16 +168,17 @@ impl Session {
                 break; // a large value travels alone
             }
             let Some(asked) = self.outgoing.next() else { break };
+            let of = asked.of;
             // a retry replaces what a signature was awaited for
             self.outgoing.waited(dot);
             let Some(encoded) = self.encode(asked, own, view)? else { continue };
             if encoded.bytes.len() > GATHERED {
                 let length = encoded.bytes.len() as u64;
                 self.outgoing.sending = Some((encoded.bytes, 0));
-                return Ok(Some(Bulk::Header { dot, encoding: encoded.encoding, length }));
+                return Ok(Some(Bulk::Header { of, encoding: encoded.encoding, length }));
             }
             gathered += encoded.wire_len() + 16;
-            items.push(ValueItem { dot, encoded });
+            items.push(ValueItem { of, encoded });
         }
         Ok((!items.is_empty()).then_some(Bulk::Values(items)))
     }
@@ -167,13 +190,13 @@ impl Session {
         own: Option<(KeyHash, Sibling)>,
         view: &dyn CollectionView,
     ) -> Result<Option<Encoded>, Failure> {
-        let dot = asked.dot;
+        let of = asked.of;
         let Some((key, sibling)) = own else {
-            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            self.send_free(FreeMessage::Unavailable(vec![of]));
             return Ok(None);
         };
         let Some(value) = view.value(&key, &sibling.value_hash)? else {
-            self.send_free(FreeMessage::Unavailable(vec![dot]));
+            self.send_free(FreeMessage::Unavailable(vec![of]));
             return Ok(None);
         };
         let encoded = match self.delta(asked, &key, &value, view)? {
@@ -218,9 +241,9 @@ impl Session {
                     return Ok(Delta::None);
                 };
                 if let Some(gaps) = matched.gaps() {
-                    let dot = asked.dot;
+                    let of = asked.of;
                     self.outgoing.wait(asked, Some(matched));
-                    self.send_free(FreeMessage::NeedBlocks { dot, gaps });
+                    self.send_free(FreeMessage::NeedBlocks { of, gaps });
                     return Ok(Delta::Waits);
                 }
                 let patch = delta::diff(value, &matched, None, &key, limits).ok();
@@ -231,9 +254,9 @@ impl Session {
             }
             None => {
                 asked.signature_asked = true;
-                let dot = asked.dot;
+                let of = asked.of;
                 self.outgoing.wait(asked, None);
-                self.send_free(FreeMessage::NeedSignature(dot));
+                self.send_free(FreeMessage::NeedSignature(of));
                 Ok(Delta::Waits)
             }
         }

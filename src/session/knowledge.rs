@@ -77,6 +77,8 @@ pub(super) struct KeyKnowledge {
     pub(super) gone: Vec<Dot>,
     /// Whether this side's state was told, or is about to be.
     pub(super) told: bool,
+    /// Whether it is on its way: then the peer hears of it before anything that follows.
+    pub(super) said: bool,
     /// Whether the peer's state was asked for, because nothing is held here.
     pub(super) asked: bool,
     /// Whether an item of the key was refused: then the key is left out by both.
@@ -92,6 +94,7 @@ impl KeyKnowledge {
             theirs: Theirs::Unknown,
             gone: Vec::new(),
             told: false,
+            said: false,
             asked: false,
             excluded: false,
             found_by,
@@ -132,7 +135,7 @@ pub(super) struct Knowledge {
     kind: Overlay,
     tree: PagedTree,
     keys: BTreeMap<KeyHash, KeyKnowledge>,
-    /// Where dots stand that the peer told of and the snapshot does not hold.
+    /// Where dots stand that the peer told of.
     learned: BTreeMap<Dot, KeyHash>,
     /// Pages of the snapshot that were sealed at first.
     sealed: usize,

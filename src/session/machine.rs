@@ -509,11 +509,11 @@ impl Session {
             FreeMessage::Joined { signature } => self.peer_joined(signature.map(|s| s.0)),
             FreeMessage::Heads(heads) => self.peer_heads(&heads),
             FreeMessage::Request(wants) => self.peer_wants(wants, view),
-            FreeMessage::NeedSignature(dot) => self.peer_needs_signature(dot, view),
-            FreeMessage::Signature { dot, signature } => self.peer_signature(dot, signature),
-            FreeMessage::NeedBlocks { dot, gaps } => self.peer_needs_blocks(dot, &gaps, view),
-            FreeMessage::Blocks { dot, signature } => self.peer_blocks(dot, signature),
-            FreeMessage::Unavailable(dots) => self.peer_cannot_send(&dots, view),
+            FreeMessage::NeedSignature(of) => self.peer_needs_signature(of, view),
+            FreeMessage::Signature { of, signature } => self.peer_signature(of, signature),
+            FreeMessage::NeedBlocks { of, gaps } => self.peer_needs_blocks(of, &gaps, view),
+            FreeMessage::Blocks { of, signature } => self.peer_blocks(of, signature),
+            FreeMessage::Unavailable(numbers) => self.peer_cannot_send(&numbers, view),
         }
     }
 

@@ -18,10 +18,12 @@
 mod hello;
 mod opening;
 mod steering;
+mod wants;
 
 pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch};
 pub use opening::{Opening, OpeningPart};
 pub use steering::{Level, Unmatched};
+pub use wants::{Bases, Want, Wants};
 
 use std::collections::BTreeMap;
 
@@ -30,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use super::outcome::Tally;
 use super::phase::Phase;
 use crate::clock::Stamp;
-use crate::delta::{BaseId, BlockSignature, Encoded, Encoding, GapRequest, Signature};
+use crate::delta::{BlockSignature, Encoded, Encoding, GapRequest, Signature};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::Sibling;
 use crate::hash::{HashAlgorithm, KeyHash, LogHash, TreeHash};
@@ -396,42 +398,31 @@ pub struct TurnEnd {
     pub partial: bool,
 }
 
-/// One wanted value.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct Want {
-    /// The sibling whose value is wanted.
-    pub dot: Dot,
-    /// First bytes of the hashes of values held for this key, best base first.
-    pub bases: Vec<BaseId>,
-    /// Signature of the first base, when the sender is not expected to have it.
-    pub signature: Option<Signature>,
-}
-
 /// Messages that may come at any time once both openings are known.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum FreeMessage {
     /// Values wanted.
-    Request(Vec<Want>),
+    Request(Wants),
     /// A value is large and its base is not at hand: a signature of the base is asked for.
-    NeedSignature(Dot),
+    NeedSignature(u32),
     /// The signature of the base.
     Signature {
-        /// The sibling wanted.
-        dot: Dot,
+        /// Number of the sibling wanted.
+        of: u32,
         /// Signature of the base.
         signature: Signature,
     },
     /// Block signatures of these ranges of the base are asked for.
     NeedBlocks {
-        /// The sibling wanted.
-        dot: Dot,
+        /// Number of the sibling wanted.
+        of: u32,
         /// Which.
         gaps: GapRequest,
     },
     /// Block signatures of ranges of the base.
     Blocks {
-        /// The sibling wanted.
-        dot: Dot,
+        /// Number of the sibling wanted.
+        of: u32,
         /// The signature.
         signature: BlockSignature,
     },
@@ -445,7 +436,7 @@ pub enum FreeMessage {
         signature: Option<Bytes>,
     },
     /// Values could not be had (rot): they are refused items of their sender.
-    Unavailable(Vec<Dot>),
+    Unavailable(Vec<u32>),
     /// The session ends here, for a reason.
     Abort(super::outcome::AbortCode),
     /// Signed heads of this side's logs of the collection, before its signature: at most one of
@@ -540,8 +531,8 @@ pub enum Bulk {
     Values(Vec<ValueItem>),
     /// A large value: this header, then chunks until its encoded length is reached.
     Header {
-        /// Whose value.
-        dot: Dot,
+        /// Number of the sibling whose value it is.
+        of: u32,
         /// How it is encoded.
         encoding: Encoding,
         /// Length of the encoded bytes.
@@ -554,8 +545,8 @@ pub enum Bulk {
 /// One value in transfer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct ValueItem {
-    /// Whose value.
-    pub dot: Dot,
+    /// Number of the sibling whose value it is.
+    pub of: u32,
     /// The value, encoded.
     pub encoded: Encoded,
 }

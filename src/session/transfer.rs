@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::machine::{Flow, Session};
 use super::merge;
-use super::message::{Bulk, Bytes, FreeMessage, Message, Want};
+use super::message::{Bases, Bulk, Bytes, FreeMessage, KeyState, Message, Want, Wants};
 use super::outcome::Failure;
 use super::turn::{protocol, raw};
 use crate::delta::{
@@ -20,8 +20,6 @@ use crate::replica::{
 };
 use crate::types::Key;
 
-/// Bases named for one wanted value.
-pub(super) const BASES: usize = 4;
 /// Values encoded to no more than this travel together in one frame.
 pub(super) const GATHERED: usize = 256 << 10;
 /// Bytes of a large value in one frame.
@@ -50,6 +48,15 @@ impl Awaited {
     }
 }
 
+/// What is to be asked for.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Wanted {
+    dot: Dot,
+    /// Whole, and not against a base.
+    whole: bool,
+    signature: Option<Signature>,
+}
+
 /// A key of which not all values are here yet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 struct PendingKey {
@@ -69,7 +76,13 @@ pub(super) struct Incoming {
     inline: BTreeMap<Dot, Arc<[u8]>>,
     pending: BTreeMap<KeyHash, PendingKey>,
     awaited: BTreeMap<Dot, Awaited>,
-    wanted: VecDeque<Want>,
+    wanted: VecDeque<Wanted>,
+    /// How many siblings the peer has told without their values, and the numbers of those that may
+    /// be wanted.
+    told: u32,
+    numbers: BTreeMap<Dot, u32>,
+    /// What was asked for, by number.
+    asked: BTreeMap<u32, Dot>,
     /// Bytes of signatures that wait with what is wanted.
     signature_bytes: usize,
     outstanding_bytes: u64,
@@ -137,6 +150,23 @@ impl Incoming {
         for held_back in [&mut self.vanishing, &mut self.thinning] {
             self.ready.extend(std::mem::take(held_back).into_values());
         }
+    }
+
+    /// Counts the siblings that the peer tells without their values; says how many came before.
+    pub(super) fn count_told(&mut self, state: &KeyState) -> u32 {
+        let first = self.told;
+        self.told = first.saturating_add(alone(state).count() as u32);
+        first
+    }
+
+    /// Takes note of the numbers of these siblings.
+    pub(super) fn number(&mut self, first: u32, state: &KeyState) {
+        self.numbers.extend(alone(state).zip(first..));
+    }
+
+    /// The sibling that the peer means by a number of what it was asked for.
+    fn asked(&self, of: u32) -> Result<Dot, Failure> {
+        self.asked.get(&of).copied().ok_or_else(protocol)
     }
 
     /// Forgets the values that came along and were not news.
@@ -224,7 +254,15 @@ impl Incoming {
     }
 }
 
-fn signature_bytes(want: &Want) -> usize {
+/// The siblings that are told without their values.
+fn alone(state: &KeyState) -> impl Iterator<Item = Dot> + '_ {
+    let siblings = state.siblings.iter().enumerate();
+    let alone =
+        siblings.filter(|(at, _)| state.values.iter().all(|&(of, _)| usize::from(of) != *at));
+    alone.map(|(_, sibling)| sibling.dot)
+}
+
+fn signature_bytes(want: &Wanted) -> usize {
     want.signature.as_ref().map_or(0, Signature::wire_len)
 }
 
@@ -312,7 +350,7 @@ impl Session {
         pending.removes.extend(removes);
         pending.missing += adds.len();
         pending.adds.extend(adds.iter().map(|&sibling| IncomingSibling { sibling, value: None }));
-        let bases = self.bases_for(mine.map(crate::entry::Record::siblings).unwrap_or_default());
+        let bases = Self::bases_of(mine.map(crate::entry::Record::siblings).unwrap_or_default());
         for sibling in adds {
             self.obtain(key, sibling, &bases, view)?;
         }
@@ -320,11 +358,11 @@ impl Session {
     }
 
     /// Own siblings as bases, the latest first.
-    fn bases_for(&self, mine: &[Sibling]) -> Vec<Sibling> {
+    pub(super) fn bases_of(mine: &[Sibling]) -> Vec<Sibling> {
         let mut bases = mine.to_vec();
         bases.sort_unstable_by_key(|sibling| std::cmp::Reverse((sibling.stamp, sibling.dot)));
         bases.dedup_by_key(|sibling| sibling.value_hash);
-        bases.truncate(BASES);
+        bases.truncate(Bases::MOST);
         bases
     }
 
@@ -346,9 +384,9 @@ impl Session {
             self.incoming.arrived(key, sibling.dot, None);
             return Ok(());
         }
-        let mut want = Want { dot: sibling.dot, bases: Vec::new(), signature: None };
-        if self.setup.config.enable_binary_diff {
-            want.bases = bases.iter().map(|base| BaseId::of(&base.value_hash)).collect();
+        let whole = !self.setup.config.enable_binary_diff;
+        let mut want = Wanted { dot: sibling.dot, whole, signature: None };
+        if !whole {
             let peer = self.peer_seen()?;
             if let Some(first) = bases.first().filter(|first| !peer.has(first.dot)) {
                 // the sender cannot have it: the signature rides along
@@ -396,7 +434,24 @@ impl Session {
             bytes += 16 + signature;
             wants.push(want);
         }
-        (!wants.is_empty()).then_some(FreeMessage::Request(wants))
+        let wants: Vec<Want> = wants.into_iter().filter_map(|want| self.want(want)).collect();
+        (!wants.is_empty()).then(|| FreeMessage::Request(Wants::pack(wants)))
+    }
+
+    /// A want as it travels.
+    fn want(&mut self, Wanted { dot, whole, signature }: Wanted) -> Option<Want> {
+        let of = *self.incoming.numbers.get(&dot)?;
+        self.incoming.asked.insert(of, dot);
+        let awaited = self.incoming.awaited.get(&dot);
+        let hashes = awaited.filter(|_| !whole).map(|awaited| awaited.bases.as_slice());
+        let hashes = hashes.unwrap_or_default();
+        let said = awaited.and_then(|awaited| self.knowledge.get(&awaited.key));
+        let bases = if !hashes.is_empty() && said.is_some_and(|known| known.said) {
+            Bases::Told
+        } else {
+            Bases::These(hashes.iter().map(BaseId::of).collect())
+        };
+        Some(Want { of, bases, signature })
     }
 
     /// Takes in values.
@@ -413,9 +468,13 @@ impl Session {
                 if self.incoming.assembling.is_some() {
                     return Err(protocol());
                 }
-                items.into_iter().try_for_each(|item| self.value(item.dot, item.encoded, view))
+                items.into_iter().try_for_each(|item| {
+                    let dot = self.incoming.asked(item.of)?;
+                    self.value(dot, item.encoded, view)
+                })
             }
-            Bulk::Header { dot, encoding, length } => {
+            Bulk::Header { of, encoding, length } => {
+                let dot = self.incoming.asked(of)?;
                 let size = self.incoming.awaited.get(&dot).map(|awaited| awaited.sibling.size);
                 let longest = size.unwrap_or(self.setup.limits.max_value_bytes) + CHUNK as u64;
                 if self.incoming.assembling.is_some() || length == 0 || length > longest {
@@ -483,7 +542,7 @@ impl Session {
 
     fn ask_whole(&mut self, dot: Dot, awaited: Awaited) {
         // before what is new: the key that waits for it holds its bytes until then
-        self.incoming.wanted.push_front(Want { dot, bases: Vec::new(), signature: None });
+        self.incoming.wanted.push_front(Wanted { dot, whole: true, signature: None });
         let awaited = Awaited { retried: true, ..awaited };
         self.incoming.awaited.insert(dot, awaited);
     }
@@ -491,12 +550,13 @@ impl Session {
     /// The peer cannot send values: they are left out as if refused.
     pub(super) fn peer_cannot_send(
         &mut self,
-        dots: &[Dot],
+        numbers: &[u32],
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        for dot in dots {
-            if let Some(awaited) = self.incoming.awaited.remove(dot) {
-                self.refuse(awaited.key, &[(*dot, RefusalReason::Unavailable)], view)?;
+        for &of in numbers {
+            let dot = self.incoming.asked(of)?;
+            if let Some(awaited) = self.incoming.awaited.remove(&dot) {
+                self.refuse(awaited.key, &[(dot, RefusalReason::Unavailable)], view)?;
             }
         }
         Ok(())
@@ -514,9 +574,10 @@ impl Session {
 
     pub(super) fn peer_needs_signature(
         &mut self,
-        dot: Dot,
+        of: u32,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
+        let dot = self.incoming.asked(of)?;
         let Some(awaited) = self.describes(dot, 0)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
@@ -528,7 +589,7 @@ impl Session {
         match signature {
             Some(signature) => {
                 self.stats.received.count_signature(signature.wire_len() as u64);
-                self.send_free(FreeMessage::Signature { dot, signature });
+                self.send_free(FreeMessage::Signature { of, signature });
             }
             None => self.ask_whole(dot, awaited),
         }
@@ -537,10 +598,11 @@ impl Session {
 
     pub(super) fn peer_needs_blocks(
         &mut self,
-        dot: Dot,
+        of: u32,
         gaps: &GapRequest,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
+        let dot = self.incoming.asked(of)?;
         let Some(awaited) = self.describes(dot, 1)? else { return Ok(()) };
         let base = match awaited.bases.first() {
             Some(hash) => view.value(&awaited.key, hash)?,
@@ -552,7 +614,7 @@ impl Session {
             BlockSignature::of_gaps(&base, size, gaps, &key, IdMargin::First).ok()
         });
         match blocks {
-            Some(signature) => self.send_free(FreeMessage::Blocks { dot, signature }),
+            Some(signature) => self.send_free(FreeMessage::Blocks { of, signature }),
             None => self.ask_whole(dot, awaited),
         }
         Ok(())

@@ -327,6 +327,7 @@ impl Session {
                         Some(state) => {
                             bytes += state.key.0.len() + 64 * state.siblings.len();
                             bytes += state.values.iter().map(|(_, v)| v.0.len()).sum::<usize>();
+                            self.knowledge.entry(key, phase).said = true;
                             held.push(state);
                         }
                         None if self.flow == Flow::Both => {
@@ -382,12 +383,15 @@ impl Session {
             self.told_bytes = self.told_bytes.saturating_add(told);
         }
         let siblings = entry.record.siblings().to_vec();
+        let alone = |at: usize| values.iter().all(|&(of, _)| usize::from(of) != at);
+        let told = siblings.iter().enumerate().filter(|(at, _)| alone(*at));
+        self.outgoing.told.extend(told.map(|(_, sibling)| sibling.dot));
         Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
     }
 
     fn peer_holds(
         &mut self,
-        state: KeyState,
+        mut state: KeyState,
         found_by: Phase,
         view: &dyn CollectionView,
         now_ms: u64,
@@ -395,18 +399,20 @@ impl Session {
         if self.flow == Flow::Give {
             return Err(protocol());
         }
-        let key = Key::new(state.key.0).map_err(|_| protocol())?;
+        let key = Key::new(std::mem::take(&mut state.key.0)).map_err(|_| protocol())?;
         let record = Record::new(state.siblings.clone()).map_err(|_| protocol())?;
         if record.siblings() != state.siblings {
             return Err(protocol());
         }
         let key_hash = self.ours.spec.algorithm.key_hash(&key);
+        let first = self.incoming.count_told(&state);
         if !self.room_for(&key_hash) || !self.room_for_bytes(&key, &record) {
             return Ok(());
         }
         let touched = self.note_twins(&key_hash, &record, view)?;
         self.count_found(&key_hash, found_by);
         self.knowledge.learn_dots(key_hash, &record);
+        self.incoming.number(first, &state);
         let known = self.knowledge.entry(key_hash, found_by);
         if known.theirs != Theirs::Unknown {
             return Err(protocol());
