@@ -10,7 +10,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use selfsame::hash::{KeyHash, RecordDigest};
 use selfsame::limits::Limits;
 use selfsame::sketch::iblt::{self, Encoder, IbltKey, symbols_for};
-use selfsame::sketch::{BucketSketch, Decoder, IdWidth, Layout, ShortId};
+use selfsame::sketch::{BucketSketch, Decoder, Depth, IdWidth, Layout, ShortId, Sketches};
 
 type Item = (KeyHash, RecordDigest);
 
@@ -85,6 +85,41 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
+/// What keeping sketches costs a put, and reading them a session.
+fn kept(c: &mut Criterion) {
+    let mut group = c.benchmark_group("sketch/kept");
+    group.sample_size(20);
+    let items = items(10_000, 1);
+    for depth in [Depth::Coarse, Depth::Fine] {
+        group.throughput(Throughput::Elements(items.len() as u64));
+        let mut sketches = Sketches::new(depth);
+        let put = |sketches: &mut Sketches| {
+            items.iter().for_each(|(key, record)| sketches.add(black_box(key), record));
+        };
+        group.bench_function(BenchmarkId::new("add", format!("{depth:?}")), |b| {
+            b.iter(|| put(&mut sketches));
+        });
+    }
+    let (key, record) = items[0];
+    let mut sketches = Sketches::new(Depth::Fine);
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("a copy, and the first add after it", |b| {
+        b.iter(|| {
+            let frozen = sketches.clone();
+            sketches.add(&key, &record);
+            frozen
+        });
+    });
+    for (log2, capacity) in [(0, 2), (0, 18), (2, 30), (5, 36), (9, 24), (12, 29)] {
+        let portion = layout(IdWidth::Wide, log2, capacity).all();
+        let name = format!("2^{log2} buckets of {capacity}");
+        group.bench_function(BenchmarkId::new("read", name), |b| {
+            b.iter(|| sketches.read(black_box(&portion)));
+        });
+    }
+    group.finish();
+}
+
 /// How many symbols name so many differences: mean, and enough in 19 of 20 cases.
 fn symbols_needed(differing: u64) -> (f64, usize) {
     let seeds = (200_000 / differing).clamp(3, 400);
@@ -139,5 +174,5 @@ fn coded_symbols(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, encode, decode, coded_symbols);
+criterion_group!(benches, encode, decode, kept, coded_symbols);
 criterion_main!(benches);

@@ -57,6 +57,12 @@ pub struct Limits {
     /// Most pages of trees that stay in memory, for all collections together: about 9 KB each. A
     /// commit may load more while it goes on.
     pub max_loaded_pages: usize,
+    /// Most bytes of sketches that are kept, for all collections together: 90 kB for one, 1.1 MB
+    /// from 262,144 entries on. Those of which none are kept are read at every session that has
+    /// to find out what differs. 0: none are kept.
+    pub max_sketch_bytes: usize,
+    /// Of a collection of fewer entries no sketches are kept.
+    pub sketches_from_entries: u64,
     /// How long replaced values are kept, in milliseconds.
     pub history_age_ms: u64,
     /// Most bytes of replaced values, in percent of the live bytes.
@@ -99,6 +105,8 @@ impl Default for Limits {
             max_removals: 1_000,
             max_removals_percent: 10,
             max_loaded_pages: 65_536,
+            max_sketch_bytes: 64 << 20,
+            sketches_from_entries: 4_096,
             history_age_ms: 7 * 24 * 3_600_000,
             history_percent: 10,
             removal_log_entries: 1_000_000,

@@ -63,6 +63,7 @@ mod restamp;
 mod restore;
 mod rows;
 mod scrub;
+mod sketching;
 mod snapshot;
 mod token;
 mod view;
@@ -87,6 +88,7 @@ pub use reports::{Incident, MAX_REPORTS, Report, ReportCounts};
 pub use restamp::RestampStep;
 pub use restore::{NotRestored, RestoreOptions, Restored};
 pub use scrub::{Rot, RotKind, ScrubProgress, ScrubReport, ScrubStep};
+pub use sketching::Warming;
 pub use snapshot::Snapshot;
 pub use view::{
     ApplyOutcome, CollectionView, Entry, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate,

@@ -17,6 +17,7 @@ pub mod buckets;
 pub mod estimator;
 pub mod iblt;
 mod ids;
+pub mod kept;
 mod pinsketch;
 
 pub use bloom::{BloomError, BloomFilter, FilterSeed, WireFilter};
@@ -27,3 +28,4 @@ pub use buckets::{
 pub use estimator::{Estimator, EstimatorError, FoldedEstimator, WrappedEstimator};
 pub use iblt::{IbltError, IbltKey, Symbols};
 pub use ids::{DifferingId, ID_BITS, IdWidth, ShortId, WIDE_FROM_ENTRIES};
+pub use kept::{Depth, SketchedGroup, Sketches};

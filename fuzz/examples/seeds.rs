@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use selfsame_fuzz::{filter, frame, iblt, patch, proof, record, session};
+use selfsame_fuzz::{buckets, filter, frame, iblt, patch, proof, record, session};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
     let targets = [
-        ("filter", filter::seeds(), filter::check as fn(&[u8])),
+        ("buckets", buckets::seeds(), buckets::check as fn(&[u8])),
+        ("filter", filter::seeds(), filter::check),
         ("frame", frame::seeds(), frame::check),
         ("iblt", iblt::seeds(), iblt::check),
         ("patch", patch::seeds(), patch::check),

@@ -3,6 +3,7 @@
 //!
 //! `cargo run --example seeds` writes the corpus anew, from real records, proofs and sessions.
 
+pub mod buckets;
 #[path = "../../tests/common/mod.rs"]
 mod common;
 pub mod filter;

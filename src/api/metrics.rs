@@ -189,6 +189,8 @@ fn of_collection(all: &mut Exposition, label: &str, facts: &CollectionFacts) {
     all.put(&of::EXTRA_VERSIONS, label, facts.extra_versions());
     all.put(&of::VALUE_BYTES, label, facts.bytes);
     all.put(&of::HISTORY_BYTES, label, facts.history_bytes);
+    all.put(&of::SKETCH_BYTES, label, facts.sketch_bytes);
+    all.put(&of::SKETCHES, label, facts.has_sketches);
     all.put(&of::WRITERS, label, facts.writers);
     all.put(&of::EXCEPTIONS, label, facts.exceptions);
     if let Some(latest_ms) = facts.latest_ms {

@@ -134,6 +134,8 @@ struct LimitSettings {
     max_removals_percent: u64,
     #[serde(deserialize_with = "within::<_, usize, 64, 16_777_216>")]
     max_loaded_pages: usize,
+    #[serde(deserialize_with = "within::<_, usize, 0, { 1 << 40 }>")]
+    max_sketch_bytes: usize,
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     history_age_ms: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, 10_000>")]
@@ -213,6 +215,7 @@ impl Default for LimitSettings {
             max_removals: limits.max_removals,
             max_removals_percent: limits.max_removals_percent,
             max_loaded_pages: limits.max_loaded_pages,
+            max_sketch_bytes: limits.max_sketch_bytes,
             history_age_ms: limits.history_age_ms,
             history_percent: limits.history_percent,
             removal_log_entries: limits.removal_log_entries,
@@ -307,6 +310,7 @@ impl Config {
             max_removals,
             max_removals_percent,
             max_loaded_pages,
+            max_sketch_bytes,
             history_age_ms,
             history_percent,
             removal_log_entries,
@@ -326,6 +330,7 @@ impl Config {
             max_removals,
             max_removals_percent,
             max_loaded_pages,
+            max_sketch_bytes,
             history_age_ms,
             history_percent,
             removal_log_entries,

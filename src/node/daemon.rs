@@ -24,6 +24,7 @@ mod files;
 mod report;
 mod run;
 mod scrub;
+mod warm;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

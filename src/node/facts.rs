@@ -44,6 +44,10 @@ pub struct CollectionFacts {
     pub latest_ms: Option<u64>,
     /// Bytes of replaced values that are kept.
     pub history_bytes: u64,
+    /// Bytes of memory set aside for sketches.
+    pub sketch_bytes: u64,
+    /// Whether sketches are made, so that no session reads all entries.
+    pub has_sketches: bool,
     /// Writers that the context lists.
     pub writers: u64,
     /// Exceptions of the context.
@@ -83,6 +87,8 @@ impl CollectionFacts {
             bytes: 0,
             latest_ms: None,
             history_bytes: 0,
+            sketch_bytes: 0,
+            has_sketches: false,
             writers: 0,
             exceptions: 0,
             scrub: ScrubReport::default(),
@@ -103,6 +109,8 @@ impl CollectionFacts {
             bytes: totals.bytes,
             latest_ms: (totals.entries > 0).then(|| totals.latest.millis()),
             history_bytes: collection.history_bytes()?,
+            sketch_bytes: collection.sketch_bytes() as u64,
+            has_sketches: collection.has_sketches(),
             writers: causality.writers() as u64,
             exceptions: causality.exceptions().count(),
             // a store that takes no writes any more has totals all the same

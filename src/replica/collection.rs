@@ -23,6 +23,7 @@ use super::pages::{self, ReadError, with_pages};
 use super::reading::Resolution;
 use super::rows::{CollectionId, Head};
 use super::scrub::Scrubbing;
+use super::sketching::KeptSketches;
 use super::snapshot::Snapshot;
 use super::view::{CollectionView, Entry, JoinRecord};
 use super::witness::Told;
@@ -35,6 +36,8 @@ pub(super) struct Node {
     pub(super) resolvers: Resolvers,
     /// Pages of all collections in memory.
     pub(super) loaded_pages: Arc<AtomicUsize>,
+    /// Bytes set aside for sketches of all collections.
+    pub(super) sketch_bytes: Arc<AtomicUsize>,
     clock: Mutex<HybridClock>,
     /// Why no puts are taken, while the clock is known to be wrong.
     clock_ahead: Mutex<Option<ClockAhead>>,
@@ -46,12 +49,13 @@ impl Node {
     pub(super) fn new(options: ReplicaOptions, random: Random) -> Self {
         let ReplicaOptions { limits, durability, resolvers, .. } = options;
         let clock = Mutex::new(HybridClock::resume(Stamp(0)));
-        let loaded_pages = Arc::default();
+        let (loaded_pages, sketch_bytes) = Default::default();
         Self {
             limits,
             durability,
             resolvers,
             loaded_pages,
+            sketch_bytes,
             clock,
             clock_ahead: Mutex::new(None),
             puts_refused: AtomicU64::new(0),
@@ -116,6 +120,8 @@ pub struct PresentWriter {
 pub(super) struct Live {
     pub(super) tree: PagedTree,
     pub(super) loaded: LoadedPages,
+    /// Of this very tree.
+    pub(super) sketches: KeptSketches,
     pub(super) causality: Arc<Causality>,
     pub(super) writer: OwnWriter,
     pub(super) head: Head,
@@ -269,7 +275,7 @@ impl<S: Store> Collection<S> {
                 live.tree.clone(),
                 live.head.clone(),
                 self.store.snapshot()?,
-                (Arc::clone(&self.losses), live.writer.clone()),
+                (Arc::clone(&self.losses), live.writer.clone(), live.sketches.whole().cloned()),
             ))
         })
     }

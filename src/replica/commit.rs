@@ -146,6 +146,7 @@ impl<S: Store> Collection<S> {
             write_own_writer(self.id, drawn.writer, &mut drafted.batch);
         }
         let changes: Vec<Change> = drafted.keys.iter().map(|key| key.leaf).collect();
+        let toggles = live.sketches.toggles(&drafted.keys);
         let before = self.envelope_of(&live.tree)?;
         let name = &self.spec.name;
         with_pages(&*self.store, self.id, name, &mut live.tree, |tree| tree.apply(&changes))?;
@@ -157,6 +158,7 @@ impl<S: Store> Collection<S> {
                 live.writer.set(writer);
                 live.number = number;
                 live.context_hash = None;
+                live.sketches.apply(&toggles);
                 live.loaded.bound(&mut live.tree, self.node.limits.max_loaded_pages);
                 self.count_change();
                 Ok(())

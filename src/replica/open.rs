@@ -29,6 +29,7 @@ use super::rows::{
     read_page, write_collection,
 };
 use super::scrub::Scrubbing;
+use super::sketching::KeptSketches;
 use super::token::{self, WriterToken};
 
 /// Rows read at once.
@@ -342,6 +343,7 @@ fn load_live(
     Ok(Live {
         tree,
         loaded: LoadedPages::new(Arc::clone(&node.loaded_pages)),
+        sketches: KeptSketches::new(Arc::clone(&node.sketch_bytes)),
         causality: Arc::new(causality),
         writer: OwnWriter::default(),
         head,

@@ -26,6 +26,8 @@ const CHUNK: usize = 4_096;
 const LISTED: usize = 100;
 /// Bytes that a check reads before it writes down what it found.
 const CHECKED_AT_ONCE: u64 = 64 << 20;
+const WRONG_SKETCHES: &str = "the sketches in memory are not those of the entries: they were \
+     dropped and are made anew, and until then sessions read more";
 /// No log is ever this long.
 const MAX_POSITION: u64 = 1 << 62;
 
@@ -88,11 +90,13 @@ impl<S: Store> Collection<S> {
     /// # Errors
     /// The store failed, or the collection is already known to be damaged.
     pub fn check(&self) -> Result<CheckReport, ReplicaError> {
-        let (rows, tree, causality, head) = self.with_live(|live| {
+        let (rows, tree, causality, head, sketches) = self.with_live(|live| {
             let rows = self.store.snapshot()?;
-            Ok((rows, live.tree.clone(), live.causality.clone(), live.head.clone()))
+            let (causality, head) = (live.causality.clone(), live.head.clone());
+            Ok((rows, live.tree.clone(), causality, head, live.sketches.whole().cloned()))
         })?;
         let (spec, id) = (&self.spec, self.id);
+        let kept_tree = tree.clone();
         let moment = Moment { rows: &rows, id, spec, tree, causality: &causality, head: &head };
         let mut report = CheckReport::default();
         let mut position = Position::default();
@@ -104,6 +108,12 @@ impl<S: Store> Collection<S> {
                 self.note_found(found);
                 report.add(found);
             }
+        }
+        // of entries that rotted nothing can be said
+        if let (Some(sketches), true) = (sketches, report.problems.is_empty())
+            && !self.check_sketches(&rows, &kept_tree, &sketches)?
+        {
+            report.problems.push(WRONG_SKETCHES.into());
         }
         Ok(report)
     }

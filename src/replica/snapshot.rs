@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
+use crate::sketch::Sketches;
 use crate::store::{Read, Row, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
@@ -37,6 +38,7 @@ pub struct Snapshot<S: Store> {
     pub(super) rows: S::Snapshot,
     losses: Arc<Losses<S>>,
     writer: OwnWriter,
+    sketches: Option<Sketches>,
 }
 
 impl<S: Store> Snapshot<S> {
@@ -47,10 +49,10 @@ impl<S: Store> Snapshot<S> {
         tree: PagedTree,
         head: Head,
         rows: S::Snapshot,
-        (losses, writer): (Arc<Losses<S>>, OwnWriter),
+        (losses, writer, sketches): (Arc<Losses<S>>, OwnWriter, Option<Sketches>),
     ) -> Self {
         let checked = Mutex::new(tree.clone());
-        Self { id, envelope, causality, tree, checked, head, rows, losses, writer }
+        Self { id, envelope, causality, tree, checked, head, rows, losses, writer, sketches }
     }
 
     /// Hash of context and exceptions.
@@ -329,6 +331,10 @@ impl<S: Store> CollectionView for Snapshot<S> {
 
     fn own_writer(&self) -> Option<&OwnWriter> {
         Some(&self.writer)
+    }
+
+    fn sketches(&self) -> Option<&Sketches> {
+        self.sketches.as_ref()
     }
 
     fn heard_mark(&self, peer: &NodeId) -> Result<Option<HeardMark>, ViewError> {

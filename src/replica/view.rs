@@ -10,6 +10,7 @@ use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
+use crate::sketch::Sketches;
 use crate::types::{CollectionSpec, Key, NodeId};
 
 use super::marks::{HeardMark, OwnWriter};
@@ -174,6 +175,13 @@ pub trait CollectionView {
     /// The present writer, live: what a session tells of it, and what is repeated to it. None
     /// where nobody writes.
     fn own_writer(&self) -> Option<&OwnWriter> {
+        None
+    }
+
+    /// Sketches of just the entries of this moment, for a session to copy and keep up with its
+    /// overlay. None where they are not kept (small collections) or not made yet: then those of
+    /// the buckets that differ are made from the entries.
+    fn sketches(&self) -> Option<&Sketches> {
         None
     }
 

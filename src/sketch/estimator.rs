@@ -71,6 +71,13 @@ impl Estimator {
         self.step(record, -1);
     }
 
+    /// Counts all that another has counted, which this one has not.
+    pub fn merge(&mut self, other: &Self) {
+        for (ours, theirs) in self.0.iter_mut().zip(other.0.iter()) {
+            *ours = ours.saturating_add(*theirs);
+        }
+    }
+
     fn step(&mut self, record: &RecordDigest, amount: i64) {
         let [.., byte] = record.0;
         let counter = &mut self.0[usize::from(byte) % COUNTERS];
@@ -241,6 +248,72 @@ mod tests {
             misses += u32::from(error.abs() > tolerated);
         }
         misses
+    }
+
+    /// Mean estimate and its standard error, both in units of `differing`, over 1,000 seeds, and
+    /// how many of them say "many".
+    fn figures(
+        differing: u64,
+        estimate: impl Fn(&Estimator, &Estimator) -> Option<u64>,
+    ) -> (f64, f64, u32) {
+        let (mut sum, mut squares, mut many) = (0.0, 0.0, 0);
+        for seed in 0..1_000 {
+            let (mut ours, mut theirs) = (Estimator::default(), Estimator::default());
+            for item in 0..differing {
+                let side = if item % 2 == 0 { &mut ours } else { &mut theirs };
+                side.add(&record(seed, item));
+            }
+            match estimate(&ours, &theirs) {
+                Some(estimate) => {
+                    let estimate = estimate as f64 / differing as f64;
+                    sum += estimate;
+                    squares += (estimate - 1.0).powi(2);
+                }
+                None => many += 1,
+            }
+        }
+        let known = f64::from(1_000 - many);
+        (sum / known, (squares / known).sqrt(), many)
+    }
+
+    #[test]
+    fn the_error_is_an_eighth_and_that_of_eight_bytes_a_third_up_to_thirty() {
+        for differing in [30, 300] {
+            let full = figures(differing, |ours, theirs| Some(ours.difference(theirs)));
+            let wrapped =
+                figures(differing, |ours, theirs| ours.wrapped().difference(&theirs.wrapped()));
+            assert_eq!(full, wrapped);
+            let (mean, error, _) = full;
+            assert!((0.99..1.01).contains(&mean), "{differing}: {mean}");
+            assert!((0.115..0.135).contains(&error), "{differing}: {error}");
+        }
+        for differing in [10, 20, 30] {
+            let (mean, error, many) =
+                figures(differing, |ours, theirs| ours.folded().difference(&theirs.folded()));
+            assert!((0.96..1.03).contains(&mean), "{differing}: {mean}");
+            assert!((0.30..0.37).contains(&error), "{differing}: {error}");
+            assert!(many < 15, "{differing}: {many}");
+        }
+    }
+
+    #[test]
+    fn a_byte_of_each_counter_says_many_before_it_goes_round() {
+        let of = |counter: i64| {
+            let mut bytes = Vec::new();
+            (0..COUNTERS).for_each(|_| varint::put_signed(&mut bytes, counter));
+            Estimator::from_bytes(&bytes).unwrap().wrapped()
+        };
+        let none = Estimator::default().wrapped();
+        assert_eq!(of(120).difference(&none), Some(128 * 120 * 120));
+        assert_eq!(of(1_120).difference(&of(1_000)), Some(128 * 120 * 120));
+        assert_eq!(none.difference(&of(-120)), Some(128 * 120 * 120));
+        assert_eq!(of(121).difference(&none), None);
+        let config = bincode::config::standard();
+        let bytes = bincode::serde::encode_to_vec(of(77), config).unwrap();
+        assert_eq!(bytes, [77; COUNTERS]);
+        let (again, _): (WrappedEstimator, usize) =
+            bincode::serde::decode_from_slice(&bytes, config).unwrap();
+        assert_eq!(again, of(77));
     }
 
     #[test]

@@ -152,6 +152,11 @@ families! {
         "Bytes of all values";
     HISTORY_BYTES: Gauge "collection_history" Bytes ["collection"] Sum
         "Bytes of replaced values that are kept";
+    SKETCH_BYTES: Gauge "collection_sketch" Bytes ["collection"] Sum
+        "Memory set aside for sketches of the entries";
+    SKETCHES: Gauge "collection_sketches_made" Number ["collection"] Sum
+        "1 if sketches are made and kept, so that no session reads all entries; small collections \
+         need none";
     WRITERS: Gauge "collection_writers" Number ["collection"] Greatest
         "Writers in the context; the limit is selfsame_limit_writers";
     EXCEPTIONS: Gauge "collection_exceptions" Number ["collection"] Greatest

@@ -74,6 +74,7 @@ pub(super) async fn run<S: Store>(
         });
     }
     tasks.spawn(Arc::clone(&shared).scrub_forever(stop.clone()));
+    tasks.spawn(Arc::clone(&shared).warm_forever(stop.clone()));
     let (mut seen, mut losses) = (BTreeMap::new(), BTreeMap::new());
     block_in_place(|| shared.look_for_changes(&mut seen, true));
     let mut ticks = interval(TICK);
