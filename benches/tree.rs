@@ -1,15 +1,20 @@
-//! The tree in memory: what a leaf costs to build, put, apply in a batch and get.
+//! The tree in memory: what a leaf costs to build, put, remove, apply in a batch, prove and get.
 //!
 //! `cargo bench --no-default-features --features tree --bench tree`; the number of leaves is
 //! 100,000 unless `SELFSAME_BENCH_LEAVES` says otherwise. Figures are per leaf. Memory per leaf
-//! and what a batch saves in hashes are printed first: both are the same on every machine.
+//! and what a batch saves in hashes are printed first: both are the same on every machine. So is
+//! what no tree can do without here: a BLAKE3 compression, alone and in lanes, and memory that the
+//! process is given, each the least of many runs.
 
+use blake3::IncrementCounter;
+use blake3::platform::Platform;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use selfsame::clock::Stamp;
 use selfsame::entry::Totals;
 use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest};
-use selfsame::merkle::{Change, DEFAULT_PAGE_LEAVES, Leaf, PagedTree, Tree};
+use selfsame::merkle::{Change, Claim, DEFAULT_PAGE_LEAVES, Leaf, PagedTree, Proof, Tree};
 use std::hint::black_box;
+use std::time::Instant;
 
 const BATCH: u64 = 10_000;
 const SINGLES: u64 = 1_000;
@@ -36,7 +41,48 @@ fn picked(leaves: &[Leaf], count: u64, version: u64) -> Vec<Leaf> {
     (0..count).map(|number| leaf((number * 7_919 + version * 31) % len, version)).collect()
 }
 
+/// Nanoseconds for each of so many, the least of many runs.
+fn least(runs: usize, count: usize, mut work: impl FnMut()) -> f64 {
+    let times = (0..runs).map(|_| {
+        let start = Instant::now();
+        work();
+        start.elapsed().as_nanos() as f64 / count as f64
+    });
+    times.fold(f64::MAX, f64::min)
+}
+
+/// What the machine takes for what every tree of these leaves needs.
+fn floors() {
+    let platform = Platform::detect();
+    let blocks: Vec<[u8; 64]> = (0..4_096_u64)
+        .map(|number| [HashAlgorithm::Blake3.value_hash(&number.to_le_bytes()).0; 2])
+        .map(|halves| std::array::from_fn(|at| halves.as_flattened()[at]))
+        .collect();
+    let hash = |blocks: &[&[u8; 64]]| {
+        let mut hashes = [0; 16 * 32];
+        let hashes = &mut hashes[..32 * blocks.len()];
+        // the flags of a keyed hash of one block
+        platform.hash_many(blocks, &[7; 8], 0, IncrementCounter::No, 1 << 4, 1, 2 | 8, hashes);
+        black_box(hashes);
+    };
+    let lanes = |lanes: usize| {
+        least(50, blocks.len(), || {
+            for blocks in blocks.chunks(lanes) {
+                hash(&blocks.iter().collect::<Vec<_>>());
+            }
+        })
+    };
+    let (alone, together) = (lanes(1), lanes(16));
+    println!("a node's hash: {alone:.0} ns alone, {together:.1} ns among sixteen ({platform:?})");
+    let fresh = least(5, 1 << 20, || {
+        let chunks: Vec<Box<[u64]>> = (0..20_480).map(|at| vec![at; 1_024].into()).collect();
+        black_box(&chunks);
+    });
+    println!("160 fresh bytes: {fresh:.0} ns");
+}
+
 fn tree(c: &mut Criterion) {
+    floors();
     let leaves = leaves();
     let built = Tree::build(HashAlgorithm::Blake3, leaves.clone());
     let batch: Vec<Change> = picked(&leaves, BATCH, 2).into_iter().map(Change::Put).collect();
@@ -93,6 +139,33 @@ fn tree(c: &mut Criterion) {
         b.iter_batched(next, |changes| tree.apply(changes), BatchSize::LargeInput);
     });
     group.throughput(Throughput::Elements(SINGLES));
+    group.bench_function("insert and remove", |b| {
+        let mut tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
+        let new: Vec<Leaf> =
+            (0..SINGLES / 2).map(|number| leaf(u64::MAX / 2 + number, 0)).collect();
+        b.iter(|| {
+            for leaf in &new {
+                tree.put(*leaf);
+            }
+            new.iter().filter(|leaf| tree.remove(&leaf.key).is_some()).count()
+        });
+    });
+    let tree_hash = built.tree_hash();
+    group.bench_function("prove", |b| {
+        b.iter(|| singles.iter().filter_map(|leaf| Proof::prove(&built, &leaf.key).ok()).count());
+    });
+    group.bench_function("verify", |b| {
+        let claim = |leaf: &Leaf| {
+            let leaf = built.get(&leaf.key)?;
+            let proof = Proof::prove(&built, &leaf.key).ok()?;
+            Some((proof, Claim::present(leaf.key, leaf.record)))
+        };
+        let proofs: Vec<(Proof, Claim)> = singles.iter().filter_map(claim).collect();
+        let holds = |(proof, claim): &&(Proof, Claim)| {
+            proof.verify(HashAlgorithm::Blake3, &tree_hash, claim).is_ok()
+        };
+        b.iter(|| proofs.iter().filter(holds).count());
+    });
     group.bench_function("get", |b| {
         b.iter(|| singles.iter().filter(|leaf| built.get(&leaf.key).is_some()).count());
     });
