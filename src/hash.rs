@@ -22,9 +22,9 @@ use crate::types::Key;
 
 mod lanes;
 
+pub(crate) use lanes::BlockKey;
 #[cfg(feature = "tree")]
-pub(crate) use lanes::LANES;
-pub(crate) use lanes::{Block, BlockKey};
+pub(crate) use lanes::{Block, LANES};
 
 /// Length in bytes of every hash here.
 pub const HASH_LEN: usize = 32;
