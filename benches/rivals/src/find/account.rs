@@ -79,11 +79,7 @@ pub(super) fn account(lane: Lane, frame: &[u8]) -> Result<Frame, RivalsError> {
 }
 
 /// Adds the bytes of a message to those of its frame; says whether it is part of finding.
-fn account_message(
-    message: &Message,
-    length: u64,
-    bytes: &mut Bytes,
-) -> Result<bool, RivalsError> {
+fn account_message(message: &Message, length: u64, bytes: &mut Bytes) -> Result<bool, RivalsError> {
     let before = bytes.total();
     let mut finds = true;
     match message {
