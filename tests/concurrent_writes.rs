@@ -23,7 +23,7 @@ use selfsame::replica::{Collection, CollectionView, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
 use selfsame::store::{EmbeddedOptions, EmbeddedStore};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -33,8 +33,16 @@ const WRITERS: u64 = 8;
 /// Keys that all writers of both ends share, and keys of one writer alone.
 const SHARED: u64 = 64;
 const OWN: u64 = 40;
-/// Sessions that must end while everybody writes.
-const SESSIONS: usize = 30;
+/// Sessions that must end while everybody writes, unless `SELFSAME_SESSIONS` says how many.
+const SESSIONS: usize = 8;
+
+/// Held by the test that runs: sixteen writers are enough for a small machine.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+fn sessions() -> usize {
+    let asked = std::env::var("SELFSAME_SESSIONS").ok();
+    asked.map_or(SESSIONS, |text| text.parse().expect("SELFSAME_SESSIONS: a number"))
+}
 
 type Disk = Collection<EmbeddedStore>;
 
@@ -246,12 +254,13 @@ fn check_all([a, b]: &[Peer; 2], ledger: &Ledger) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_end_and_lose_nothing_while_eight_writers_at_each_end_go_on() {
+    let _turn = TURN.lock().await;
     let mut peers = friends(&Policy::Siblings);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));
     let writers = [0, 1].map(|end| Writers::start(end as u64, &peers[end].collection, &stop));
     let mut idle_before: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
-    for number in 0..SESSIONS {
+    for number in 0..sessions() {
         let (from, to) = (number % 2, 1 - number % 2);
         let outcomes = peers[from].synchronise(&links[from]).await;
         for outcome in outcomes {
@@ -298,6 +307,7 @@ async fn wait_for_all(writers: &Writers, before: &[u64]) -> Vec<u64> {
 /// away as a duplicate, and the other goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_opened_from_both_ends_at_once_go_on_beside_writers() {
+    let _turn = TURN.lock().await;
     let peers = friends(&Policy::Lww);
     let links = [peers[0].link(&peers[1]).await, peers[1].link(&peers[0]).await];
     let stop = Arc::new(AtomicBool::new(false));
@@ -306,13 +316,13 @@ async fn sessions_opened_from_both_ends_at_once_go_on_beside_writers() {
     let run = async |from: usize| {
         let peer = &peers[from];
         let mut completed = 0;
-        for _ in 0..SESSIONS * 16 {
+        for _ in 0..sessions() * 16 {
             for outcome in peer.synchronise(&links[from]).await {
                 completed += usize::from(matches!(outcome, Outcome::Complete { .. }));
                 outcomes.lock().unwrap().push(outcome);
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
-            if completed >= SESSIONS / 2 {
+            if completed >= sessions() / 2 {
                 break;
             }
         }
