@@ -11,7 +11,6 @@
 //! assert_eq!(ours.difference(&theirs), 1);
 //! ```
 
-mod bits;
 pub mod bloom;
 pub mod buckets;
 pub mod estimator;

@@ -200,51 +200,86 @@ pub trait Read: Send + Sync {
         Ok(self.get(table, key)?.map(|value| value.len() as u64))
     }
 
-    /// Rows whose keys begin with `prefix` and stand at or after `start` (a whole key), ascending
-    /// by key as unsigned bytes, at most `limit`.
+    /// The rows of a span, ascending by key as unsigned bytes, at most `limit`. Nothing behind the
+    /// span is looked at: rows that are gone may still cost time.
     ///
     /// # Errors
     /// The store failed.
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError>;
-
-    /// Rows of a [`scan`](Self::scan) up to `last` (a whole key), which is found too.
-    ///
-    /// A store should not look at what stands behind: rows that are gone may still cost it time.
-    ///
-    /// # Errors
-    /// The store failed.
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut rows = self.scan(table, prefix, start, limit)?;
-        rows.retain(|row| &*row.key <= last);
-        Ok(rows)
-    }
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError>;
 
     /// The keys that [`scan`](Self::scan) would find, without the values where the store can.
     ///
     /// # Errors
     /// The store failed.
-    fn scan_keys(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let rows = self.scan(table, prefix, start, limit)?;
+    fn scan_keys(&self, span: Span<'_>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
+        let rows = self.scan(span, limit)?;
         Ok(rows.into_iter().map(|row| row.key).collect())
+    }
+}
+
+/// Which rows of a table a scan is for: those whose keys begin with a prefix, from a start on, up to
+/// a last one.
+///
+/// ```
+/// use std::ops::Bound;
+///
+/// use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
+///
+/// let store = MemoryStore::default();
+/// let mut batch = Batch::default();
+/// for key in [b"a1", b"a2", b"a3", b"b1"] {
+///     batch.put(Table::Meta, key, b"");
+/// }
+/// store.commit(batch, Durability::Never)?;
+/// let span = Span::of(Table::Meta, b"a").start_at(Bound::Excluded(b"a1"));
+/// assert_eq!(store.scan(span, 9)?.len(), 2);
+/// assert_eq!(store.scan(span.through(b"a2"), 9)?.len(), 1);
+/// # Ok::<(), selfsame::store::StoreError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span<'a> {
+    /// The table.
+    pub table: Table,
+    /// What all keys begin with.
+    pub prefix: &'a [u8],
+    /// Where it starts: a whole key.
+    pub start: Bound<&'a [u8]>,
+    /// The last key that may be found; none: all with the prefix.
+    pub last: Option<&'a [u8]>,
+}
+
+impl<'a> Span<'a> {
+    /// All rows with this prefix.
+    #[must_use]
+    pub const fn of(table: Table, prefix: &'a [u8]) -> Self {
+        Self { table, prefix, start: Bound::Unbounded, last: None }
+    }
+
+    /// Of them those from a key on.
+    #[must_use]
+    pub const fn start_at(self, start: Bound<&'a [u8]>) -> Self {
+        Self { start, ..self }
+    }
+
+    /// Of them those up to a key, which is found too.
+    #[must_use]
+    pub const fn through(self, last: &'a [u8]) -> Self {
+        Self { last: Some(last), ..self }
+    }
+
+    /// Whether it ends before a key at or behind its first one.
+    #[must_use]
+    pub fn ends_before(&self, key: &[u8]) -> bool {
+        !key.starts_with(self.prefix) || self.last.is_some_and(|last| key > last)
+    }
+
+    /// Where the first key may be, which has the prefix.
+    #[must_use]
+    pub fn first(&self) -> Bound<&'a [u8]> {
+        match self.start {
+            Bound::Included(key) | Bound::Excluded(key) if key >= self.prefix => self.start,
+            _ => Bound::Included(self.prefix),
+        }
     }
 }
 
@@ -340,35 +375,12 @@ impl<S: Read + ?Sized> Read for Arc<S> {
         (**self).size_of(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        (**self).scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        (**self).scan(span, limit)
     }
 
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        (**self).scan_through(table, prefix, start, last, limit)
-    }
-
-    fn scan_keys(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        (**self).scan_keys(table, prefix, start, limit)
+    fn scan_keys(&self, span: Span<'_>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
+        (**self).scan_keys(span, limit)
     }
 }
 
@@ -405,13 +417,5 @@ impl<S: Store> Store for Arc<S> {
 
     fn leave_token(&self, token: &[u8]) {
         (**self).leave_token(token);
-    }
-}
-
-/// Where a scan of keys with this prefix begins, and whether the first key is taken.
-fn scan_start<'a>(prefix: &'a [u8], start: Bound<&'a [u8]>) -> Bound<&'a [u8]> {
-    match start {
-        Bound::Included(key) | Bound::Excluded(key) if key >= prefix => start,
-        _ => Bound::Included(prefix),
     }
 }

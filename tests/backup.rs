@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -25,8 +24,8 @@ use selfsame::replica::{
     ReplicaError, ReplicaOptions, RestoreOptions, Restored,
 };
 use selfsame::store::{
-    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Store,
-    StoreError, Table,
+    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Span,
+    Store, StoreError, Table,
 };
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 use support::{Model, all_entries, key, key_hash, options, random, spec, sync};
@@ -345,7 +344,7 @@ fn a_store_that_was_set_back_makes_no_part_for_what_it_forgot() {
     let copy = Shared::default();
     let mut batch = Batch::default();
     for table in Table::ALL {
-        for row in store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap() {
+        for row in store.scan(Span::of(table, &[]), usize::MAX).unwrap() {
             batch.put(table, &row.key, &row.value);
         }
     }
@@ -534,7 +533,7 @@ fn a_value_that_was_lost_is_missing_in_the_backup_and_wanted_after_the_restore()
     let collection = things(&open(Arc::clone(&store), 1));
     collection.put(&key(1), *b"one", NOW).unwrap();
     collection.put(&key(2), *b"two", NOW).unwrap();
-    let row = store.scan(Table::Values, &[], Bound::Unbounded, 1).unwrap().remove(0);
+    let row = store.scan(Span::of(Table::Values, &[]), 1).unwrap().remove(0);
     let mut batch = Batch::default();
     batch.put(Table::Values, &row.key, b"rot");
     store.apply(batch).unwrap();
@@ -547,7 +546,7 @@ fn a_value_that_was_lost_is_missing_in_the_backup_and_wanted_after_the_restore()
     assert_eq!(things.lost_values(10).unwrap().len(), 1);
     assert_eq!(things.root().unwrap(), collection.root().unwrap());
     // an entry that rotted has no place in any root
-    let row = store.scan(Table::Entries, &[], Bound::Unbounded, 1).unwrap().remove(0);
+    let row = store.scan(Span::of(Table::Entries, &[]), 1).unwrap().remove(0);
     let mut batch = Batch::default();
     batch.put(Table::Entries, &row.key, b"rot");
     store.apply(batch).unwrap();
@@ -649,14 +648,8 @@ impl Read for Dying {
         self.store.get(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(span, limit)
     }
 }
 
@@ -686,7 +679,7 @@ impl Store for Dying {
 }
 
 fn rows_in_use(store: &impl Read) -> usize {
-    let rows = |table| store.scan_keys(table, &[], Bound::Unbounded, usize::MAX).unwrap().len();
+    let rows = |table| store.scan_keys(Span::of(table, &[]), usize::MAX).unwrap().len();
     Table::ALL.into_iter().map(rows).sum()
 }
 
@@ -721,13 +714,13 @@ fn a_crash_at_any_batch_of_a_restore_leaves_the_old_state_or_the_new_one() {
         assert!(things(&replica).check().unwrap().is_sound());
         assert!(!replica.sweep(usize::MAX).unwrap());
         // nothing is left of the other: as many rows as one collection has
-        let entries = store.scan_keys(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+        let entries = store.scan_keys(Span::of(Table::Entries, &[]), usize::MAX).unwrap();
         let expected = things(&replica).totals().unwrap().entries;
         assert_eq!(entries.len() as u64, expected, "{batches}");
         let ids: std::collections::BTreeSet<_> = Table::ALL
             .into_iter()
             .filter(|table| !matches!(table, Table::Meta | Table::Collections))
-            .flat_map(|table| store.scan_keys(table, &[], Bound::Unbounded, usize::MAX).unwrap())
+            .flat_map(|table| store.scan_keys(Span::of(table, &[]), usize::MAX).unwrap())
             .map(|key| key[..4].to_vec())
             .collect();
         assert_eq!(ids.len(), 1, "{batches}: rows of several numbers");
@@ -751,7 +744,7 @@ fn a_damaged_collection_and_a_damaged_row_of_the_list_are_restored() {
         }
         let (full, before) = (back_up(&collection, None), told(&collection));
         let mut batch = Batch::default();
-        for row in store.scan(damaged, &[], Bound::Unbounded, usize::MAX).unwrap() {
+        for row in store.scan(Span::of(damaged, &[]), usize::MAX).unwrap() {
             batch.put(damaged, &row.key, b"rot");
         }
         store.apply(batch).unwrap();
@@ -765,7 +758,7 @@ fn a_damaged_collection_and_a_damaged_row_of_the_list_are_restored() {
         let replica = open(Arc::clone(&store), 3);
         assert!(replica.damaged_rows().is_empty());
         assert_eq!(told(&things(&replica)), before);
-        let entries = store.scan_keys(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+        let entries = store.scan_keys(Span::of(Table::Entries, &[]), usize::MAX).unwrap();
         assert_eq!(entries.len(), 20, "{damaged:?}");
     }
 }

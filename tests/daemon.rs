@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,7 +24,7 @@ use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions};
 use selfsame::session::message::Bytes;
 use selfsame::session::{AbortCode, Mode, Outcome, SyncConfig};
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 use tokio::sync::{Barrier, watch};
 use tokio::time::{sleep, timeout};
@@ -648,7 +647,7 @@ async fn a_value_that_rotted_comes_again_although_nothing_differs() {
     until("both are the same", || same(&[&of_a, &of_b])).await;
     let store = b.node.replica.store();
     let mut batch = Batch::default();
-    for row in store.scan_keys(Table::Values, &[], Bound::Unbounded, usize::MAX).unwrap() {
+    for row in store.scan_keys(Span::of(Table::Values, &[]), usize::MAX).unwrap() {
         batch.put(Table::Values, &row, b"rot");
     }
     store.commit(batch, Durability::Always).unwrap();
@@ -662,7 +661,7 @@ async fn a_value_that_rotted_comes_again_although_nothing_differs() {
 /// All rows of a table, with one of them changed.
 fn rot_one(peer: &Peer, table: Table, at: usize, rot: impl Fn(&mut Vec<u8>)) {
     let store = peer.node.replica.store();
-    let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
     let mut value = rows[at].value.to_vec();
     rot(&mut value);
     let mut batch = Batch::default();
@@ -739,7 +738,7 @@ async fn an_entry_that_nobody_has_any_more_is_given_up_and_the_rest_goes_on() {
     put(&of_a, 5, "changed at a");
     let rotten = of_b.key_hash(&key("only here"));
     let store = b.node.replica.store();
-    let rows = store.scan(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let rows = store.scan(Span::of(Table::Entries, &[]), usize::MAX).unwrap();
     let at = rows.iter().position(|row| row.key.ends_with(&rotten.0)).unwrap();
     rot_one(&b, Table::Entries, at, |value| value[4] ^= 1);
     let epoch = |of: &Mem| {
@@ -784,7 +783,7 @@ async fn a_session_that_comes_upon_an_entry_that_rotted_takes_it_back_first() {
     put(&of_b, 7, "changed at b");
     let row = of_a.key_hash(&key(7));
     let store = a.node.replica.store();
-    let rows = store.scan(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let rows = store.scan(Span::of(Table::Entries, &[]), usize::MAX).unwrap();
     let near = rows.iter().position(|row_| row_.key.ends_with(&row.0)).unwrap();
     let at = if near > 0 { near - 1 } else { 1 };
     rot_one(&a, Table::Entries, at, |value| value[5] ^= 1);

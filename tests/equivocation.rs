@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use selfsame::node::manager::SessionManager;
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Replica, ReplicaOptions, SeenLog, Witnessed};
 use selfsame::session::{AbortCode, Failure, Fault, Outcome, SyncConfig};
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -63,7 +62,7 @@ fn copy(store: &Memory) -> Memory {
     let copy = Memory::default();
     let mut batch = Batch::default();
     for table in Table::ALL {
-        for row in store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap() {
+        for row in store.scan(Span::of(table, &[]), usize::MAX).unwrap() {
             batch.put(table, &row.key, &row.value);
         }
     }

@@ -4,7 +4,6 @@
 
 mod support;
 
-use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +12,8 @@ use selfsame::dots::DotSet;
 use selfsame::hash::HashAlgorithm;
 use selfsame::replica::{Collection, CollectionView, JoinRequest, Replica, ReplicaError};
 use selfsame::store::{
-    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Store,
-    StoreError, Table,
+    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Span,
+    Store, StoreError, Table,
 };
 use support::{Model, Side, key, options, random, spec, sync};
 
@@ -35,14 +34,8 @@ impl Read for Failing {
         self.store.get(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(span, limit)
     }
 }
 
@@ -261,7 +254,7 @@ fn copied(store: &impl Read) -> MemoryStore {
     let copy = MemoryStore::default();
     for table in Table::ALL {
         let mut batch = Batch::default();
-        for row in store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap() {
+        for row in store.scan(Span::of(table, &[]), usize::MAX).unwrap() {
             batch.put(table, &row.key, &row.value);
         }
         copy.commit(batch, Durability::Always).unwrap();
@@ -280,14 +273,8 @@ impl Read for Faulty {
         self.store.get(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.store.scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.store.scan(span, limit)
     }
 }
 
@@ -389,7 +376,7 @@ fn a_repair_whose_writes_fail_are_torn_or_lost_is_simply_done_again() {
             for (table, at) in
                 [(Table::Entries, 3), (Table::Entries, 9), (Table::Dots, 2), (Table::Values, 5)]
             {
-                let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+                let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
                 let mut value = rows[at].value.to_vec();
                 value[0] ^= 4;
                 batch.put(table, &rows[at].key, &value);

@@ -5,7 +5,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -14,7 +13,7 @@ use selfsame::merkle::{Answer, ChangeBundle, HeadStatement, NodeKey, Prefix, Pro
 use selfsame::replica::{
     Collection, CollectionView as _, CommitProof, ProveError, Replica, WantedChange,
 };
-use selfsame::store::{Batch, Durability, MemoryStore, Read as _, Store as _, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read as _, Span, Store as _, Table};
 use selfsame::types::Key;
 use support::{key, options, random, spec};
 
@@ -175,7 +174,7 @@ fn a_commit_far_down_a_log_is_proved_from_a_checkpoint() {
     }
     // rows of the log before the checkpoint are not needed
     let mut batch = Batch::default();
-    let rows = store.scan(Table::Log, &[], Bound::Unbounded, 5_000).unwrap();
+    let rows = store.scan(Span::of(Table::Log, &[]), 5_000).unwrap();
     rows.iter().for_each(|row| batch.remove(Table::Log, &row.key));
     store.commit(batch, Durability::Always).unwrap();
     travelled(collection.prove_change(WantedChange::At(position)).unwrap());
@@ -206,7 +205,7 @@ fn what_cannot_be_proved_is_refused_with_the_reason() {
     assert!(entries.prove_many(Vec::new()).is_err());
 
     // a rotten row since: nothing can be undone through it
-    let rows = store.scan(Table::Log, &[], Bound::Unbounded, 9).unwrap();
+    let rows = store.scan(Span::of(Table::Log, &[]), 9).unwrap();
     let mut batch = Batch::default();
     let mut rotten = rows[2].value.to_vec();
     rotten[20] ^= 1;
@@ -228,7 +227,7 @@ fn what_an_earlier_version_logged_is_not_proved_and_stops_nothing_later() {
     let mut old = [&[2][..], &NOW.to_le_bytes(), &hash.0, &digest.0, &[0; 4]].concat();
     let check = blake3::hash(&old);
     old.extend_from_slice(&check.as_bytes()[..8]);
-    let rows = store.scan(Table::Log, &[], Bound::Unbounded, 9).unwrap();
+    let rows = store.scan(Span::of(Table::Log, &[]), 9).unwrap();
     let mut batch = Batch::default();
     batch.put(Table::Log, &rows[1].key, &old);
     store.commit(batch, Durability::Always).unwrap();

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,9 @@ use selfsame::node::manager::SessionManager;
 use selfsame::node::{Node, Unwatched, server};
 use selfsame::replica::{Collection, Random, Replica, ReplicaOptions};
 use selfsame::session::{AbortCode, Failure, Outcome, SyncConfig};
-use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, Table};
+use selfsame::store::{
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Span, Store, Table,
+};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -189,7 +190,7 @@ async fn a_connection_that_dies_ends_the_session_and_loses_nothing() {
 fn rot(peer: &Peer, sizes: &[usize], damaged: Option<&[u8]>) {
     let store = peer.node.replica.store();
     let mut batch = Batch::default();
-    for row in store.scan(Table::Values, &[], Bound::Unbounded, usize::MAX).unwrap() {
+    for row in store.scan(Span::of(Table::Values, &[]), usize::MAX).unwrap() {
         if sizes.contains(&row.value.len()) {
             match damaged {
                 Some(bytes) => batch.put(Table::Values, &row.key, bytes),

@@ -18,7 +18,7 @@ use selfsame::replica::{
     Collection, CollectionView, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate, RefusalReason,
     Replica, ReplicaError, ReplicaOptions,
 };
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 use selfsame::types::{Key, NodeId};
 use support::{Model, Side, all_entries, key, key_hash, options, random, spec, sync};
 
@@ -423,9 +423,12 @@ fn history_is_kept_and_bounded() {
         value[0] = 1;
         collection.put(&key((round % 10) as u8 + 10), value, NOW + 6_000 + round).unwrap();
     }
-    let rows = store.scan(Table::History, &[], std::ops::Bound::Unbounded, 100).unwrap();
+    let rows = store
+        .scan(Span::of(Table::History, &[]).start_at(std::ops::Bound::Unbounded), 100)
+        .unwrap();
     assert!((5..=10).contains(&rows.len()), "{}", rows.len());
-    let values = store.scan(Table::Values, &[], std::ops::Bound::Unbounded, 100).unwrap();
+    let values =
+        store.scan(Span::of(Table::Values, &[]).start_at(std::ops::Bound::Unbounded), 100).unwrap();
     assert_eq!(values.len(), rows.len() + 12);
     assert!(collection.check().unwrap().is_sound());
 }
@@ -453,7 +456,8 @@ fn the_removal_log_reaches_back_as_far_as_it_says() {
     let snapshot = collection.snapshot().unwrap();
     assert!(!snapshot.removals_after(start, 1_000).unwrap().complete);
     assert!(snapshot.removals_after(snapshot.log_position(), 9).unwrap().complete);
-    let rows = store.scan(Table::Log, &[], std::ops::Bound::Unbounded, 999).unwrap();
+    let rows =
+        store.scan(Span::of(Table::Log, &[]).start_at(std::ops::Bound::Unbounded), 999).unwrap();
     assert!(rows.len() <= 52, "{}", rows.len());
 }
 
@@ -472,7 +476,8 @@ fn each_opening_starts_a_log_that_begins_with_the_head_of_the_last() {
     let (size, second) = collection.log_head().unwrap().unwrap();
     assert_eq!(size, 2);
     assert_ne!(first, second);
-    let rows = store.scan(Table::Log, &[], std::ops::Bound::Unbounded, 99).unwrap();
+    let rows =
+        store.scan(Span::of(Table::Log, &[]).start_at(std::ops::Bound::Unbounded), 99).unwrap();
     let openings: Vec<_> = rows.iter().filter(|row| row.value[0] == 0).collect();
     assert_eq!(openings.len(), 2);
     let (row, _check) = openings[1].value.split_last_chunk::<8>().unwrap();
@@ -497,7 +502,7 @@ fn what_is_remembered_of_a_join_comes_back_until_a_recovery() {
 
 /// Writes over a row of a closed store.
 fn tamper(store: &Shared, table: Table, change: impl Fn(&mut [u8])) {
-    let rows = store.scan(table, &[], std::ops::Bound::Unbounded, 99).unwrap();
+    let rows = store.scan(Span::of(table, &[]).start_at(std::ops::Bound::Unbounded), 99).unwrap();
     let row = rows.last().unwrap();
     let mut value = row.value.to_vec();
     change(&mut value);

@@ -6,7 +6,6 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use common::{Node, Oracle, key, run};
 use rand::rngs::SmallRng;
@@ -16,7 +15,7 @@ use selfsame::entry::Record;
 use selfsame::hash::KeyHash;
 use selfsame::replica::{Replica, ReplicaError, ReplicaOptions, Rot, RotKind, ScrubProgress};
 use selfsame::session::{Outcome, Strategy, SyncConfig};
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Row, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Row, Span, Store, Table};
 use selfsame::types::Key;
 
 const KEYS: u32 = 24;
@@ -41,7 +40,7 @@ fn reopened(node: Node, seed: u64) -> Node {
 }
 
 fn rows(node: &Node, table: Table) -> Vec<Row> {
-    node.replica.store().scan(table, &[], Bound::Unbounded, usize::MAX).unwrap()
+    node.replica.store().scan(Span::of(table, &[]), usize::MAX).unwrap()
 }
 
 fn write(node: &Node, table: Table, key: &[u8], value: Option<&[u8]>) {

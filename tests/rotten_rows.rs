@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::ops::Bound;
 use std::sync::Arc;
 
 use selfsame::dots::{Causality, Dot, DotSet};
@@ -13,7 +12,7 @@ use selfsame::hash::HashAlgorithm;
 use selfsame::replica::{
     Collection, CollectionView, JoinRecord, JoinRequest, Replica, ReplicaError,
 };
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 use support::{key, options, random, spec};
 
@@ -38,7 +37,7 @@ fn filled() -> (Shared, Arc<Collection<Shared>>) {
 }
 
 fn keys(store: &Shared, table: Table) -> Vec<Box<[u8]>> {
-    store.scan_keys(table, &[], Bound::Unbounded, usize::MAX).unwrap()
+    store.scan_keys(Span::of(table, &[]), usize::MAX).unwrap()
 }
 
 fn overwrite(store: &Shared, table: Table, value: &[u8]) {
@@ -297,27 +296,8 @@ mod counting {
             self.rows.get(table, key)
         }
 
-        fn scan(
-            &self,
-            table: Table,
-            prefix: &[u8],
-            start: Bound<&[u8]>,
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            let rows = self.rows.scan(table, prefix, start, limit)?;
-            self.read.fetch_add(rows.len(), Ordering::Relaxed);
-            Ok(rows)
-        }
-
-        fn scan_through(
-            &self,
-            table: Table,
-            prefix: &[u8],
-            start: Bound<&[u8]>,
-            last: &[u8],
-            limit: usize,
-        ) -> Result<Vec<Row>, StoreError> {
-            let rows = self.rows.scan_through(table, prefix, start, last, limit)?;
+        fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+            let rows = self.rows.scan(span, limit)?;
             self.read.fetch_add(rows.len(), Ordering::Relaxed);
             Ok(rows)
         }

@@ -7,12 +7,12 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use selfsame::store::{Batch, Durability, MemoryStore, Read, Store, Table};
+use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 
 type Model = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 
 fn rows(read: &impl Read, table: Table, prefix: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
-    read.scan(table, prefix, Bound::Unbounded, usize::MAX)
+    read.scan(Span::of(table, prefix), usize::MAX)
         .unwrap()
         .into_iter()
         .map(|row| (row.key.to_vec(), row.value.to_vec()))
@@ -69,7 +69,7 @@ fn scans_are_ordered_and_bounded(store: &impl Store) {
     batch.put(Table::Context, b"b", b"another table");
     store.commit(batch, Durability::Never).unwrap();
     let scan = |prefix: &[u8], start, limit| -> Vec<usize> {
-        let rows = store.scan(Table::Dots, prefix, start, limit).unwrap();
+        let rows = store.scan(Span::of(Table::Dots, prefix).start_at(start), limit).unwrap();
         for row in &rows {
             assert_eq!(*row.key, *keys[usize::from(row.value[0])]);
         }
@@ -96,8 +96,11 @@ fn scans_end_where_they_are_to(read: &impl Read, keys: &[&[u8]]) {
         let starts = ends().flat_map(|key| [Bound::Included(key), Bound::Excluded(key)]);
         for start in starts.chain([Bound::Unbounded]) {
             for limit in [0, 1, 3, usize::MAX] {
-                let found = read.scan_through(Table::Dots, prefix, start, last, limit).unwrap();
-                let mut expected = read.scan(Table::Dots, prefix, start, limit).unwrap();
+                let found = read
+                    .scan(Span::of(Table::Dots, prefix).start_at(start).through(last), limit)
+                    .unwrap();
+                let mut expected =
+                    read.scan(Span::of(Table::Dots, prefix).start_at(start), limit).unwrap();
                 expected.retain(|row| &*row.key <= last);
                 let case = (prefix, start, last, limit);
                 assert_eq!(found, expected, "{case:?}");

@@ -7,14 +7,13 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
 use selfsame::hash::HashAlgorithm;
 use selfsame::replica::{Collection, Replica};
 use selfsame::store::{
-    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, StoreError, Table,
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Span, Store, StoreError, Table,
 };
 use support::{key, options, random, spec};
 
@@ -35,7 +34,7 @@ fn collection(store: &EmbeddedStore, seed: u64) -> Arc<Collection<EmbeddedStore>
 fn write_as_format_1(store: &EmbeddedStore, every: usize) {
     for table in [Table::Entries, Table::Log] {
         let mut batch = Batch::default();
-        let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+        let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
         for row in rows.iter().step_by(every) {
             batch.put(table, &row.key, &row.value[..row.value.len() - CHECK]);
         }
@@ -107,7 +106,7 @@ fn a_row_that_rotted_before_the_migration_is_still_found_after_it() {
     }
     drop(before);
     write_as_format_1(&store, 1);
-    let rows = store.scan(Table::Entries, &[], Bound::Unbounded, usize::MAX).unwrap();
+    let rows = store.scan(Span::of(Table::Entries, &[]), usize::MAX).unwrap();
     let mut batch = Batch::default();
     // one that parses all the same, and one that does not
     let stamp = rows[4].value.len() - 60;

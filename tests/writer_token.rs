@@ -6,7 +6,6 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
@@ -15,8 +14,8 @@ use selfsame::entry::Sibling;
 use selfsame::hash::HashAlgorithm;
 use selfsame::replica::{Collection, Replica};
 use selfsame::store::{
-    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Store,
-    StoreError, Table,
+    Batch, Capabilities, CommitNumber, Durability, MemorySnapshot, MemoryStore, Read, Row, Span,
+    Store, StoreError, Table,
 };
 use support::{key, options, random, spec};
 
@@ -34,7 +33,7 @@ impl Keeping {
     fn copy(&self) -> Self {
         let mut batch = Batch::default();
         for table in Table::ALL {
-            for row in self.rows.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap() {
+            for row in self.rows.scan(Span::of(table, &[]), usize::MAX).unwrap() {
                 batch.put_shared(table, &row.key, row.value);
             }
         }
@@ -53,14 +52,8 @@ impl Read for Keeping {
         self.rows.get(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.rows.scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.rows.scan(span, limit)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::codec::{CodecError, Reader, Writing as _};
 use crate::hash::{HASH_LEN, LogHash, LogHead};
 use crate::merkle::log::{LogHeadFields, LogId, LogKind, LogSegment, first_item};
 use crate::merkle::{Certificate, Envelope, InclusionProof, MerkleLog};
-use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
+use crate::store::{Batch, CommitNumber, Durability, Read, Span, Store, Table};
 use crate::types::NodeId;
 
 use super::ReplicaError;
@@ -480,7 +480,9 @@ impl<S: Store> Collection<S> {
         let mut last: Option<Box<[u8]>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys = self.store.scan_keys(Table::Certificates, &prefix, start, 1_024)?;
+            let keys = self
+                .store
+                .scan_keys(Span::of(Table::Certificates, &prefix).start_at(start), 1_024)?;
             for key in &keys {
                 let at = u64::from_be_bytes(key_tail(key).unwrap_or_default());
                 found = Some((found.map_or(at, |(first, _)| first), at));

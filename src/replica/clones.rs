@@ -10,7 +10,7 @@ use crate::codec::{CodecError, Reader, Writing as _};
 use crate::dots::{Dot, Writer};
 use crate::entry::{SIBLING_BYTES, Sibling};
 use crate::hash::KeyHash;
-use crate::store::{Batch, Durability, Read as _, Store, Table};
+use crate::store::{Batch, Durability, Read as _, Span, Store, Table};
 use crate::types::{Key, NodeId};
 
 use super::ReplicaError;
@@ -287,7 +287,7 @@ impl<S: Store> Collection<S> {
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let prefix = self.id.writer_dots(writer);
-            let rows = self.store.scan(Table::Dots, &prefix, start, CHUNK)?;
+            let rows = self.store.scan(Span::of(Table::Dots, &prefix).start_at(start), CHUNK)?;
             let Some(row) = rows.last() else { return Ok(copied) };
             last = Some(row.key.to_vec());
             for row in &rows {
@@ -328,7 +328,7 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn clones(&self) -> Result<Vec<KeptClone>, ReplicaError> {
         let prefix = self.id.clones();
-        let rows = self.store.scan(Table::Evidence, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan(Span::of(Table::Evidence, &prefix), usize::MAX)?;
         let kept = rows.iter().filter_map(|row| {
             let number = u64::from_be_bytes(key_tail(&row.key).ok()?);
             // what rotted hides no other
@@ -353,7 +353,7 @@ impl<S: Store> Collection<S> {
         let (prefix, after) =
             (self.id.aside(number), after.map(|dot| self.id.aside_entry(number, dot)));
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.store.scan(Table::Evidence, &prefix, start, limit)?;
+        let rows = self.store.scan(Span::of(Table::Evidence, &prefix).start_at(start), limit)?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in rows {
             let parsed = AsideEntry::parse(&row.value);
@@ -376,7 +376,7 @@ impl<S: Store> Collection<S> {
         let known = self.store.get(Table::Evidence, &self.id.clone(number))?.is_some();
         let prefix = self.id.aside(number);
         loop {
-            let keys = self.store.scan_keys(Table::Evidence, &prefix, Bound::Unbounded, CHUNK)?;
+            let keys = self.store.scan_keys(Span::of(Table::Evidence, &prefix), CHUNK)?;
             let mut batch = Batch::default();
             for key in &keys {
                 batch.remove(Table::Evidence, key);

@@ -4,14 +4,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::sync::Arc;
 
 use crate::dots::{Causality, Dot, Writer};
 use crate::entry::{Record, Sibling};
 use crate::hash::{HashAlgorithm, KeyHash, RecordDigest, ValueHash};
 use crate::merkle::{Change, Leaf, PagedTree};
-use crate::store::{Batch, Read, Table};
+use crate::store::{Batch, Read, Span, Table};
 use crate::types::{CollectionName, Key};
 
 use super::collection::PresentWriter;
@@ -111,9 +110,7 @@ impl<'a, S: Read> Draft<'a, S> {
         Ok(causality.counter(writer) > 0
             || causality.exceptions().runs_of(writer).next().is_some()
             || self.dots.keys().any(|dot| dot.writer() == writer)
-            || !store
-                .scan_keys(Table::Dots, &id.writer_dots(writer), Bound::Unbounded, 1)?
-                .is_empty())
+            || !store.scan_keys(Span::of(Table::Dots, &id.writer_dots(writer)), 1)?.is_empty())
     }
 
     /// The siblings of a key as they stand in this draft.
@@ -134,7 +131,7 @@ impl<'a, S: Read> Draft<'a, S> {
         if *history_bytes == 0 {
             return Ok(None);
         }
-        let rows = store.scan(Table::History, &id.entry(key_hash), Bound::Unbounded, PAST)?;
+        let rows = store.scan(Span::of(Table::History, &id.entry(key_hash)), PAST)?;
         // an aid: what rotted is not there
         let past = rows.iter().filter_map(|row| HistoryRow::parse(&row.value).ok());
         let Some(last) = past.max_by_key(|row| row.position) else { return Ok(None) };

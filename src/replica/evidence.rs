@@ -1,11 +1,9 @@
 //! What is kept of dots that stood for two puts (rule D7): which put stays, and which does not.
 
-use std::ops::Bound;
-
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::entry::{Record, SIBLING_BYTES, Sibling};
 use crate::hash::KeyHash;
-use crate::store::{Batch, Durability, Read as _, Store, Table};
+use crate::store::{Batch, Durability, Read as _, Span, Store, Table};
 use crate::types::{Key, NodeId};
 
 use super::ReplicaError;
@@ -112,7 +110,7 @@ impl<S: Store> Collection<S> {
     /// The store failed, or a row is damaged.
     pub fn evidence(&self, limit: usize) -> Result<Vec<SameDot>, ReplicaError> {
         let prefix = self.id.same_dots();
-        let rows = self.store.scan(Table::Evidence, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan(Span::of(Table::Evidence, &prefix), usize::MAX)?;
         let parsed = rows.iter().map(|row| {
             SameDot::parse(&row.value)
                 .map_err(|error| ReadError::row("evidence", &error).of(self.name()))
@@ -129,7 +127,7 @@ impl<S: Store> Collection<S> {
     /// The store failed; nothing was forgotten.
     pub fn forget_evidence(&self) -> Result<u64, ReplicaError> {
         let prefix = self.id.same_dots();
-        let rows = self.store.scan_keys(Table::Evidence, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan_keys(Span::of(Table::Evidence, &prefix), usize::MAX)?;
         let mut batch = Batch::default();
         for key in &rows {
             batch.remove(Table::Evidence, key);

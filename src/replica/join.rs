@@ -5,7 +5,7 @@ use std::ops::Bound;
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::dots::{Causality, Dot, DotRun, DotSet};
 use crate::hash::KeyHash;
-use crate::store::{Durability, Read, Store, Table};
+use crate::store::{Durability, Read, Span, Store, Table};
 
 use super::ReplicaError;
 use super::collection::Collection;
@@ -96,7 +96,10 @@ pub(super) fn held_in(
     let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
     let (first, last) = (id.dot(first), id.dot(last));
     let prefix = id.writer_dots(run.writer);
-    let rows = store.scan_through(Table::Dots, &prefix, Bound::Included(&first), &last, limit)?;
+    let rows = store.scan(
+        Span::of(Table::Dots, &prefix).start_at(Bound::Included(&first)).through(&last),
+        limit,
+    )?;
     rows.iter().map(|row| parse_dot_row(&row.key, &row.value)).collect()
 }
 
@@ -135,7 +138,7 @@ pub(super) fn all_held(store: &impl Read, id: CollectionId) -> Result<DotSet, Re
     let mut last: Option<Box<[u8]>> = None;
     loop {
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let keys = store.scan_keys(Table::Dots, &id.prefix(), start, CHUNK)?;
+        let keys = store.scan_keys(Span::of(Table::Dots, &id.prefix()).start_at(start), CHUNK)?;
         for key in &keys {
             held.insert(
                 dot_of_key(key).map_err(|error| ReadError::row("the key of a dot", &error))?,

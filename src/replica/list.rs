@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 use crate::hash::HashAlgorithm;
 use crate::merkle::Envelope;
 use crate::resolve::Resolvers;
-use crate::store::{Batch, Durability, Read, Row, Store, StoreError, Table};
+use crate::store::{Batch, Durability, Read, Row, Span, Store, StoreError, Table};
 use crate::types::{CollectionName, CollectionSpec, Policy};
 
 use super::ReplicaError;
@@ -171,7 +171,8 @@ fn ids_in_use(store: &impl Read) -> Result<BTreeSet<CollectionId>, StoreError> {
         let mut next = Some(0u32);
         while let Some(from) = next {
             let start = from.to_be_bytes();
-            let keys = store.scan_keys(table, &[], Bound::Included(&start), 1)?;
+            let keys =
+                store.scan_keys(Span::of(table, &[]).start_at(Bound::Included(&start)), 1)?;
             let Some(id) = keys.first().and_then(|key| key.first_chunk()) else { break };
             let id = CollectionId(u32::from_be_bytes(*id));
             ids.insert(id);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::hash::{KeyHash, ValueHash};
-use crate::store::{Batch, Read, Store, Table};
+use crate::store::{Batch, Read, Span, Store, Table};
 
 use super::ReplicaError;
 use super::collection::Collection;
@@ -131,7 +131,9 @@ impl<S: Store> Collection<S> {
         let mut last: Option<Box<[u8]>> = None;
         while lost.len() < limit {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let rows = self.store.scan_keys(Table::Lost, &self.id.prefix(), start, CHUNK)?;
+            let rows = self
+                .store
+                .scan_keys(Span::of(Table::Lost, &self.id.prefix()).start_at(start), CHUNK)?;
             let Some(end) = rows.last() else { break };
             last = Some(end.clone());
             let mut over = Batch::default();

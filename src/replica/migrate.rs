@@ -4,7 +4,7 @@
 
 use std::ops::Bound;
 
-use crate::store::{Batch, Durability, Store, StoreError, Table};
+use crate::store::{Batch, Durability, Span, Store, StoreError, Table};
 
 use super::rows::{before_check, parse_entry, with_check};
 
@@ -24,7 +24,7 @@ pub(crate) fn add_checks<S: Store>(store: &S) -> Result<(), StoreError> {
         let mut last: Option<Box<[u8]>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let rows = store.scan(table, &[], start, CHUNK)?;
+            let rows = store.scan(Span::of(table, &[]).start_at(start), CHUNK)?;
             let Some(row) = rows.last() else { break };
             last = Some(row.key.clone());
             let mut batch = Batch::default();

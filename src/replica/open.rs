@@ -10,7 +10,7 @@ use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::limits::Limits;
 use crate::merkle::{Envelope, PagedTree};
 use crate::resolve::Resolvers;
-use crate::store::{Batch, CommitNumber, Durability, Read, Row, Store, StoreError, Table};
+use crate::store::{Batch, CommitNumber, Durability, Read, Row, Span, Store, StoreError, Table};
 use crate::types::{CollectionName, CollectionSpec};
 
 use super::ReplicaError;
@@ -98,7 +98,7 @@ impl<S: Store> Replica<S> {
         let _ = restore::sweep(&*store, &BTreeSet::new(), SWEPT_ROWS);
         let (mut collections, mut damaged) = (BTreeMap::new(), Vec::new());
         let mut numbers = BTreeSet::new();
-        for row in store.scan(Table::Collections, &[], Bound::Unbounded, usize::MAX)? {
+        for row in store.scan(Span::of(Table::Collections, &[]), usize::MAX)? {
             let (id, spec) = match read_collection(&row.key, &row.value) {
                 Ok((id, spec)) if numbers.insert(id) => (id, spec),
                 Ok(_) => {
@@ -273,7 +273,9 @@ impl<S: Store> Collection<S> {
         let Some(last) = Dot::of(writer, counter).filter(|_| stands) else { return Ok(()) };
         let last = self.id.dot(last);
         let prefix = self.id.writer_dots(writer);
-        let above = self.store.scan_keys(Table::Dots, &prefix, Bound::Excluded(&last), 1)?;
+        let above = self
+            .store
+            .scan_keys(Span::of(Table::Dots, &prefix).start_at(Bound::Excluded(&last)), 1)?;
         if above.is_empty() && live.causality.exceptions().runs_of(writer).next().is_none() {
             live.writer.resume(left.present);
         }
@@ -418,7 +420,7 @@ pub(super) fn for_each_row(
     let mut last: Option<Box<[u8]>> = None;
     loop {
         let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = store.scan(table, prefix, start, CHUNK)?;
+        let rows = store.scan(Span::of(table, prefix).start_at(start), CHUNK)?;
         let Some(row) = rows.last() else { return Ok(()) };
         last = Some(row.key.clone());
         for row in rows {

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::codec::CodecError;
 use crate::hash::{HashAlgorithm, KeyHash};
 use crate::merkle::{Applied, Change, Leaf, PagedTree, Prefix, Sealed};
-use crate::store::{Read, StoreError, Table};
+use crate::store::{Read, Span, StoreError, Table};
 use crate::types::CollectionName;
 
 use super::ReplicaError;
@@ -171,7 +171,8 @@ impl Page {
         let mut next = Bound::Included(id.entry(&prefix.first_key()));
         'rows: while page.sound.len() + page.rotten.len() <= 2 * MAX_PAGE_LEAVES {
             let start = next.as_ref().map(Vec::as_slice);
-            let rows = store.scan(Table::Entries, &id.prefix(), start, ROWS_AT_ONCE)?;
+            let rows =
+                store.scan(Span::of(Table::Entries, &id.prefix()).start_at(start), ROWS_AT_ONCE)?;
             for row in &rows {
                 let Ok(key) = entry_key(&row.key) else { continue };
                 if !prefix.contains(&key) {
@@ -252,7 +253,8 @@ impl Page {
         let mut next = Bound::Included(id.entry(&prefix.first_key()));
         for _ in 0..MAX_PAGE_LEAVES {
             let start = next.as_ref().map(Vec::as_slice);
-            let rows = store.scan_keys(Table::Values, &id.prefix(), start, ROWS_AT_ONCE)?;
+            let rows = store
+                .scan_keys(Span::of(Table::Values, &id.prefix()).start_at(start), ROWS_AT_ONCE)?;
             for row in &rows {
                 let Ok((key, _)) = lost_value(row) else { continue };
                 if !prefix.contains(&key) {
@@ -285,7 +287,8 @@ pub(super) fn read_page_leaves(
     let mut leaves = Vec::new();
     while leaves.len() <= MAX_PAGE_LEAVES {
         let start = next.as_ref().map(Vec::as_slice);
-        let rows = store.scan(Table::Entries, &id.prefix(), start, ROWS_AT_ONCE)?;
+        let rows =
+            store.scan(Span::of(Table::Entries, &id.prefix()).start_at(start), ROWS_AT_ONCE)?;
         for row in &rows {
             let key = entry_key(&row.key)?;
             if !prefix.contains(&key) {

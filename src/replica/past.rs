@@ -1,12 +1,10 @@
 //! What a key was: the versions held now, and the values that were replaced or deleted and whose
 //! bytes can still be read.
 
-use std::ops::Bound;
-
 use crate::entry::Sibling;
 use crate::hash::{KeyHash, ValueHash};
 use crate::limits::Limits;
-use crate::store::{Read, Store, Table};
+use crate::store::{Read, Span, Store, Table};
 use crate::types::Key;
 
 use super::ReplicaError;
@@ -125,8 +123,7 @@ impl<S: Store> Snapshot<S> {
         &self,
         key: &KeyHash,
     ) -> Result<(Vec<(ValueHash, HistoryRow)>, bool), ViewError> {
-        let rows =
-            self.scan(Table::History, &self.id.entry(key), Bound::Unbounded, HISTORY_SCAN)?;
+        let rows = self.scan(Span::of(Table::History, &self.id.entry(key)), HISTORY_SCAN)?;
         let cut = rows.len() == HISTORY_SCAN;
         let mut found = Vec::with_capacity(rows.len());
         for row in rows {

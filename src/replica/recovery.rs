@@ -7,7 +7,7 @@ use crate::dots::{Causality, DotSet};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, LogKind, PagedTree};
-use crate::store::{Batch, CommitNumber, Durability, Read, Store, Table};
+use crate::store::{Batch, CommitNumber, Durability, Read, Span, Store, Table};
 
 use super::ReplicaError;
 use super::collection::{Collection, State};
@@ -231,7 +231,8 @@ impl<S: Store> Collection<S> {
         loop {
             // from the start again, a store would pass over all that was removed
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys = self.store.scan_keys(table, &self.id.prefix(), start, CHUNK)?;
+            let keys =
+                self.store.scan_keys(Span::of(table, &self.id.prefix()).start_at(start), CHUNK)?;
             let mut batch = Batch::default();
             for key in &keys {
                 batch.remove(table, key);
@@ -290,7 +291,9 @@ impl<S: Store> Collection<S> {
         let mut last: Option<Box<[u8]>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys = self.store.scan_keys(Table::Values, &self.id.prefix(), start, CHUNK)?;
+            let keys = self
+                .store
+                .scan_keys(Span::of(Table::Values, &self.id.prefix()).start_at(start), CHUNK)?;
             let Some(key) = keys.last() else { break };
             last = Some(key.clone());
             for key in &keys {

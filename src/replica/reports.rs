@@ -1,14 +1,14 @@
 //! What sessions did that a person may want to look at: told with the session, and kept in a
 //! bounded list.
 
-use std::ops::{AddAssign, Bound};
+use std::ops::AddAssign;
 use std::sync::{Arc, PoisonError};
 
 use crate::codec::{CodecError, Reader, Writing};
 use crate::dots::Dot;
 use crate::entry::{Record, Sibling};
 use crate::hash::SessionId;
-use crate::store::{Batch, Read as _, Store, Table};
+use crate::store::{Batch, Read as _, Span, Store, Table};
 use crate::types::{Key, NodeId};
 
 use super::ReplicaError;
@@ -219,7 +219,7 @@ impl<S: Store> Collection<S> {
 
     fn report_rows(&self) -> Result<Vec<Numbered>, ReplicaError> {
         let most = usize::try_from(MAX_REPORTS).unwrap_or(usize::MAX) * 2;
-        let rows = self.store.scan(Table::Reports, &self.id.prefix(), Bound::Unbounded, most)?;
+        let rows = self.store.scan(Span::of(Table::Reports, &self.id.prefix()), most)?;
         let numbered = rows.into_iter().map(|row| {
             let number = key_tail(&row.key).map(u64::from_be_bytes);
             let number = number.map_err(|error| ReadError::row("a report's key", &error));

@@ -1,12 +1,11 @@
 //! Putting again what was written while this node's clock was ahead, with stamps of now.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use crate::dots::Writer;
 use crate::entry::Sibling;
 use crate::hash::KeyHash;
-use crate::store::{Batch, Read as _, Store, Table};
+use crate::store::{Batch, Read as _, Span, Store, Table};
 use crate::types::Key;
 
 use super::ReplicaError;
@@ -55,7 +54,7 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn own_writers(&self) -> Result<BTreeSet<Writer>, ReplicaError> {
         let prefix = self.id.own_writers();
-        let rows = self.store.scan_keys(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan_keys(Span::of(Table::Witness, &prefix), usize::MAX)?;
         let writers = rows.iter().filter_map(|row| {
             let number = u64::from_be_bytes(key_tail(row).ok()?);
             Writer::new(number)

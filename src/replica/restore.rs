@@ -22,7 +22,7 @@ use crate::entry::Record;
 use crate::hash::{KeyHash, LogHead, Root};
 use crate::merkle::log::first_item;
 use crate::merkle::{Change, Envelope, Leaf, LogKind, PagedTree};
-use crate::store::{Batch, Durability, Read, Store, StoreError, Table};
+use crate::store::{Batch, Durability, Read, Span, Store, StoreError, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId};
 
 use super::ReplicaError;
@@ -503,7 +503,9 @@ impl<'a, S: Store> Staging<'a, S> {
         let mut last: Option<Box<[u8]>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys = self.store.scan_keys(Table::Dots, &self.id.prefix(), start, CHUNK)?;
+            let keys = self
+                .store
+                .scan_keys(Span::of(Table::Dots, &self.id.prefix()).start_at(start), CHUNK)?;
             indexed += keys.iter().filter_map(|key| dot_of_key(key).ok()).count() as u64;
             match keys.into_iter().next_back() {
                 Some(key) => last = Some(key),
@@ -520,7 +522,7 @@ fn passing(id: CollectionId) -> Vec<u8> {
 
 /// The numbers whose rows are no collection's, and are to be removed or yet to become one.
 pub(super) fn passing_ids(store: &impl Read) -> Result<Vec<CollectionId>, StoreError> {
-    let keys = store.scan_keys(Table::Meta, PASSING, Bound::Unbounded, usize::MAX)?;
+    let keys = store.scan_keys(Span::of(Table::Meta, PASSING), usize::MAX)?;
     let tail = |key: &[u8]| Some(u32::from_be_bytes(*key.strip_prefix(PASSING)?.first_chunk()?));
     Ok(keys.iter().filter_map(|key| tail(key)).map(CollectionId).collect())
 }
@@ -551,7 +553,7 @@ pub(super) fn sweep(
 
 /// Whether a collection has this number after all.
 fn is_listed(store: &impl Read, id: CollectionId) -> Result<bool, StoreError> {
-    let rows = store.scan(Table::Collections, &[], Bound::Unbounded, usize::MAX)?;
+    let rows = store.scan(Span::of(Table::Collections, &[]), usize::MAX)?;
     let number = |row: &crate::store::Row| Some(read_collection(&row.key, &row.value).ok()?.0);
     Ok(rows.iter().any(|row| number(row) == Some(id)))
 }
@@ -570,7 +572,7 @@ fn wipe(store: &impl Store, id: CollectionId, most: usize) -> Result<usize, Stor
         while removed < most {
             // from the start again, a store would pass over all that was removed
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let keys = store.scan_keys(table, &id.prefix(), start, CHUNK)?;
+            let keys = store.scan_keys(Span::of(table, &id.prefix()).start_at(start), CHUNK)?;
             let mut batch = Batch::default();
             keys.iter().for_each(|key| batch.remove(table, key));
             removed += keys.len();

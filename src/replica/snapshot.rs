@@ -7,7 +7,7 @@ use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::sketch::Sketches;
-use crate::store::{Read, Row, Store, Table};
+use crate::store::{Read, Row, Span, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
 use super::join::{held_in, parse_dot_row, read_join};
@@ -87,7 +87,8 @@ impl<S: Store> Snapshot<S> {
         let mut last = after.map(|key| self.id.entry(key));
         while found.len() < limit {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let rows = self.scan(Table::Entries, &self.id.prefix(), start, CHUNK)?;
+            let rows =
+                self.scan(Span::of(Table::Entries, &self.id.prefix()).start_at(start), CHUNK)?;
             let Some(row) = rows.last() else { break };
             last = Some(row.key.to_vec());
             for row in &rows {
@@ -111,19 +112,13 @@ impl<S: Store> Snapshot<S> {
         let (after, last) = (self.id.log(below), self.id.log(above));
         let most = usize::try_from(above.saturating_sub(below)).unwrap_or(usize::MAX);
         let start = Bound::Excluded(&after[..]);
-        let mut rows = self.scan(Table::Log, &self.id.prefix(), start, most)?;
+        let mut rows = self.scan(Span::of(Table::Log, &self.id.prefix()).start_at(start), most)?;
         rows.retain(|row| row.key[..] <= last[..]);
         Ok(rows)
     }
 
-    pub(super) fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<crate::store::Row>, ViewError> {
-        self.checked(self.rows.scan(table, prefix, start, limit).map_err(ReadError::from))
+    pub(super) fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, ViewError> {
+        self.checked(self.rows.scan(span, limit).map_err(ReadError::from))
     }
 
     /// Whoever finds that an entry rotted writes it down.
@@ -269,7 +264,7 @@ impl<S: Store> CollectionView for Snapshot<S> {
         let mut last: Option<Vec<u8>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let rows = self.scan(Table::Dots, &self.id.prefix(), start, 1)?;
+            let rows = self.scan(Span::of(Table::Dots, &self.id.prefix()).start_at(start), 1)?;
             let Some(row) = rows.first() else { return Ok(writers) };
             let (dot, _) = self.checked(parse_dot_row(&row.key, &row.value))?;
             writers.push(dot.writer());
@@ -286,7 +281,8 @@ impl<S: Store> CollectionView for Snapshot<S> {
     ) -> Result<Vec<(Dot, KeyHash)>, ViewError> {
         let after = Dot::of(writer, after).map(|dot| self.id.dot(dot));
         let start = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rows = self.scan(Table::Dots, &self.id.writer_dots(writer), start, limit)?;
+        let rows =
+            self.scan(Span::of(Table::Dots, &self.id.writer_dots(writer)).start_at(start), limit)?;
         rows.iter().map(|row| self.checked(parse_dot_row(&row.key, &row.value))).collect()
     }
 

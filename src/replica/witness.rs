@@ -5,13 +5,12 @@
 //! more, or said of the log of another opening, is no contradiction.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
 
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::hash::LogHash;
 use crate::merkle::log::{Contradiction, HeadStatement, LogHeadFields, LogId, LogKind, LogSegment};
 use crate::merkle::{ConsistencyProof, MerkleLog};
-use crate::store::{Batch, Durability, Read, Row, Store, Table};
+use crate::store::{Batch, Durability, Read, Row, Span, Store, Table};
 use crate::types::NodeId;
 
 use super::ReplicaError;
@@ -172,7 +171,7 @@ impl<S: Store> Collection<S> {
         batch: &mut Batch,
     ) -> Result<(), ReplicaError> {
         let prefix = [&self.id.seen_of(peer)[..], &[kind.id()]].concat();
-        let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan(Span::of(Table::Witness, &prefix), usize::MAX)?;
         let mut rows: Vec<(u64, &Row)> = rows
             .iter()
             .map(|row| (SeenLog::parse(&row.value).map_or(0, |it| it.seen_ms), row))
@@ -197,7 +196,7 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn seen_logs(&self, peer: Option<&NodeId>) -> Result<Vec<SeenLog>, ReplicaError> {
         let prefix = peer.map_or_else(|| self.id.witness(&[&[0]]), |peer| self.id.seen_of(peer));
-        let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan(Span::of(Table::Witness, &prefix), usize::MAX)?;
         Ok(rows.iter().filter_map(|row| SeenLog::parse(&row.value).ok()).collect())
     }
 
@@ -303,7 +302,7 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn contradictions(&self, peer: Option<&NodeId>) -> Result<Vec<KeptEvidence>, ReplicaError> {
         let prefix = self.id.witness(&[&[1]]);
-        let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, EVIDENCE_OF_ALL)?;
+        let rows = self.store.scan(Span::of(Table::Witness, &prefix), EVIDENCE_OF_ALL)?;
         let mut found = Vec::new();
         for row in rows {
             let damaged = |error: CodecError| ReadError::row("evidence", &error).of(self.name());
@@ -336,7 +335,7 @@ impl<S: Store> Collection<S> {
     /// The store failed.
     pub fn distrusted(&self) -> Result<Vec<(NodeId, u64)>, ReplicaError> {
         let prefix = self.id.witness(&[&[2]]);
-        let rows = self.store.scan(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)?;
+        let rows = self.store.scan(Span::of(Table::Witness, &prefix), usize::MAX)?;
         let since = |row: &Row| <[u8; 8]>::try_from(&*row.value).map_or(0, u64::from_le_bytes);
         let found =
             rows.iter().filter_map(|row| Some((NodeId(key_tail(&row.key).ok()?), since(row))));
@@ -357,7 +356,7 @@ impl<S: Store> Collection<S> {
         let mut batch = Batch::default();
         batch.remove(Table::Witness, &distrust);
         let prefix = self.id.seen_of(peer);
-        for key in self.store.scan_keys(Table::Witness, &prefix, Bound::Unbounded, usize::MAX)? {
+        for key in self.store.scan_keys(Span::of(Table::Witness, &prefix), usize::MAX)? {
             batch.remove(Table::Witness, &key);
         }
         self.store.commit(batch, Durability::Always)?;

@@ -46,9 +46,9 @@ mod names;
 
 use serde::{Deserialize, Serialize};
 
-use super::bits::{read_bits, write_bits};
 use super::ids::{BucketId, bucket_of};
 use super::pinsketch;
+use crate::codec::bits::{BitReader, BitWriter};
 use crate::hash::{KeyHash, RecordDigest};
 
 pub use decoder::{Attributed, Decoded, Decoder};
@@ -163,7 +163,10 @@ impl BucketSketch {
     /// The syndromes, most significant bit first, without gaps; zero bits fill the last byte.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        write_bits(&self.syndromes, self.portion.width().bits())
+        let width = self.portion.width().bits() as u8;
+        let mut bits = BitWriter::default();
+        self.syndromes.iter().for_each(|syndrome| bits.put(*syndrome, width));
+        bits.finish()
     }
 
     /// Reads what was asked for. Any syndromes are those of some entries.
@@ -171,9 +174,16 @@ impl BucketSketch {
     /// # Errors
     /// The length is another, or bits after the last syndrome are not zero.
     pub fn from_bytes(portion: Portion, bytes: &[u8]) -> Result<Self, SketchError> {
-        let syndromes = read_bits(bytes, portion.width().bits(), portion.syndromes());
-        let expected = portion.bytes();
-        let syndromes = syndromes.ok_or(SketchError::Length { found: bytes.len(), expected })?;
+        let (found, expected) = (bytes.len(), portion.bytes());
+        let refused = SketchError::Length { found, expected };
+        if found != expected {
+            return Err(refused);
+        }
+        let width = portion.width().bits() as u8;
+        let mut bits = BitReader::new(bytes);
+        let syndromes: Result<Vec<u64>, _> =
+            (0..portion.syndromes()).map(|_| bits.read(width)).collect();
+        let (Ok(syndromes), Ok(())) = (syndromes, bits.finish()) else { return Err(refused) };
         Ok(Self { portion, syndromes })
     }
 

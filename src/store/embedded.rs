@@ -39,12 +39,12 @@ use std::time::Duration;
 
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
-use self::pending::{Pending, Rows, Span};
+use self::pending::{Pending, Rows};
 use super::batch::RowName;
 use super::committer::Committer;
 use super::{
-    Announced, Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
-    scan_start,
+    Announced, Batch, Capabilities, CommitNumber, Durability, Read, Row, Span, Store, StoreError,
+    Table,
 };
 
 /// The journal on disk is kept below this: it is what an opening after a crash reads.
@@ -363,38 +363,12 @@ impl Read for EmbeddedStore {
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        let span = Span { table, prefix, start, last: None };
-        self.layers(span).rows(span, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.layers(span).scan(span, limit)
     }
 
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        let span = Span { table, prefix, start, last: Some(last) };
-        self.layers(span).rows(span, limit)
-    }
-
-    fn scan_keys(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let span = Span { table, prefix, start, last: None };
-        self.layers(span).scan_keys(table, prefix, start, limit)
+    fn scan_keys(&self, span: Span<'_>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
+        self.layers(span).scan_keys(span, limit)
     }
 }
 
@@ -531,8 +505,8 @@ impl EmbeddedSnapshot {
     }
 
     fn guards(&self, span: Span<'_>) -> impl Iterator<Item = fjall::Guard> + use<> {
-        let Span { table, prefix, start, last } = span;
-        let from = match scan_start(prefix, start) {
+        let Span { table, prefix, last, .. } = span;
+        let from = match span.first() {
             Bound::Included(key) => Bound::Included(row_key(table, key)),
             Bound::Excluded(key) => Bound::Excluded(row_key(table, key)),
             Bound::Unbounded => Bound::Included(row_key(table, prefix)),
@@ -554,18 +528,6 @@ impl EmbeddedSnapshot {
         let range = (!empty).then(|| self.rows.range(&self.inner.shared.rows, (from, end)));
         range.into_iter().flatten()
     }
-
-    fn rows(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
-        let written = self.guards(span).map(|guard| {
-            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
-            let key = key.get(1..).unwrap_or_default().into();
-            Ok(Row { key, value: Arc::from(&*value) })
-        });
-        if self.waiting.is_empty() {
-            return written.take(limit).collect();
-        }
-        merge(pending::range(&self.waiting, span), written, limit)
-    }
 }
 
 impl Read for EmbeddedSnapshot {
@@ -585,35 +547,19 @@ impl Read for EmbeddedSnapshot {
         Ok(size.map_err(|error| of_fjall(&error))?.map(u64::from))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.rows(Span { table, prefix, start, last: None }, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let written = self.guards(span).map(|guard| {
+            let (key, value) = guard.into_inner().map_err(|error| of_fjall(&error))?;
+            let key = key.get(1..).unwrap_or_default().into();
+            Ok(Row { key, value: Arc::from(&*value) })
+        });
+        if self.waiting.is_empty() {
+            return written.take(limit).collect();
+        }
+        merge(pending::range(&self.waiting, span), written, limit)
     }
 
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.rows(Span { table, prefix, start, last: Some(last) }, limit)
-    }
-
-    fn scan_keys(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Box<[u8]>>, StoreError> {
-        let span = Span { table, prefix, start, last: None };
+    fn scan_keys(&self, span: Span<'_>, limit: usize) -> Result<Vec<Box<[u8]>>, StoreError> {
         let written = self.guards(span).map(|guard| {
             let key = guard.key().map_err(|error| of_fjall(&error))?;
             Ok(key.get(1..).unwrap_or_default().into())

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::batch::RowName;
 use super::{
-    Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table, scan_start,
+    Batch, Capabilities, CommitNumber, Durability, Read, Row, Span, Store, StoreError, Table,
 };
 
 /// A store in memory. Nothing outlives it.
@@ -56,18 +56,10 @@ impl Inner {
         visible(self.tables.get(&table)?.get(key)?, at)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: Option<&[u8]>,
-        (limit, at): (usize, u64),
-    ) -> Vec<Row> {
-        let Some(rows) = self.tables.get(&table) else { return Vec::new() };
-        rows.range::<[u8], _>((scan_start(prefix, start), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(prefix))
-            .take_while(|(key, _)| last.is_none_or(|last| &***key <= last))
+    fn scan(&self, span: Span<'_>, limit: usize, at: u64) -> Vec<Row> {
+        let Some(rows) = self.tables.get(&span.table) else { return Vec::new() };
+        rows.range::<[u8], _>((span.first(), Bound::Unbounded))
+            .take_while(|(key, _)| !span.ends_before(key))
             .filter_map(|(key, versions)| {
                 visible(versions, at).map(|value| Row { key: key.clone(), value: value.clone() })
             })
@@ -117,25 +109,8 @@ impl Read for MemoryStore {
         Ok(read(&self.inner).get(table, key, u64::MAX).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, None, (limit, u64::MAX)))
-    }
-
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, Some(last), (limit, u64::MAX)))
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        Ok(read(&self.inner).scan(span, limit, u64::MAX))
     }
 }
 
@@ -187,25 +162,8 @@ impl Read for MemorySnapshot {
         Ok(read(&self.inner).get(table, key, self.at).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, None, (limit, self.at)))
-    }
-
-    fn scan_through(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        last: &[u8],
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        Ok(read(&self.inner).scan(table, prefix, start, Some(last), (limit, self.at)))
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        Ok(read(&self.inner).scan(span, limit, self.at))
     }
 }
 

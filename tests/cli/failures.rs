@@ -2,7 +2,9 @@
 
 use std::process::Command;
 
-use selfsame::store::{Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Store, Table};
+use selfsame::store::{
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read, Span, Store, Table,
+};
 
 use super::node::{BINARY, Ran, TestNode, write};
 
@@ -127,7 +129,8 @@ fn tamper(node: &TestNode, table: Table, change: impl Fn(&mut Batch, &[u8], &[u8
     node.closed(|| {
         let folder = node.data().join("store");
         let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();
-        let rows = store.scan(table, &[], std::ops::Bound::Unbounded, 10).unwrap();
+        let rows =
+            store.scan(Span::of(table, &[]).start_at(std::ops::Bound::Unbounded), 10).unwrap();
         assert!(!rows.is_empty());
         let mut batch = Batch::default();
         change(&mut batch, &rows[0].key, &rows[0].value);

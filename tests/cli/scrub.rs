@@ -1,9 +1,7 @@
 //! `selfsame scrub`, with rot put under closed nodes.
 
-use std::ops::Bound;
-
 use selfsame::store::{
-    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Store as _, Table,
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Span, Store as _, Table,
 };
 use serde_json::Value;
 
@@ -20,7 +18,7 @@ pub(crate) fn rot(node: &TestNode, table: Table, at: usize) {
     node.closed(|| {
         let folder = node.data().join("store");
         let store = EmbeddedStore::open(folder, EmbeddedOptions::default()).unwrap();
-        let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+        let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
         let mut value = rows[at].value.to_vec();
         let middle = value.len() / 2;
         value[middle] ^= 1;

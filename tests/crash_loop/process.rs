@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use selfsame::store::{
-    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Store as _, Table,
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Span, Store as _, Table,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -243,7 +242,7 @@ impl Place {
         let either = if rng.random() { Table::Entries } else { Table::Pages };
         let tables = [either, Table::Values, Table::Dots];
         for table in tables {
-            let rows = store.scan(table, &[], Bound::Unbounded, usize::MAX).unwrap();
+            let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
             if rows.is_empty() || rng.random_range(0..3) == 0 {
                 continue;
             }

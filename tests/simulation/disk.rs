@@ -9,7 +9,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use selfsame::store::{
-    Batch, Capabilities, CommitNumber, Durability, Read, Row, Store, StoreError, Table,
+    Batch, Capabilities, CommitNumber, Durability, Read, Row, Span, Store, StoreError, Table,
 };
 
 use super::dice::Dice;
@@ -55,19 +55,9 @@ impl Read for Tables {
         Ok(self.of(table).get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        let start = match start {
-            Bound::Included(key) | Bound::Excluded(key) if key >= prefix => start,
-            _ => Bound::Included(prefix),
-        };
-        let rows = self.of(table).range::<[u8], _>((start, Bound::Unbounded));
-        let of_prefix = rows.take_while(|(key, _)| key.starts_with(prefix)).take(limit);
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        let rows = self.of(span.table).range::<[u8], _>((span.first(), Bound::Unbounded));
+        let of_prefix = rows.take_while(|(key, _)| !span.ends_before(key)).take(limit);
         Ok(of_prefix
             .map(|(key, value)| Row { key: (**key).into(), value: Arc::clone(value) })
             .collect())
@@ -332,14 +322,8 @@ impl Read for Disk {
         self.state().visible.get(table, key)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        prefix: &[u8],
-        start: Bound<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.state().visible.scan(table, prefix, start, limit)
+    fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.state().visible.scan(span, limit)
     }
 }
 

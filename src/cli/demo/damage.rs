@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::DemoError;
 use crate::store::{
-    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Row, Store as _, Table,
+    Batch, Durability, EmbeddedOptions, EmbeddedStore, Read as _, Row, Span, Store as _, Table,
 };
 
 /// What the key of an entry or a page begins with: collection and key hash.
@@ -15,7 +15,7 @@ const PLACE_BYTES: usize = 4 + 32;
 /// entries that were.
 pub(super) fn lose_a_page(store: &Path) -> Result<u64, DemoError> {
     let store = EmbeddedStore::open(store, EmbeddedOptions::default())?;
-    let pages = store.scan(Table::Pages, &[], Bound::Unbounded, usize::MAX)?;
+    let pages = store.scan(Span::of(Table::Pages, &[]), usize::MAX)?;
     let at = pages.len() / 2;
     let mut batch = Batch::default();
     let mut lost = 0;
@@ -23,8 +23,9 @@ pub(super) fn lose_a_page(store: &Path) -> Result<u64, DemoError> {
         blank(&mut batch, Table::Pages, page);
         let first = place(&page.key);
         let next = pages.get(at + 1).map(|page| place(&page.key));
-        let entries =
-            store.scan(Table::Entries, &[], Bound::Included(first), usize::MAX)?.into_iter();
+        let entries = store
+            .scan(Span::of(Table::Entries, &[]).start_at(Bound::Included(first)), usize::MAX)?
+            .into_iter();
         for entry in entries.take_while(|entry| next.is_none_or(|next| place(&entry.key) < next)) {
             blank(&mut batch, Table::Entries, &entry);
             lost += 1;
@@ -47,7 +48,7 @@ pub(super) fn lose_the_context(store: &Path) -> Result<(), DemoError> {
 }
 
 fn blank_context(store: &EmbeddedStore, batch: &mut Batch) -> Result<(), DemoError> {
-    for row in store.scan(Table::Context, &[], Bound::Unbounded, 1)? {
+    for row in store.scan(Span::of(Table::Context, &[]), 1)? {
         blank(batch, Table::Context, &row);
     }
     Ok(())

@@ -16,7 +16,7 @@ use crate::replica::rows::{
     CollectionId, Head, LogRow, key_tail, read_entry, read_page, write_page,
 };
 use crate::replica::view::Entry;
-use crate::store::{Read, StoreError, Table};
+use crate::store::{Read, Span, StoreError, Table};
 use crate::types::CollectionSpec;
 
 /// Rows read at once.
@@ -239,7 +239,9 @@ impl<R: Read> Moment<'_, R> {
     ) -> Result<(), StoreError> {
         loop {
             let start = position.start();
-            let rows = self.rows.scan_keys(Table::Entries, &self.id.prefix(), start, CHUNK)?;
+            let rows = self
+                .rows
+                .scan_keys(Span::of(Table::Entries, &self.id.prefix()).start_at(start), CHUNK)?;
             for row in &rows {
                 let Ok(key) = pages::entry_key(row) else { continue };
                 if end.is_some_and(|end| key >= *end) {
@@ -319,7 +321,9 @@ impl<R: Read> Moment<'_, R> {
     }
 
     fn stray_pages(&self, position: &mut Position, slice: &mut Slice) -> Result<(), StoreError> {
-        let rows = self.rows.scan(Table::Pages, &self.id.prefix(), position.start(), CHUNK)?;
+        let rows = self
+            .rows
+            .scan(Span::of(Table::Pages, &self.id.prefix()).start_at(position.start()), CHUNK)?;
         let Some(last) = rows.last() else {
             position.leave();
             return Ok(());
@@ -336,7 +340,9 @@ impl<R: Read> Moment<'_, R> {
     }
 
     fn stray_dots(&self, position: &mut Position, slice: &mut Slice) -> Result<(), StoreError> {
-        let rows = self.rows.scan(Table::Dots, &self.id.prefix(), position.start(), CHUNK)?;
+        let rows = self
+            .rows
+            .scan(Span::of(Table::Dots, &self.id.prefix()).start_at(position.start()), CHUNK)?;
         let Some(last) = rows.last() else {
             position.leave();
             return Ok(());
@@ -386,7 +392,9 @@ impl<R: Read> Moment<'_, R> {
     }
 
     fn log(&self, position: &mut Position, slice: &mut Slice) -> Result<(), StoreError> {
-        let rows = self.rows.scan(Table::Log, &self.id.prefix(), position.start(), CHUNK)?;
+        let rows = self
+            .rows
+            .scan(Span::of(Table::Log, &self.id.prefix()).start_at(position.start()), CHUNK)?;
         let Some(last) = rows.last() else {
             position.leave();
             return Ok(());

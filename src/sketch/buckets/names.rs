@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::super::bits::{BitReader, BitWriter};
 use super::super::ids::DifferingId;
 use super::{Layout, SketchError};
+use crate::codec::bits::{BitReader, BitWriter, rice_low};
 use crate::merkle::{Leaf, Prefix};
 
 /// Bits of a name beyond those that tell so many entries apart: it fits another entry in one of
@@ -68,15 +68,8 @@ impl Names {
         let mut writer = BitWriter::default();
         let mut next = 0;
         for name in &self.names {
-            let gap = name - next;
+            writer.put_rice(name - next, low);
             next = name + 1;
-            let mut ones = gap >> low;
-            while ones > 32 {
-                writer.put(u64::MAX, 32);
-                ones -= 32;
-            }
-            writer.put(u64::MAX << 1, ones as u32 + 1);
-            writer.put(gap, low);
         }
         WireNames { count: self.names.len() as u32, gaps: writer.finish() }
     }
@@ -98,20 +91,15 @@ impl Names {
         }
         let mut reader = BitReader::new(&wire.gaps);
         let mut names = Vec::with_capacity(wire.count as usize);
-        let mut next = 0;
+        let mut next = 0_u64;
         for _ in 0..wire.count {
-            let gap = read_gap(&mut reader, low, bits);
-            let gap = gap.ok_or(SketchError::Names("a name has no end"))?;
-            let name = next + gap;
-            if name >> bits != 0 {
-                return Err(SketchError::Names("a name is out of range"));
-            }
+            let gap = reader.rice(low).map_err(|_| SketchError::Names("a name has no end"))?;
+            let name = next.checked_add(gap).filter(|name| name >> bits == 0);
+            let name = name.ok_or(SketchError::Names("a name is out of range"))?;
             names.push(name);
             next = name + 1;
         }
-        if !reader.finish() {
-            return Err(SketchError::Names("bytes follow the last name"));
-        }
+        reader.finish().map_err(|_| SketchError::Names("bytes follow the last name"))?;
         Ok(Self { layout, cut, bits, names })
     }
 
@@ -148,18 +136,7 @@ fn cut_of(layout: Layout, most_entries: u64) -> (u32, u32) {
     (whole - bits, bits)
 }
 
-/// Bits of a gap that are written as they are: the logarithm of the mean gap by ln 2.
-fn low_bits(bits: u32, count: u64) -> u32 {
-    ((1 << bits) / count.max(1) * 11 / 16).max(1).ilog2()
-}
-
-fn read_gap(reader: &mut BitReader<'_>, low: u32, bits: u32) -> Option<u64> {
-    let mut ones = 0_u64;
-    while reader.take(1)? == 1 {
-        ones += 1;
-        if ones << low >> bits != 0 {
-            return None;
-        }
-    }
-    Some(ones << low | reader.take(low)?)
+/// Bits of a gap that are written as they are.
+const fn low_bits(bits: u32, count: u64) -> u8 {
+    rice_low((1 << bits) / if count == 0 { 1 } else { count })
 }

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::store::batch::RowName;
-use crate::store::{Batch, StoreError, Table, scan_start};
+use crate::store::{Batch, Span, StoreError};
 
 /// Rows by name; no value: removed.
 pub(super) type Rows = BTreeMap<RowName, Option<Arc<[u8]>>>;
@@ -56,25 +56,14 @@ impl Layers {
     }
 }
 
-/// Where a scan looks: keys with this prefix from the start on, up to and including the last.
-#[derive(Clone, Copy)]
-pub(super) struct Span<'a> {
-    pub(super) table: Table,
-    pub(super) prefix: &'a [u8],
-    pub(super) start: Bound<&'a [u8]>,
-    pub(super) last: Option<&'a [u8]>,
-}
-
 /// Those of the rows that a scan would come upon.
 pub(super) fn range<'a>(
     rows: &'a Rows,
     span: Span<'a>,
 ) -> impl Iterator<Item = (RowName, Option<Arc<[u8]>>)> + use<'a> {
-    let Span { table, prefix, start, last } = span;
-    let from = scan_start(prefix, start).map(|key| RowName { table, key: key.into() });
-    let within = move |key: &[u8]| key.starts_with(prefix) && last.is_none_or(|last| key <= last);
+    let from = span.first().map(|key| RowName { table: span.table, key: key.into() });
     rows.range((from, Bound::Unbounded))
-        .take_while(move |(name, _)| name.table == table && within(&name.key))
+        .take_while(move |(name, _)| name.table == span.table && !span.ends_before(&name.key))
         .map(|(name, value)| (name.clone(), value.clone()))
 }
 
@@ -131,6 +120,7 @@ impl Pending {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::store::Table;
 
     fn name(key: &[u8]) -> RowName {
         RowName { table: Table::Meta, key: key.into() }
