@@ -2,11 +2,12 @@
 //! real QUIC on loopback: what sessions cost the writers, and what writers cost the sessions.
 //!
 //! Three phases, each on fresh nodes with so many entries that both hold: writers alone, sessions
-//! alone (each after 1,000 puts), and both at once, sessions one after the other. Prints puts a second of both ends
-//! together, how long a put and a session take (median, 99 of 100, longest), and CPU time.
+//! alone (each after 1,000 puts), and both at once, sessions one after the other. Prints puts a
+//! second of both ends together, how long a put and a session take (median, 99 of 100, longest; of
+//! sessions also the medians of the earlier and of the later half: do they grow?), and CPU time.
 //!
-//! `cargo bench --bench concurrent -- 100000 10` (entries, seconds a
-//! phase), and a phase by name after that for it alone.
+//! `cargo bench --bench concurrent -- 100000 10` (entries, seconds a phase), and a phase by name
+//! after that for it alone.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -136,6 +137,11 @@ fn spread(mut took: Vec<Duration>) -> String {
     format!("{:.2?} / {:.2?} / {:.2?}", at(0.5), at(0.99), at(1.0))
 }
 
+fn median(mut took: Vec<Duration>) -> Duration {
+    took.sort_unstable();
+    took.get(took.len() / 2).copied().unwrap_or_default()
+}
+
 struct Phase {
     name: &'static str,
     writers: bool,
@@ -183,8 +189,11 @@ async fn measure(phase: &Phase, entries: u64, span: Duration, durability: Durabi
         rate(puts.len()),
         spread(puts)
     );
+    let (earlier, later) = sessions.split_at(sessions.len() / 2);
+    let halves = [earlier, later].map(|half| median(half.to_vec()));
     println!(
-        "{:9} {:8.2} sessions/s, each {}, {used:.1?} CPU in {elapsed:.1?}",
+        "{:9} {:8.2} sessions/s, each {}, earlier and later half {halves:.2?}, {used:.1?} CPU in \
+         {elapsed:.1?}",
         "",
         rate(sessions.len()),
         spread(sessions)

@@ -111,10 +111,9 @@ impl<S: Store> Snapshot<S> {
     pub(super) fn log_rows(&self, below: u64, above: u64) -> Result<Vec<Row>, ViewError> {
         let (after, last) = (self.id.log(below), self.id.log(above));
         let most = usize::try_from(above.saturating_sub(below)).unwrap_or(usize::MAX);
-        let start = Bound::Excluded(&after[..]);
-        let mut rows = self.scan(Span::of(Table::Log, &self.id.prefix()).start_at(start), most)?;
-        rows.retain(|row| row.key[..] <= last[..]);
-        Ok(rows)
+        let log = self.id.prefix();
+        let span = Span::of(Table::Log, &log).start_at(Bound::Excluded(&after)).through(&last);
+        self.scan(span, most)
     }
 
     pub(super) fn scan(&self, span: Span<'_>, limit: usize) -> Result<Vec<Row>, ViewError> {
