@@ -558,6 +558,33 @@ fn the_brake_stops_a_mass_removal_before_it_happens() {
 }
 
 #[test]
+fn what_a_partial_session_leaves_for_the_next_does_not_count_for_the_brake() {
+    let limits = Limits { max_session_entries: 2_000, ..Limits::default() };
+    let mut a = Node::with(1, HashAlgorithm::Blake3, limits.clone());
+    let mut b = Node::with(2, HashAlgorithm::Blake3, limits);
+    let mut oracle = Oracle::default();
+    for at in 0..10_000 {
+        oracle.put(&mut a, &key(at), b"x");
+    }
+    while run(&mut a, &mut b, &SyncConfig::default(), 1).outcomes[0] == Outcome::Partial {}
+    // all old dots are dead, and of what stands in their place there is room for a fifth
+    for at in 0..10_000 {
+        oracle.put(&mut a, &key(at), b"y");
+    }
+    for sessions in 2.. {
+        assert!(sessions < 30, "progress is made");
+        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
+        assert_eq!(b.collection.totals().unwrap().entries, 10_000, "nothing vanishes");
+        match &run.outcomes {
+            [Outcome::Partial, Outcome::Partial] => {}
+            [Outcome::Complete { .. }, Outcome::Complete { .. }] => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    oracle.check_converged(&[&a, &b]);
+}
+
+#[test]
 fn announcement_alone_is_enough_between_peers_that_met_before() {
     let (mut a, mut b, mut oracle) = (Node::new(1), Node::new(2), Oracle::default());
     for at in 0..3_000 {

@@ -357,6 +357,8 @@ impl<'a> Driver<'a> {
         // values are of no use any more once a session has failed
         let bulk = match session.outcome() {
             Some(Outcome::Interrupted) => return session,
+            // its acknowledgement may come late
+            _ if session.is_answered() => return session,
             Some(Outcome::Failed(_)) => None,
             _ => Some(bulk),
         };

@@ -693,6 +693,14 @@ impl Session {
         self.control.is_empty() && self.unsent.is_empty()
     }
 
+    /// Whether the peer has had the last word, and awaits none: it has said that the states are
+    /// the same.
+    #[must_use]
+    pub const fn is_answered(&self) -> bool {
+        let well = !matches!(self.outcome, None | Some(Outcome::Failed(_) | Outcome::Interrupted));
+        well && matches!(self.role, Role::Initiator) && self.theirs.state.is_none()
+    }
+
     /// The peer's clock, once its opening has come.
     #[must_use]
     pub const fn peer_clock(&self) -> Option<Stamp> {

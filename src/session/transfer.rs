@@ -95,6 +95,8 @@ pub(super) struct Incoming {
     in_flight: Vec<KeyUpdate>,
     /// Keys that would vanish: held back until the brake has seen them all.
     vanishing: BTreeMap<KeyHash, KeyUpdate>,
+    /// Keys that the brake let vanish before.
+    vanished: u64,
     /// Keys of which only some siblings would go: held back as long, since other sessions may
     /// take the rest meanwhile, and what replaces them may be still to come in this one.
     thinning: BTreeMap<KeyHash, KeyUpdate>,
@@ -135,9 +137,9 @@ impl Incoming {
         (values + assembled, items, self.inline.len())
     }
 
-    /// Number of keys that would vanish.
+    /// Number of keys that would have vanished if all were let go that is held back.
     pub(super) fn vanishing(&self) -> u64 {
-        self.vanishing.len() as u64
+        self.vanished + self.vanishing.len() as u64
     }
 
     /// Whether removals are held back.
@@ -147,6 +149,7 @@ impl Incoming {
 
     /// Lets go of the removals that were held back.
     pub(super) fn release_removals(&mut self) {
+        self.vanished = self.vanishing();
         for held_back in [&mut self.vanishing, &mut self.thinning] {
             self.ready.extend(std::mem::take(held_back).into_values());
         }

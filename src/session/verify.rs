@@ -281,8 +281,12 @@ impl Session {
         self.conclude()
     }
 
-    /// Stops before more keys vanish than may without being asked.
+    /// Lets removals happen that were held back; stops before more keys vanish than may without
+    /// being asked.
     fn brake(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        if !self.incoming.holds_back() || (self.partial && self.moves_siblings(view)?) {
+            return Ok(());
+        }
         let vanishing = self.incoming.vanishing();
         let limits = &self.setup.limits;
         let entries = self.ours.envelope.totals().entries;
@@ -291,9 +295,7 @@ impl Session {
         if many && !self.setup.config.allow_removals {
             return Err(Failure::Ours(AbortCode::Brake(vanishing)));
         }
-        if self.incoming.holds_back() && (!self.partial || !self.moves_siblings(view)?) {
-            self.incoming.release_removals();
-        }
+        self.incoming.release_removals();
         Ok(())
     }
 
