@@ -10,6 +10,7 @@
 //! | hello | state hashes; equal ones end the session. Else roots and contexts |
 //! | announce | each side reads from its dot index what the other has never seen |
 //! | bloom exchange | filters over the dots held, when much differs that contexts do not explain |
+//! | sketch exchange | what differs is named in about the fewest bytes there can be |
 //! | Merkle comparison | subtree by subtree, exact |
 //! | state request, state transfer | values: whole, as a delta, or by hash |
 //! | verification | one root at both ends, then each joins what the other has seen |
@@ -78,8 +79,10 @@ mod outcome;
 mod phase;
 pub mod plan;
 mod short;
+mod sketching;
 mod stats;
 mod steer;
+mod symbols;
 mod transfer;
 mod turn;
 mod twins;

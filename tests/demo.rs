@@ -35,7 +35,7 @@ fn it_shows_each_kind_of_work_and_leaves_equal_stores() {
     let kept = folder.path().join("kept");
     let run = demo().args(["--entries", "1500", "--keep"]).arg(&kept).assert().success();
     let told = String::from_utf8(run.get_output().stdout.clone()).unwrap();
-    for work in ["announcement alone", "bloom exchange", "Merkle descent", "delta"] {
+    for work in ["announcement alone", "bloom exchange", "sketch exchange", "delta"] {
         let line = told.lines().find(|line| line.trim_start().starts_with(work)).unwrap();
         assert!(line.bytes().any(|byte| byte.is_ascii_digit()), "{line}");
     }
@@ -69,7 +69,7 @@ fn programs_read_a_line_of_json_for_each_session() {
             .filter_map(Value::as_u64)
             .sum::<u64>()
     };
-    assert!(found("announce") > 400 && found("bloom") > 0 && found("merkle") > 0, "{told}");
+    assert!(found("announce") > 400 && found("bloom") > 0 && found("sketch") > 0, "{told}");
 }
 
 #[test]

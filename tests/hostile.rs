@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::{Node, key, run};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -12,16 +14,16 @@ use selfsame::clock::Stamp;
 use selfsame::codec::bits::BitWriter;
 use selfsame::delta::{Encoded, Encoding, IdMargin, Signature, SignatureKey};
 use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use selfsame::entry::{Sibling, Totals};
-use selfsame::hash::{HashAlgorithm, StateHash, TreeHash};
+use selfsame::entry::{Record, Sibling, Totals};
+use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::limits::Limits;
 use selfsame::merkle::log::{HeadStatement, LogId, LogIdentity, LogKind};
-use selfsame::merkle::{Envelope, MerkleLog};
+use selfsame::merkle::{Envelope, Leaf, MerkleLog, PagedTree, Prefix};
 use selfsame::replica::{
     CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
 };
 use selfsame::session::message::{
-    Bases, Bulk, Bytes, CollectionTag, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
+    Bases, Bulk, Bytes, CollectionTag, Estimate, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
     NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage, Unmatched,
     ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
 };
@@ -30,9 +32,12 @@ use selfsame::session::{
     SyncConfig, Tally, wire,
 };
 use selfsame::sketch::bloom::WireFilter;
-use selfsame::sketch::estimator::Estimator;
+use selfsame::sketch::buckets::{Decoder as SketchDecoder, Layout};
+use selfsame::sketch::{
+    BucketSketch, Estimator, IdWidth, Names, Symbols, WireNames, WireRefill, WireSketch,
+};
 use selfsame::store::MemoryStore;
-use selfsame::types::NodeId;
+use selfsame::types::{Key, NodeId};
 
 type View = selfsame::replica::Snapshot<MemoryStore>;
 
@@ -262,7 +267,7 @@ fn all() -> WirePrefix {
 
 #[test]
 fn what_a_peer_holds_of_a_refused_key_is_not_taken_for_seen_and_dead() {
-    for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+    for strategy in Strategy::ALL {
         let (mut a, mut b) = (Node::new(1), Node::new(2));
         b.collection.put(&key("both"), b"of b".to_vec(), b.now_ms).unwrap();
         a.now_ms += 10_000_000; // its clock is far ahead: b refuses what it writes
@@ -327,7 +332,7 @@ fn found_out(a: &mut Node, b: &mut Node, config: &SyncConfig) {
 #[test]
 fn of_two_puts_under_one_dot_the_greater_stays_at_both_ends() {
     for (of_a, of_b) in [("one", "other"), ("same", "same"), ("other", "one")] {
-        for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+        for strategy in Strategy::ALL {
             let [mut a, mut b] = clones();
             for node in [&mut a, &mut b] {
                 // what was before the copy was made
@@ -610,7 +615,7 @@ fn level(answered: u32, width: u8, bits: BitWriter) -> Level {
 }
 
 fn steer(top: Level) -> TurnMessage {
-    TurnMessage::Steer { estimator: None, attempt: 0, top }
+    TurnMessage::Steer { attempt: 0, top }
 }
 
 fn steer_with_node() -> TurnMessage {
@@ -734,18 +739,305 @@ fn hostile_levels_are_refused_before_anything_is_built_of_them() {
     }
 }
 
+/// A claim of as many entries as the sketches in these tests are made for, and few of them known.
+fn claim_of(victim: &Node, entries: u64) -> Claim {
+    let totals = Totals { entries, siblings: entries, bytes: entries, latest: Stamp(1) };
+    Claim { totals, ..Claim::all_seen(Mode::Both, victim) }
+}
+
+/// A victim whose turn it is to look for what differs, and that has sent its estimator.
+fn asked(keys: usize, limits: Limits, entries: u64) -> Victim {
+    asked_by(Strategy::Auto, keys, limits, entries)
+}
+
+fn asked_by(strategy: Strategy, keys: usize, limits: Limits, entries: u64) -> Victim {
+    let node = node_with(keys, limits);
+    let claim = claim_of(&node, entries);
+    let hello = Hello { strategy, ..hello(&node, &claim) };
+    let mut victim = Victim::greeted(node, &hello);
+    victim.turn(TurnMessage::Opening(claim.opening()));
+    victim.end_turn(claim.tree, false);
+    victim.work();
+    let estimated = |message: &Message| {
+        matches!(message, Message::Turn(TurnMessage::Estimate(Estimate::Folded(_))))
+    };
+    assert!(victim.said.iter().any(estimated), "{:?}", victim.said);
+    victim.said.clear();
+    victim
+}
+
+/// Whether the victim has begun a descent: what it does when sketches have not helped.
+fn descends(victim: &Victim) -> bool {
+    let steers = |message: &Message| matches!(message, Message::Turn(TurnMessage::Steer { .. }));
+    victim.outcome().is_none() && victim.said.iter().any(steers)
+}
+
+fn sketch_of(layout: Layout, byte: u8) -> WireSketch {
+    let mut bits = vec![byte; layout.bytes()];
+    if let Some(last) = bits.last_mut() {
+        *last = 0;
+    }
+    WireSketch { layout, bits }
+}
+
+fn wide(log2: u8, capacity: u8) -> Layout {
+    Layout::new(IdWidth::Wide, log2, capacity).unwrap()
+}
+
+fn narrow(log2: u8, capacity: u8) -> Layout {
+    Layout::new(IdWidth::Narrow, log2, capacity).unwrap()
+}
+
 #[test]
 fn an_estimator_is_answered_once() {
     let node = node_with(200, Limits::default());
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
-    for _ in 0..2 {
-        let mut bits = BitWriter::default();
-        bits.put(0, 2);
-        let (estimator, top) = (Some(Estimator::default()), level(0, 28, bits));
-        victim.turn(TurnMessage::Steer { estimator, attempt: 0, top });
-    }
+    let estimate = || TurnMessage::Estimate(Estimate::Folded(Estimator::default().folded()));
+    victim.turn(estimate());
+    assert_eq!(victim.outcome(), None);
+    victim.turn(estimate());
     victim.ended_by(AbortCode::Protocol);
+}
+
+#[test]
+fn messages_of_a_sketch_exchange_come_in_its_order_or_not_at_all() {
+    let layout = narrow(0, 2);
+    let messages = || {
+        let refill = WireRefill { capacity: 5, failed: vec![1] };
+        let names = WireNames { count: 0, gaps: Vec::new() };
+        [
+            TurnMessage::Estimate(Estimate::Wrapped(Estimator::default().wrapped())),
+            TurnMessage::Sketch(sketch_of(layout, 0)),
+            TurnMessage::Refill(refill),
+            TurnMessage::Refilled(Bytes(vec![0; 8])),
+            TurnMessage::Symbols(Symbols::from_bytes(&[0; 9]).unwrap()),
+            TurnMessage::MoreSymbols(1),
+            TurnMessage::Names(names),
+        ]
+    };
+    for message in messages() {
+        let node = node_with(200, Limits::default());
+        let claim = Claim::all_seen(Mode::Both, &node);
+        let mut victim = Victim::open(node, &claim);
+        victim.turn(message.clone());
+        assert_eq!(victim.outcome(), Some(&Outcome::Failed(Failure::Ours(AbortCode::Protocol))));
+        // only the first two and symbols answer an estimator
+        let mut victim = asked(200, Limits::default(), 300);
+        victim.turn(message.clone());
+        let fits = matches!(
+            message,
+            TurnMessage::Estimate(_) | TurnMessage::Sketch(_) | TurnMessage::Symbols(_)
+        );
+        assert_eq!(victim.outcome().is_none(), fits, "{message:?}: {:?}", victim.outcome());
+        // more symbols may well have been asked for
+        if fits && !matches!(message, TurnMessage::Symbols(_)) {
+            victim.turn(message);
+            victim.ended_by(AbortCode::Protocol);
+        }
+    }
+}
+
+#[test]
+fn a_sketch_that_is_none_is_refused_before_use() {
+    let short = WireSketch { layout: narrow(0, 20), bits: vec![0; 3] };
+    let of_other_ids = sketch_of(wide(0, 20), 0);
+    for sketch in [short, of_other_ids] {
+        let mut victim = asked(200, Limits::default(), 300);
+        victim.turn(TurnMessage::Sketch(sketch));
+        victim.ended_by(AbortCode::Protocol);
+    }
+}
+
+#[test]
+fn a_sketch_beyond_what_a_session_holds_is_not_read() {
+    let limits = Limits { max_session_entries: 100, ..Limits::default() };
+    let mut victim = asked(200, limits, 5_000);
+    victim.turn(TurnMessage::Sketch(sketch_of(wide(12, 40), 0x5a)));
+    victim.end_turn(TreeHash([7; 32]), false);
+    victim.work();
+    assert!(descends(&victim), "{:?} {:?}", victim.outcome(), victim.said);
+}
+
+#[test]
+fn a_sketch_that_never_decodes_is_asked_for_once_more_and_then_left() {
+    let mut victim = asked(200, Limits::default(), 300);
+    let layout = narrow(0, 40);
+    victim.turn(TurnMessage::Sketch(sketch_of(layout, 0x5a)));
+    victim.end_turn(TreeHash([7; 32]), false);
+    victim.work();
+    let refill = victim.said.iter().find_map(|message| match message {
+        Message::Turn(TurnMessage::Refill(refill)) => Some(refill.clone()),
+        _ => None,
+    });
+    if let Some(refill) = refill {
+        let mut bits = vec![0x33; layout.refill(&refill).unwrap().bytes()];
+        *bits.last_mut().unwrap() = 0;
+        victim.turn(TurnMessage::Refilled(Bytes(bits.clone())));
+        victim.end_turn(TreeHash([7; 32]), false);
+        victim.work();
+        assert!(descends(&victim), "{:?} {:?}", victim.outcome(), victim.said);
+        victim.turn(TurnMessage::Refilled(Bytes(bits)));
+        victim.ended_by(AbortCode::Protocol);
+    } else {
+        assert!(descends(&victim), "{:?} {:?}", victim.outcome(), victim.said);
+    }
+}
+
+#[test]
+fn symbols_that_never_decode_come_to_an_end() {
+    let mut victim = asked(200, Limits::default(), 300);
+    let (mut asks, mut bytes) = (0, vec![0x77; 9 * 20]);
+    loop {
+        victim.said.clear();
+        bytes.rotate_left(1);
+        victim.turn(TurnMessage::Symbols(Symbols::from_bytes(&bytes).unwrap()));
+        victim.end_turn(TreeHash([7; 32]), false);
+        victim.work();
+        let more = victim
+            .said
+            .iter()
+            .any(|message| matches!(message, Message::Turn(TurnMessage::MoreSymbols(_))));
+        if !more {
+            break;
+        }
+        asks += 1;
+    }
+    assert!((1..=8).contains(&asks), "{asks}");
+    assert_eq!(victim.outcome(), None);
+}
+
+#[test]
+fn a_claim_of_a_thousand_million_differences_leads_to_a_descent() {
+    for strategy in [Strategy::Sketch, Strategy::Iblt, Strategy::Auto] {
+        let node = node_with(200, Limits::default());
+        let claim = claim_of(&node, 1_000_000_000);
+        let hello = Hello { strategy, ..hello(&node, &claim) };
+        let mut victim = Victim::greeted(node, &hello);
+        victim.turn(TurnMessage::Opening(claim.opening()));
+        let mut estimator = Estimator::default();
+        (0..=255).for_each(|byte| {
+            let record = RecordDigest([byte; 32]);
+            (0..u32::from(byte) * 7).for_each(|_| estimator.add(&record));
+        });
+        victim.turn(TurnMessage::Estimate(Estimate::Folded(estimator.folded())));
+        victim.end_turn(claim.tree, false);
+        victim.work();
+        // too many for eight bytes: it answers with its own, and the attacker would choose
+        assert!(victim.outcome().is_none());
+        let mut victim = asked_by(strategy, 200, Limits::default(), 1_000_000_000);
+        victim.turn(TurnMessage::Estimate(Estimate::Wrapped(estimator.wrapped())));
+        victim.end_turn(claim.tree, false);
+        victim.work();
+        let filters =
+            |message: &Message| matches!(message, Message::Turn(TurnMessage::Filter { .. }));
+        let filters = strategy == Strategy::Auto && victim.said.iter().any(filters);
+        assert!(filters || descends(&victim), "{:?} {:?}", victim.outcome(), victim.said);
+        assert!(victim.sent_bytes < 100_000);
+    }
+}
+
+#[test]
+fn names_of_what_is_not_held_are_counted_and_nothing_else() {
+    let node = node_with(200, Limits::default());
+    let claim = claim_of(&node, 300);
+    let mut victim = Victim::open(node, &claim);
+    let own = victim.view.tree().clone();
+    let mut estimator = Estimator::default();
+    for leaf in own.leaves_under(&Prefix::ALL) {
+        estimator.add(&leaf.unwrap().record);
+    }
+    estimator.add(&RecordDigest([1; 32])); // one differs
+    victim.turn(TurnMessage::Estimate(Estimate::Folded(estimator.folded())));
+    victim.end_turn(claim.tree, false);
+    victim.work();
+    let layout = victim.said.iter().find_map(|message| match message {
+        Message::Turn(TurnMessage::Sketch(sketch)) => Some(sketch.layout),
+        _ => None,
+    });
+    let layout = layout.expect("a sketch");
+    let mut decoy = own.clone();
+    let made_up = Leaf {
+        key: KeyHash([0xee; 32]),
+        record: RecordDigest([9; 32]),
+        totals: Totals { entries: 1, siblings: 1, bytes: 1, latest: Stamp(1) },
+    };
+    decoy.put(made_up).unwrap();
+    let items = |tree: &PagedTree| {
+        let leaves = tree.leaves_under(&Prefix::ALL).map(|leaf| leaf.unwrap());
+        leaves.map(|leaf| (leaf.key, leaf.record)).collect::<Vec<_>>()
+    };
+    let ours = BucketSketch::of_items(layout.all(), items(&own));
+    let theirs = BucketSketch::of_items(layout.all(), items(&decoy));
+    let decoded = SketchDecoder::new(ours, &theirs).unwrap().finish();
+    let names = Names::new(layout, 300, &decoded.ids);
+    victim.turn(TurnMessage::Names(names.to_wire()));
+    assert_eq!(victim.outcome(), None);
+    assert_eq!(victim.session.stats().names_unknown, 1);
+}
+
+/// Two that have met, and what each is about to put.
+fn about_to_put(names: &[Key; 2], values: Option<[u64; 2]>) -> [(Node, KeyHash, Sibling); 2] {
+    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    for at in 0..100 {
+        a.collection.put(&key(at), b"a state".to_vec(), a.now_ms).unwrap();
+    }
+    let met = run(&mut a, &mut b, &SyncConfig::default(), 1);
+    assert!(matches!(met.outcomes[0], Outcome::Complete { .. }));
+    let mut at = 0;
+    [a, b].map(|node| {
+        let name = &names[at];
+        let value = values.map_or(0, |values| values[at]).to_le_bytes();
+        at += 1;
+        let sibling = node.collection.put(name, value.to_vec(), node.now_ms).unwrap();
+        let hash = node.collection.key_hash(name);
+        (node, hash, sibling)
+    })
+}
+
+#[test]
+fn entries_ground_to_look_alike_are_found_by_the_descent() {
+    let algorithm = HashAlgorithm::Blake3;
+    // the short id of a small collection: 8 bits of the key hash and 21 of the record digest
+    let id = |key: &KeyHash, record: &RecordDigest| {
+        let of_record = u32::from_be_bytes(*record.0.first_chunk().unwrap()) >> 11;
+        u32::from(key.0[0] & 0x0f) << 25 | u32::from(key.0[1] >> 4) << 21 | of_record
+    };
+    let ids = |(_, key, put): &(Node, KeyHash, Sibling), most: u64| {
+        let id_of = |at: u64| {
+            let sibling = Sibling { value_hash: algorithm.value_hash(&at.to_le_bytes()), ..*put };
+            (id(key, &Record::new(vec![sibling]).unwrap().digest(algorithm)), at)
+        };
+        (0..most).map(id_of).collect::<BTreeMap<_, _>>()
+    };
+    // two keys of which the hashes have the same bits 4 to 11
+    let name = |prefix: &str, byte: Option<u8>| {
+        let names = (0..10_000).map(|at| key(format!("{prefix} {at}")));
+        let bits = |name: &Key| {
+            let hash: KeyHash = algorithm.key_hash(name);
+            hash.0[0] << 4 | hash.0[1] >> 4
+        };
+        let mut names = names.map(|name| (bits(&name), name));
+        names.find(|(bits, _)| byte.is_none_or(|byte| byte == *bits)).unwrap()
+    };
+    let (bits, of_a) = name("of a", None);
+    let (_, of_b) = name("of b", Some(bits));
+    let names = [of_a, of_b];
+    let probes = about_to_put(&names, None);
+    let [at_a, at_b] = [ids(&probes[0], 1 << 15), ids(&probes[1], 1 << 15)];
+    let pair = at_a.iter().find_map(|(id, of_a)| at_b.get(id).map(|of_b| [*of_a, *of_b]));
+    let values = pair.expect("2^30 pairs of 21 bits");
+    let [(mut a, key_a, put_a), (mut b, key_b, put_b)] = about_to_put(&names, Some(values));
+    let [ours, theirs] = [(key_a, put_a), (key_b, put_b)].map(|(key, put)| {
+        let leaf = (key, Record::new(vec![put]).unwrap().digest(algorithm));
+        BucketSketch::of_items(narrow(0, 4).all(), [leaf]).to_bytes()
+    });
+    assert_eq!(ours, theirs, "what only one holds cancels out");
+    let config = SyncConfig { strategy: Strategy::Sketch, ..SyncConfig::default() };
+    let run = run(&mut a, &mut b, &config, 2);
+    assert!(run.outcomes.iter().all(|one| matches!(one, Outcome::Complete { .. })), "{run:?}");
+    assert_eq!(a.root(), b.root());
+    assert!(run.stats[0].phases.contains_key(&Phase::MerkleComparison));
 }
 
 #[test]

@@ -128,7 +128,7 @@ fn further() {
                 bounds.strategies = match number {
                     1 => &[Strategy::Auto],
                     2 => &[Strategy::Auto, Strategy::Merkle],
-                    _ => &[Strategy::Auto, Strategy::Merkle, Strategy::Bloom],
+                    _ => &Strategy::ALL,
                 }
             }
             "threads" => threads = usize::from(number),

@@ -149,7 +149,7 @@ fn no_removal_of_what_lives_follows_from_any_row_that_rotted() {
     let mut ended_well = 0;
     for table in tables {
         for (way, how) in WAYS.into_iter().enumerate() {
-            for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+            for strategy in Strategy::ALL {
                 let (template, ..) = apart(9);
                 let count = rows(&template, table).len();
                 for at in (way % 3..count).step_by(5) {

@@ -43,7 +43,7 @@ fn reconcile(a: &mut Node, b: &mut Node, strategy: Strategy) -> (usize, u64) {
 
 #[test]
 fn many_differences_take_many_sessions_that_each_stay_small() {
-    for strategy in [Strategy::Auto, Strategy::Merkle, Strategy::Bloom] {
+    for strategy in Strategy::ALL {
         let (mut a, mut b) = (limited(1), limited(2));
         for at in 0..3_000 {
             put(&mut a, format!("of a {at}"), vec![at as u8; 400]);

@@ -95,8 +95,7 @@ fn every_seed_converges_in_one_session() {
             let (writes, keys) = (rng.random_range(0..60), rng.random_range(1..60));
             drift(&mut oracle, &mut a, &mut rng, writes, keys);
             drift(&mut oracle, &mut b, &mut rng, writes, keys);
-            let strategy =
-                [Strategy::Auto, Strategy::Bloom, Strategy::Merkle][rng.random_range(0..3)];
+            let strategy = Strategy::ALL[rng.random_range(0..5)];
             let config = SyncConfig {
                 strategy,
                 max_batch_size: rng.random_range(1..50),
@@ -126,8 +125,7 @@ fn three_nodes_with_relays_lost_contexts_and_no_resurrection() {
             let first = rng.random_range(0..3);
             let second = (first + rng.random_range(1..3)) % 3;
             let [a, b] = nodes.get_disjoint_mut([first, second]).unwrap();
-            let strategy =
-                [Strategy::Auto, Strategy::Bloom, Strategy::Merkle][rng.random_range(0..3)];
+            let strategy = Strategy::ALL[rng.random_range(0..5)];
             let config = SyncConfig { strategy, ..SyncConfig::default() };
             complete(&run(a, b, &config, seed * 100 + step));
             assert_eq!(a.root(), b.root());
@@ -162,7 +160,7 @@ fn a_cut_at_any_frame_loses_nothing_and_the_next_session_completes() {
             drift(&mut oracle, &mut b, &mut rng, 20, 30);
             let config = SyncConfig {
                 max_batch_size: 4,
-                strategy: [Strategy::Auto, Strategy::Bloom, Strategy::Merkle][seed as usize % 3],
+                strategy: Strategy::ALL[seed as usize % 5],
                 ..SyncConfig::default()
             };
             let around = Around {
@@ -331,8 +329,7 @@ fn pull_takes_and_gives_nothing_push_the_other_way_round() {
             complete(&run(&mut a, &mut b, &SyncConfig::default(), seed));
             drift(&mut oracle, &mut a, &mut rng, 20, 30);
             drift(&mut oracle, &mut b, &mut rng, 20, 30);
-            let strategy =
-                [Strategy::Auto, Strategy::Bloom, Strategy::Merkle][rng.random_range(0..3)];
+            let strategy = Strategy::ALL[rng.random_range(0..5)];
             let before = [a.root(), b.root()];
             let config = SyncConfig { mode, strategy, ..SyncConfig::default() };
             let run_of = run(&mut a, &mut b, &config, seed);
@@ -355,7 +352,7 @@ fn pull_takes_and_gives_nothing_push_the_other_way_round() {
 
 #[test]
 fn compare_itemises_and_changes_nothing() {
-    for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+    for strategy in Strategy::ALL {
         let (mut a, mut b, mut oracle) = (Node::new(1), Node::new(2), Oracle::default());
         for at in 0..200 {
             oracle.put(&mut a, &key(at), b"the same");
@@ -434,7 +431,7 @@ fn a_comparison_that_is_cut_short_says_so_whoever_has_the_lower_limit() {
     let both =
         [(few.clone(), Limits::default()), (Limits::default(), few.clone()), (few.clone(), few)];
     for (of_a, of_b) in both {
-        for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+        for strategy in Strategy::ALL {
             let mut a = Node::with(1, HashAlgorithm::Blake3, of_a.clone());
             let mut b = Node::with(2, HashAlgorithm::Blake3, of_b.clone());
             let mut oracle = Oracle::default();
@@ -611,7 +608,7 @@ fn flipped_bits_never_end_in_a_false_complete() {
         let mut oracle = Oracle::default();
         drift(&mut oracle, &mut a, &mut rng, 30, 20);
         drift(&mut oracle, &mut b, &mut rng, 30, 20);
-        let strategy = [Strategy::Auto, Strategy::Bloom, Strategy::Merkle][rng.random_range(0..3)];
+        let strategy = Strategy::ALL[rng.random_range(0..5)];
         let config = SyncConfig { strategy, ..SyncConfig::default() };
         let mut left = rng.random_range(1..12);
         let mut tamper = |_: usize, lane: Lane, frame: &mut Vec<u8>| {
@@ -689,5 +686,33 @@ fn a_key_does_not_vanish_while_what_replaces_it_is_on_its_way() {
         complete(&run_around(&mut a, &mut c, &SyncConfig::default(), 7, around));
         complete(&run(&mut c, &mut a, &SyncConfig::default(), 8));
         assert_eq!((c.dots(&key), c.visible().len()), (a.dots(&key), 1));
+    }
+}
+
+#[test]
+fn whatever_the_strategy_any_two_sets_end_with_one_root() {
+    for seed in 0..seeds(40) {
+        let mut rng = SmallRng::seed_from_u64(7_000 + seed);
+        let (shared, of_a, of_b) =
+            (rng.random_range(0..400), rng.random_range(0..120), rng.random_range(0..120));
+        for strategy in Strategy::ALL {
+            let mut a = Node::with(2 * seed + 1, HashAlgorithm::Blake3, Limits::default());
+            let mut b = Node::with(2 * seed + 2, HashAlgorithm::Blake3, Limits::default());
+            let mut oracle = Oracle::default();
+            for at in 0..shared {
+                oracle.put(&mut a, &key(format!("shared {at}")), b"1");
+            }
+            complete(&run(&mut a, &mut b, &SyncConfig::default(), seed));
+            for at in 0..of_a {
+                oracle.put(&mut a, &key(format!("shared {}", at * 3)), b"2");
+                oracle.put(&mut a, &key(format!("of a {at}")), b"3");
+            }
+            for at in 0..of_b {
+                oracle.put(&mut b, &key(format!("shared {}", at * 2)), b"4");
+            }
+            let config = SyncConfig { strategy, ..SyncConfig::default() };
+            complete(&run(&mut a, &mut b, &config, seed));
+            oracle.check_converged(&[&a, &b]);
+        }
     }
 }

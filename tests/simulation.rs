@@ -77,7 +77,7 @@ fn a_key_does_not_vanish_at_others_because_what_replaced_it_was_refused() {
 /// replaced them is for the next session.
 #[test]
 fn a_key_does_not_vanish_because_a_session_had_no_room_for_what_replaced_it() {
-    for strategy in [Strategy::Auto, Strategy::Bloom, Strategy::Merkle] {
+    for strategy in Strategy::ALL {
         for seed in 0..40 {
             let narrow = seed as usize % 2;
             let mut world = World::with(Profile::quiet(2), seed, None, false).unwrap();

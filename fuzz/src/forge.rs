@@ -13,20 +13,24 @@ use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
-    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, FreeMessage, Hello, HelloReply,
+    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, FreeMessage, Hello, HelloReply,
     KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid, TurnEnd,
     TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WirePrefix,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
-use selfsame::sketch::{Estimator, FoldedEstimator, WireFilter};
+use selfsame::sketch::{
+    Estimator, FoldedEstimator, IdWidth, Layout, Symbols, WireFilter, WireNames, WireRefill,
+    WireSketch,
+};
 
 use crate::common::key;
 use crate::session::{End, Stage};
 
 /// How many kinds of message there are.
-pub(crate) const KINDS: u8 = 27;
+pub(crate) const KINDS: u8 = 34;
 
-const PHASES: [Phase; 3] = [Phase::Announce, Phase::BloomExchange, Phase::MerkleComparison];
+const PHASES: [Phase; 4] =
+    [Phase::Announce, Phase::BloomExchange, Phase::SketchExchange, Phase::MerkleComparison];
 const REASONS: [RefusalReason; 5] = [
     RefusalReason::Drift,
     RefusalReason::ValueSize,
@@ -35,7 +39,6 @@ const REASONS: [RefusalReason; 5] = [
     RefusalReason::Unavailable,
 ];
 const MODES: [Mode; 4] = [Mode::Both, Mode::Pull, Mode::Push, Mode::Compare];
-const STRATEGIES: [Strategy; 3] = [Strategy::Auto, Strategy::Bloom, Strategy::Merkle];
 
 /// An attacker that knows both collections.
 pub(crate) struct Forge<'a> {
@@ -69,7 +72,7 @@ impl<'a> Forge<'a> {
                 settled: self.flag(1),
                 partial: self.flag(2),
             }),
-            kind @ 25..=26 => Message::Turn(self.turn(kind)),
+            kind @ 25..=33 => Message::Turn(self.turn(kind)),
             kind @ (11..=16 | 20..=24) => Message::Free(self.free(kind)?),
             kind => return Some((Lane::Bulk, wire::encode(&self.bulk(kind)).ok()?)),
         };
@@ -199,7 +202,7 @@ impl<'a> Forge<'a> {
         Some(Message::Hello(Hello {
             collection: CollectionTag::of(self.victim.view.spec()),
             mode: MODES[usize::from(self.byte(10)) % MODES.len()],
-            strategy: STRATEGIES[usize::from(self.byte(11)) % STRATEGIES.len()],
+            strategy: Strategy::ALL[usize::from(self.byte(11)) % Strategy::ALL.len()],
             state,
             base: None,
             estimator: self.flag(9).then(|| FoldedEstimator([self.byte(8); 8])),
@@ -234,13 +237,8 @@ impl<'a> Forge<'a> {
                 second: self.flag(5),
             },
             6 => {
-                let mut estimator = Estimator::default();
-                for at in 0..self.byte(5) {
-                    estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
-                }
-                let estimator = self.flag(6).then_some(estimator);
                 let top = Level { answered: 0, ..self.level(7) };
-                TurnMessage::Steer { estimator, attempt: self.byte(0) % 2, top }
+                TurnMessage::Steer { attempt: self.byte(0) % 2, top }
             }
             7 => TurnMessage::Descend(self.nodes(0)),
             8 => TurnMessage::Nodes(vec![self.nodes(self.byte(3))]),
@@ -249,7 +247,49 @@ impl<'a> Forge<'a> {
                 lists: u32::from(self.byte(0) % 3),
                 bits: Bytes(vec![self.byte(1); usize::from(self.byte(2) % 9)]),
             }),
+            27..=33 => self.sketching(kind),
             _ => TurnMessage::Leaves(vec![self.leaves()]),
+        }
+    }
+
+    /// A message of a sketch exchange: of a layout that there is, or of nearly any bytes.
+    fn sketching(&self, kind: u8) -> TurnMessage {
+        let bytes = |at: usize| vec![self.byte(at); usize::from(self.byte(at + 1))];
+        match kind {
+            27 => {
+                let mut estimator = Estimator::default();
+                for at in 0..self.byte(5) {
+                    estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
+                }
+                TurnMessage::Estimate(match self.flag(6) {
+                    true => Estimate::Folded(estimator.folded()),
+                    false => Estimate::Wrapped(estimator.wrapped()),
+                })
+            }
+            28 => {
+                let width = if self.flag(0) { IdWidth::Wide } else { IdWidth::Narrow };
+                let (log2, capacity) = (self.byte(1) % 4, 1 + self.byte(2) % 64);
+                let Ok(layout) = Layout::new(width, log2, capacity) else {
+                    return TurnMessage::MoreSymbols(0);
+                };
+                let mut bits = vec![self.byte(3); layout.bytes()];
+                if let Some(last) = bits.last_mut().filter(|_| self.flag(4)) {
+                    *last = 0;
+                }
+                TurnMessage::Sketch(WireSketch { layout, bits })
+            }
+            29 => TurnMessage::Refill(WireRefill {
+                capacity: self.byte(0) % 66,
+                failed: vec![self.byte(1); 1 + usize::from(self.byte(2) % 4)],
+            }),
+            30 => TurnMessage::Refilled(Bytes(bytes(1))),
+            31 => {
+                let symbols = vec![self.byte(1); 9 * (1 + usize::from(self.byte(2)))];
+                Symbols::from_bytes(&symbols)
+                    .map_or(TurnMessage::MoreSymbols(1), TurnMessage::Symbols)
+            }
+            32 => TurnMessage::MoreSymbols(u32::from(self.byte(0)) << (self.byte(1) % 25)),
+            _ => TurnMessage::Names(WireNames { count: u32::from(self.byte(0)), gaps: bytes(1) }),
         }
     }
 

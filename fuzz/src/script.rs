@@ -94,8 +94,16 @@ const MODES: [Mode; 8] = [
     Mode::Push,
     Mode::Compare,
 ];
-const STRATEGIES: [Strategy; 4] =
-    [Strategy::Auto, Strategy::Auto, Strategy::Bloom, Strategy::Merkle];
+const STRATEGIES: [Strategy; 8] = [
+    Strategy::Auto,
+    Strategy::Auto,
+    Strategy::Bloom,
+    Strategy::Merkle,
+    Strategy::Sketch,
+    Strategy::Iblt,
+    Strategy::Auto,
+    Strategy::Sketch,
+];
 
 impl Script {
     /// Reads an input.
@@ -108,7 +116,7 @@ impl Script {
         let settings = Settings {
             cast: CASTS[usize::from(cast) % CASTS.len()],
             mode: MODES[usize::from(flow & 7)],
-            strategy: STRATEGIES[usize::from((flow >> 3) & 3)],
+            strategy: STRATEGIES[usize::from((flow >> 3) & 7)],
             sha256: flags & 1 != 0,
             tight: flags & 2 != 0,
             batch,

@@ -64,6 +64,7 @@ fn plan_text(step: &PlanStep) -> PlanText {
         phase: step.phase.name().to_owned(),
         reason: step.reason.clone(),
         predicted_bytes: step.predicted_bytes,
+        predicted_messages: step.predicted_messages,
     }
 }
 

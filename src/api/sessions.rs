@@ -45,6 +45,8 @@ pub(super) async fn sync(
     config.strategy = match asked.strategy {
         How::Auto => Strategy::Auto,
         How::Bloom => Strategy::Bloom,
+        How::Sketch => Strategy::Sketch,
+        How::Iblt => Strategy::Iblt,
         How::Merkle => Strategy::Merkle,
     };
     config.allow_removals |= asked.allow_removals;

@@ -82,14 +82,18 @@ pub(super) fn explained(report: &Report) -> String {
     if report.plan.is_empty() {
         return format!("{phases}");
     }
-    let mut plan = output::table(&["PLAN", "PREDICTED", "ACTUAL", "WHY"], &[1, 2]);
+    let mut plan = output::table(&["PLAN", "PREDICTED", "ACTUAL", "MESSAGES", "WHY"], &[1, 2, 3]);
     for step in &report.plan {
         let actual = report.phases.iter().find(|phase| phase.phase == step.phase);
-        let actual = actual.map_or(0, |phase| phase.bytes_sent + phase.bytes_received);
+        let (actual, messages) = actual.map_or((0, 0), |phase| {
+            let messages = phase.messages_sent + phase.messages_received;
+            (phase.bytes_sent + phase.bytes_received, messages)
+        });
         plan.add_row([
             step.phase.clone(),
             format!("{} B", count(step.predicted_bytes)),
             format!("{} B", count(actual)),
+            format!("{}, {messages}", step.predicted_messages),
             step.reason.clone(),
         ]);
     }

@@ -60,6 +60,10 @@ enum How {
     Auto,
     /// Bloom filters, then the Merkle tree
     Bloom,
+    /// A sketch (`PinSketch`) of all entries, then the Merkle tree
+    Sketch,
+    /// Coded symbols (a rateless IBLT) of all entries, then the Merkle tree
+    Iblt,
     /// The Merkle tree alone
     Merkle,
 }
@@ -77,6 +81,8 @@ impl Sync {
             strategy: match self.strategy {
                 How::Auto => types::How::Auto,
                 How::Bloom => types::How::Bloom,
+                How::Sketch => types::How::Sketch,
+                How::Iblt => types::How::Iblt,
                 How::Merkle => types::How::Merkle,
             },
             allow_removals: self.allow_removals,

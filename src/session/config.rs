@@ -25,8 +25,8 @@ pub enum Mode {
     Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
 )]
 pub enum Strategy {
-    /// The planner chooses: announcement from contexts first, then bloom exchange or Merkle
-    /// descent by the estimated difference.
+    /// The planner chooses: announcement from contexts first, then bloom exchange, sketches or
+    /// Merkle descent by the estimated difference.
     #[default]
     Auto,
     /// Bloom exchange with the configured size and rate, then Merkle descent for what its false
@@ -34,6 +34,17 @@ pub enum Strategy {
     Bloom,
     /// Merkle descent alone. Contexts are not used to find anything.
     Merkle,
+    /// A bucketed `PinSketch`, then Merkle descent for what it missed. Contexts are not used to find
+    /// anything.
+    Sketch,
+    /// Coded symbols of a rateless IBLT, then Merkle descent for what they missed. Contexts are not
+    /// used to find anything.
+    Iblt,
+}
+
+impl Strategy {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Auto, Self::Bloom, Self::Sketch, Self::Iblt, Self::Merkle];
 }
 
 /// Settings of a session, chosen by the initiator for itself; each side obeys its own limits.

@@ -19,7 +19,6 @@ use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use crate::merkle::{Leaf, PagedTree, Prefix, Tree};
 use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
-use crate::sketch::estimator::Estimator;
 
 /// Bits of one step.
 const STEP: u8 = 4;
@@ -88,7 +87,8 @@ impl Session {
     pub(super) fn start_descent(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         self.methods.push((Method::Full, self.progress));
         let entries = self.ours.envelope.totals().entries;
-        let predicted = 4 * plan::descent_bytes(1, entries);
+        let (bytes, messages) = plan::descent_cost(1, entries);
+        let predicted = (4 * bytes, messages);
         let reason = "steering found nothing more: descent with whole hashes".to_owned();
         self.note_plan(Phase::MerkleComparison, reason, predicted);
         let mut descent = self.new_descent(true);
@@ -103,42 +103,6 @@ impl Session {
         Descent { tree: self.knowledge.frozen(), started_here, claims }
     }
 
-    pub(super) fn estimator(&self, view: &dyn CollectionView) -> Result<Estimator, Failure> {
-        let mut estimator = Estimator::default();
-        for bucket in 0..=u8::MAX {
-            // a copy of its own, so that only one bucket at a time is in memory
-            let mut tree = self.knowledge.frozen();
-            let prefix = Prefix::of(&KeyHash([bucket; HASH_LEN]), 8);
-            let leaves: Vec<Leaf> =
-                resident(&mut tree, view, |tree| tree.leaves_under(&prefix).collect())?;
-            for leaf in leaves {
-                estimator.add(&leaf.record);
-            }
-        }
-        Ok(estimator)
-    }
-
-    /// Whether a filter is worth more than a descent: then it is sent.
-    pub(super) fn prefers_filter(
-        &mut self,
-        theirs: &Estimator,
-        view: &dyn CollectionView,
-    ) -> Result<bool, Failure> {
-        if !self.methods.is_empty() {
-            return Err(protocol());
-        }
-        self.charge(self.ours.envelope.totals().entries)?;
-        let estimate = self.estimator(view)?.difference(theirs);
-        let entries = self.ours.envelope.totals().entries.max(1);
-        let fpr = self.filter_rate(entries, estimate);
-        let (method, step) = plan::decide(estimate, entries, fpr);
-        self.stats.plan.push(step);
-        if method == Method::Bloom {
-            self.send_first_filter(estimate, view)?;
-        }
-        Ok(method == Method::Bloom)
-    }
-
     /// The peer begins a descent.
     pub(super) fn peer_descends(
         &mut self,
@@ -146,6 +110,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.charge(CHILDREN as u64)?;
+        self.exchange = None;
         self.methods.push((Method::Full, self.progress));
         self.descent = Some(self.new_descent(false));
         self.peer_node(top, view)

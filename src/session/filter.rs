@@ -9,6 +9,7 @@ use super::message::TurnMessage;
 use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
 use super::plan::{self, Method};
+use super::stats::PlanStep;
 use super::turn::{TurnItem, protocol};
 use super::wire;
 use crate::hash::KeyHash;
@@ -38,7 +39,7 @@ impl Session {
         let mut filter = self.empty_filter(&self.filter_seed(false), sized, fpr);
         dots.iter().for_each(|&dot| filter.insert(dot));
         let filter = filter.to_wire();
-        self.effort.filter_bytes += filter.bits.len();
+        self.effort.sketch_bytes += filter.bits.len();
         let message = TurnMessage::Filter { filter, items, second: false };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         self.methods.push((Method::Bloom, self.progress));
@@ -79,6 +80,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.first_such_filter(second)?;
+        self.exchange = None;
         let seed = self.filter_seed(second);
         let filter =
             BloomFilter::from_wire(filter, &seed, &self.setup.limits).map_err(|_| protocol())?;
@@ -124,8 +126,8 @@ impl Session {
         let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
         if !filtered {
             let reason = "the peer chose filters".to_owned();
-            let predicted = plan::filter_bytes(items, self.filter_rate(items, found.max(1)));
-            self.note_plan(Phase::BloomExchange, reason, predicted);
+            let bytes = plan::filter_bytes(items, self.filter_rate(items, found.max(1)));
+            self.note_plan(Phase::BloomExchange, reason, (bytes, plan::FILTER_MESSAGES));
         }
         self.methods.push((Method::Bloom, self.progress));
         let own = passed.len() as u64;
@@ -134,7 +136,7 @@ impl Session {
         let mut answer = self.empty_filter(&self.filter_seed(true), own, fpr);
         passed.iter().for_each(|&dot| answer.insert(dot));
         let filter = answer.to_wire();
-        self.effort.filter_bytes += filter.bits.len();
+        self.effort.sketch_bytes += filter.bits.len();
         let message = TurnMessage::Filter { filter, items: own, second: true };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
@@ -166,30 +168,35 @@ impl Session {
 
     /// Begins the next way of finding what still differs.
     pub(super) fn start_detection(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        self.exchange = None;
         let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
         if self.strategy == Strategy::Bloom && !filtered {
             let entries = self.ours.envelope.totals().entries;
-            self.note_plan(
-                Phase::BloomExchange,
-                "forced by the strategy".to_owned(),
-                plan::filter_bytes(entries, self.setup.config.bloom_filter_fpr),
-            );
+            let bytes = plan::filter_bytes(entries, self.setup.config.bloom_filter_fpr);
+            let reason = "forced by the strategy".to_owned();
+            self.note_plan(Phase::BloomExchange, reason, (bytes, plan::FILTER_MESSAGES));
             return self.send_first_filter(entries / 10, view);
+        }
+        let most = self.ours.envelope.totals().entries.max(self.theirs.entries);
+        if self.may_estimate() && plan::worth_estimating(self.strategy, most) {
+            return self.send_estimate(view);
         }
         match self.methods.last() {
             Some(&(Method::Steer, before)) if before == self.progress => self.start_descent(view),
             Some(&(Method::Full, before)) if before == self.progress => {
                 Err(Failure::Ours(AbortCode::RootMismatch))
             }
-            _ => {
-                // both ends read all leaves for an estimate: once
-                let may_filter = self.methods.is_empty() && self.strategy == Strategy::Auto;
-                self.start_steering(may_filter, view)
-            }
+            _ => self.start_steering(view),
         }
     }
 
-    pub(super) fn note_plan(&mut self, phase: Phase, reason: String, predicted_bytes: u64) {
-        self.stats.plan.push(super::stats::PlanStep { phase, reason, predicted_bytes });
+    pub(super) fn note_plan(
+        &mut self,
+        phase: Phase,
+        reason: String,
+        (predicted_bytes, predicted_messages): (u64, u64),
+    ) {
+        let step = PlanStep { phase, reason, predicted_bytes, predicted_messages };
+        self.stats.plan.push(step);
     }
 }

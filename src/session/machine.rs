@@ -20,6 +20,7 @@ use super::opening::Gathering;
 use super::outcome::{AbortCode, Failure, LimitName, Outcome};
 use super::phase::Phase;
 use super::plan::Method;
+use super::sketching::Exchange;
 use super::stats::SyncStats;
 use super::steer::Steering;
 use super::transfer::Incoming;
@@ -124,6 +125,8 @@ pub(super) struct Peer {
     pub(super) seen: Option<Arc<PeerSeen>>,
     /// Root of its snapshot.
     pub(super) root: Option<Root>,
+    /// Entries of its snapshot.
+    pub(super) entries: u64,
     /// Its opening, while parts of it are to come.
     pub(super) opening: Option<Gathering>,
     /// Tree hash at the end of its last turn.
@@ -139,12 +142,14 @@ pub(super) struct Effort {
     pub(super) queued_bytes: usize,
     /// Bytes of what was learned of keys.
     pub(super) learned_bytes: usize,
-    /// Bytes of filters that wait to be said in this side's next turn.
-    pub(super) filter_bytes: usize,
+    /// Bytes of filters and sketches that wait to be said in this side's next turn.
+    pub(super) sketch_bytes: usize,
     /// Bytes of both contexts and of what stands above them.
     pub(super) context_bytes: usize,
     /// Whether the peer's first and second filter have come.
     pub(super) filters: [bool; 2],
+    /// Whether either side has sent an estimator.
+    pub(super) estimated: bool,
 }
 
 /// One session with one peer over one collection.
@@ -176,6 +181,7 @@ pub struct Session {
     /// Detection methods used, with the progress before each.
     pub(super) methods: Vec<(Method, u64)>,
     pub(super) knowledge: Knowledge,
+    pub(super) exchange: Option<Exchange>,
     pub(super) steering: Option<Steering>,
     pub(super) descent: Option<Descent>,
     /// Tree hash that this side stated last.
@@ -290,6 +296,7 @@ impl Session {
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),
+            exchange: None,
             steering: None,
             descent: None,
             said: view.envelope().tree_hash(),
@@ -650,7 +657,7 @@ impl Session {
             self.control.clear();
         }
         self.items.clear();
-        (self.steering, self.descent) = (None, None);
+        (self.exchange, self.steering, self.descent) = (None, None, None);
         if let Some(code) = code {
             self.control.push_back(Message::Free(FreeMessage::Abort(code)));
         }
@@ -726,6 +733,14 @@ impl Session {
     }
 }
 
+/// The phase that searches while the turns are about `current`.
+pub(super) const fn searched(current: Phase) -> Phase {
+    match current {
+        Phase::BloomExchange | Phase::SketchExchange | Phase::MerkleComparison => current,
+        _ => Phase::Announce,
+    }
+}
+
 /// The phase of a message, while the turns are about `current`.
 const fn phase_of(message: &Message, current: Phase) -> Phase {
     match message {
@@ -733,10 +748,7 @@ const fn phase_of(message: &Message, current: Phase) -> Phase {
         Message::Turn(message) => match message {
             TurnMessage::Opening(_) => Phase::Hello,
             TurnMessage::States { found_by, .. } => *found_by,
-            TurnMessage::Removed(_) => match current {
-                Phase::BloomExchange | Phase::MerkleComparison => current,
-                _ => Phase::Announce,
-            },
+            TurnMessage::Removed(_) => searched(current),
             TurnMessage::Candidates { .. } | TurnMessage::Filter { .. } => Phase::BloomExchange,
             TurnMessage::Descend(_)
             | TurnMessage::Nodes(_)
@@ -744,11 +756,15 @@ const fn phase_of(message: &Message, current: Phase) -> Phase {
             | TurnMessage::Steer { .. }
             | TurnMessage::Level(_)
             | TurnMessage::Unmatched(_) => Phase::MerkleComparison,
+            TurnMessage::Estimate(_)
+            | TurnMessage::Sketch(_)
+            | TurnMessage::Refill(_)
+            | TurnMessage::Refilled(_)
+            | TurnMessage::Symbols(_)
+            | TurnMessage::MoreSymbols(_)
+            | TurnMessage::Names(_) => Phase::SketchExchange,
         },
-        Message::TurnEnd(_) => match current {
-            Phase::BloomExchange | Phase::MerkleComparison => current,
-            _ => Phase::Announce,
-        },
+        Message::TurnEnd(_) => searched(current),
         Message::Free(message) => match message {
             FreeMessage::Request(_)
             | FreeMessage::NeedSignature(_)

@@ -8,6 +8,7 @@ use super::give::Outgoing;
 use super::knowledge::{KeyKnowledge, Knowledge};
 use super::machine::Session;
 use super::outcome::{Failure, LimitName};
+use super::sketching::Exchange;
 use super::steer::Steering;
 use super::transfer::Incoming;
 use super::turn::TurnItem;
@@ -70,7 +71,7 @@ impl Session {
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let effort = &self.effort;
-        let queued = effort.queued_bytes + effort.filter_bytes;
+        let queued = effort.queued_bytes + effort.sketch_bytes;
         let waiting = self.items.len() * size_of::<TurnItem>()
             + self.control.len() * MESSAGE_BYTES
             + self.verification.refusals() * MESSAGE_BYTES;
@@ -79,6 +80,7 @@ impl Session {
             + effort.learned_bytes
             + self.knowledge.memory_bytes()
             + self.steering.as_ref().map_or(0, Steering::memory_bytes)
+            + self.exchange.as_ref().map_or(0, Exchange::memory_bytes)
             + self.unsent.len()
             + queued
             + waiting

@@ -17,11 +17,13 @@
 
 mod hello;
 mod opening;
+mod sketching;
 mod steering;
 mod wants;
 
 pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch};
 pub use opening::{Opening, OpeningPart};
+pub use sketching::Estimate;
 pub use steering::{Level, Unmatched};
 pub use wants::{Bases, Want, Wants};
 
@@ -40,7 +42,7 @@ use crate::merkle::log::{HeadStatement, LogHeadFields, LogId, LogIdentity, LogKi
 use crate::merkle::{LogHeadError, SignedLogHead};
 use crate::replica::RefusalReason;
 use crate::sketch::bloom::WireFilter;
-use crate::sketch::estimator::Estimator;
+use crate::sketch::{Symbols, WireNames, WireRefill, WireSketch};
 use crate::types::{CollectionName, CollectionSpec, NodeId, Policy, TypeError};
 
 /// Bytes that travel as one run, not as a sequence of numbers.
@@ -362,8 +364,6 @@ pub enum TurnMessage {
     Leaves(Vec<LeafList>),
     /// Begins a steering descent.
     Steer {
-        /// The estimator over this side's leaves, when the answer may choose a filter instead.
-        estimator: Option<Estimator>,
         /// Which descent of this side it is: ids are keyed anew for each.
         attempt: u8,
         /// What this side holds in all, as an answer to no node.
@@ -373,6 +373,21 @@ pub enum TurnMessage {
     Level(Level),
     /// Says which leaves of lists are not here.
     Unmatched(Unmatched),
+    /// Begins a sketch exchange, or goes on with it: the side that then knows how many differ
+    /// chooses how they are found.
+    Estimate(Estimate),
+    /// A sketch of this side's leaves.
+    Sketch(WireSketch),
+    /// More of the sketch that the other side sent is asked for: some buckets were not enough.
+    Refill(WireRefill),
+    /// The syndromes that were asked for, packed.
+    Refilled(Bytes),
+    /// The next coded symbols of this side's leaves.
+    Symbols(Symbols),
+    /// So many more of the symbols that the other side sends are asked for.
+    MoreSymbols(u32),
+    /// Which leaves of the other side a sketch or symbols have shown, that this side does not hold.
+    Names(WireNames),
 }
 
 /// A tree hash, said as shortly as it can be.

@@ -233,6 +233,7 @@ impl Session {
             return Err(Failure::Ours(AbortCode::Lie));
         }
         self.stats.snapshot_bytes.1 = opening.totals.bytes;
+        self.theirs.entries = opening.totals.entries;
         self.theirs.tree = Some(opening.tree);
         self.effort.context_bytes = causality_bytes(&causality)
             + causality_bytes(&self.ours.causality)

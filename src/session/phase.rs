@@ -13,6 +13,8 @@ pub enum Phase {
     Announce,
     /// Filters over the dots held.
     BloomExchange,
+    /// Sketches of the leaves.
+    SketchExchange,
     /// Subtree by subtree.
     MerkleComparison,
     /// What is wanted, and how.
@@ -25,10 +27,11 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, in order.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Hello,
         Self::Announce,
         Self::BloomExchange,
+        Self::SketchExchange,
         Self::MerkleComparison,
         Self::StateRequest,
         Self::StateTransfer,
@@ -42,6 +45,7 @@ impl Phase {
             Self::Hello => "hello",
             Self::Announce => "announce",
             Self::BloomExchange => "bloom",
+            Self::SketchExchange => "sketch",
             Self::MerkleComparison => "merkle",
             Self::StateRequest => "request",
             Self::StateTransfer => "transfer",

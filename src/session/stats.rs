@@ -51,6 +51,9 @@ pub struct SyncStats {
     pub refused_drift: u64,
     /// What a person may want to look at, of what changed here.
     pub reports: ReportCounts,
+    /// Entries that the peer named by sketches and that are not held here: ids that met by chance,
+    /// or lies.
+    pub names_unknown: u64,
     /// What the planner decided, in order.
     pub plan: Vec<PlanStep>,
 }
@@ -90,6 +93,7 @@ impl AddAssign for SyncStats {
             same_dot,
             refused_drift,
             reports,
+            names_unknown,
             plan,
         } = later;
         for (phase, figures) in phases {
@@ -104,6 +108,7 @@ impl AddAssign for SyncStats {
         self.same_dot += same_dot;
         self.refused_drift += refused_drift;
         self.reports += reports;
+        self.names_unknown += names_unknown;
         self.plan.extend(plan);
     }
 }
@@ -117,6 +122,8 @@ pub struct PlanStep {
     pub reason: String,
     /// Bytes that it was expected to cost, both ways.
     pub predicted_bytes: u64,
+    /// Messages that it was expected to cost, both ways, ends of turns not counted.
+    pub predicted_messages: u64,
 }
 
 impl SyncStats {

@@ -25,7 +25,6 @@ use crate::hash::{KeyHash, TreeHash};
 use crate::merkle::{Leaf, PagedTree, Prefix};
 use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
-use crate::sketch::estimator::Estimator;
 
 /// Bits of one step.
 const STEP: u8 = 4;
@@ -239,22 +238,15 @@ impl Steering {
 
 impl Session {
     /// Begins a steering descent from the top.
-    pub(super) fn start_steering(
-        &mut self,
-        may_filter: bool,
-        view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
+    pub(super) fn start_steering(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        let planned = self.stats.plan.last().map(|step| step.phase);
+        if !self.methods.is_empty() || planned != Some(Phase::MerkleComparison) {
+            let reason = "the trees still differ: descent".to_owned();
+            let predicted = plan::descent_cost(1, self.ours.envelope.totals().entries);
+            self.note_plan(Phase::MerkleComparison, reason, predicted);
+        }
         let before = self.methods.iter().filter(|(method, _)| *method == Method::Steer).count();
         self.methods.push((Method::Steer, self.progress));
-        let reason = if may_filter {
-            "the trees still differ: descent, unless the peer's estimate is for filters"
-        } else {
-            "the trees still differ: descent"
-        };
-        let entries = self.ours.envelope.totals().entries;
-        let predicted = plan::descent_bytes(1, entries);
-        self.note_plan(Phase::MerkleComparison, reason.to_owned(), predicted);
-        let estimator = if may_filter { Some(self.estimator(view)?) } else { None };
         let attempt = before as u8;
         let mut steering = self.new_steering(attempt);
         let top = match steering.entries(&Prefix::ALL, view)? {
@@ -268,7 +260,7 @@ impl Session {
         let mut bits = BitWriter::default();
         top.put(&mut bits, width);
         let top = Level { answered: 0, width, bits: Bytes(bits.finish()) };
-        let message = TurnMessage::Steer { estimator, attempt, top };
+        let message = TurnMessage::Steer { attempt, top };
         self.items.push_back(TurnItem::Message(Box::new(message)));
         Ok(())
     }
@@ -286,20 +278,15 @@ impl Session {
         }
     }
 
-    /// The peer begins a steering descent: answered with a filter when that is worth more.
+    /// The peer begins a steering descent.
     pub(super) fn peer_steers(
         &mut self,
-        estimator: Option<&Estimator>,
         attempt: u8,
         top: &Level,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        if let Some(theirs) = estimator
-            && self.prefers_filter(theirs, view)?
-        {
-            return Ok(());
-        }
         self.charge(CHILDREN as u64)?;
+        self.exchange = None;
         self.methods.push((Method::Steer, self.progress));
         if top.answered != 0 || top.width > MOST_BITS {
             return Err(protocol());
@@ -522,6 +509,7 @@ impl Session {
     /// At the end of the peer's turn: what it could not match and has told nothing of, it does not
     /// hold as this side does.
     pub(super) fn explain(&mut self) {
+        self.explain_names();
         let Some(steering) = &mut self.steering else { return };
         for key in steering.turn_over() {
             let told = self.knowledge.get(&key).map(|known| &known.theirs);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
-use super::machine::{Flow, Role, Session, Turn};
+use super::machine::{Flow, Role, Session, Turn, searched};
 use super::message::{
     Bytes, KeyState, LeafList, Message, NodeHashes, TreeSaid, TurnEnd, TurnMessage, WireDots,
 };
@@ -138,7 +138,7 @@ impl Session {
         self.note_plan(
             Phase::Announce,
             format!("the peer has not seen {entries} entries and may hold {removals} removed dots"),
-            plan::announcement_bytes(entries, removals),
+            (plan::announcement_bytes(entries, removals), 1),
         );
         Ok(())
     }
@@ -193,9 +193,14 @@ impl Session {
             TurnMessage::Filter { filter, items, second } => {
                 self.peer_filter(filter, items, second, view)
             }
-            TurnMessage::Steer { estimator, attempt, top } => {
-                self.peer_steers(estimator.as_ref(), attempt, &top, view)
-            }
+            TurnMessage::Estimate(estimate) => self.peer_estimates(estimate, view),
+            TurnMessage::Sketch(sketch) => self.peer_sketch(sketch, view),
+            TurnMessage::Refill(refill) => self.peer_refill(&refill, view),
+            TurnMessage::Refilled(bytes) => self.peer_refilled(&bytes.0, view),
+            TurnMessage::Symbols(symbols) => self.peer_symbols(&symbols, view),
+            TurnMessage::MoreSymbols(count) => self.peer_wants_symbols(count),
+            TurnMessage::Names(names) => self.peer_names(&names, view),
+            TurnMessage::Steer { attempt, top } => self.peer_steers(attempt, &top, view),
             TurnMessage::Level(level) => self.peer_level(&level, view),
             TurnMessage::Unmatched(unmatched) => self.peer_unmatched(&unmatched, view),
             TurnMessage::Descend(top) => self.peer_descends(&top, view),
@@ -260,7 +265,7 @@ impl Session {
         if let Some(message) = self.gather(view)? {
             return Ok(Some(Message::Turn(message)));
         }
-        (self.effort.queued_bytes, self.effort.filter_bytes) = (0, 0);
+        (self.effort.queued_bytes, self.effort.sketch_bytes) = (0, 0);
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
         let tree = self.knowledge.tree_hash();
@@ -590,10 +595,7 @@ impl Session {
         if self.flow == Flow::Give {
             return Err(protocol());
         }
-        let found_by = match self.search {
-            Phase::BloomExchange | Phase::MerkleComparison => self.search,
-            _ => Phase::Announce,
-        };
+        let found_by = searched(self.search);
         let peer = Arc::clone(self.peer_seen()?);
         for run in dots.runs() {
             let mut held = HeldIn::new(run);

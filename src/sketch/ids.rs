@@ -196,6 +196,13 @@ impl DifferingId {
         self.key_part() == other.key_part()
     }
 
+    /// That of a [`ShortId`], as among [so many buckets](Layout::SHORT) that they tell nearly all of
+    /// it: so it can be attributed and named. The last bit of the id is left out.
+    #[must_use]
+    pub const fn of_short(id: ShortId) -> Self {
+        Self::of_code(Layout::SHORT, id.get() >> 1)
+    }
+
     /// What it tells of the key hash.
     pub(super) const fn key_part(&self) -> (u16, u64) {
         (self.bucket, self.id.0 >> self.width.record_bits())

@@ -81,7 +81,7 @@ fn more_differences_than_a_session_takes_are_not_passed_off_as_all() {
 }
 
 fn every_strategy_and_direction_does_what_it_says() {
-    for strategy in ["auto", "bloom", "merkle"] {
+    for strategy in ["auto", "bloom", "sketch", "iblt", "merkle"] {
         let (a, b) = pair();
         let listening = a.listen(&[&b]);
         let sync = |more: &[&str]| {

@@ -124,7 +124,7 @@ fn meet(
     own: &[BTreeMap<Key, Vec<u8>>; 3],
     dice: &mut SmallRng,
 ) -> Result<bool, String> {
-    let strategy = *[Strategy::Auto, Strategy::Bloom, Strategy::Merkle].choose(dice).unwrap();
+    let strategy = *Strategy::ALL.choose(dice).unwrap();
     let mode = *[Mode::Both, Mode::Both, Mode::Both, Mode::Pull].choose(dice).unwrap();
     let config = SyncConfig { mode, strategy, ..SyncConfig::default() };
     let [one, other, peer] = nodes;

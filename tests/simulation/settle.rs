@@ -80,8 +80,7 @@ impl World {
     fn round(&mut self) -> Holds {
         for one in 0..self.nodes.len() {
             for other in one + 1..self.nodes.len() {
-                let strategy =
-                    *self.dice.pick(&[Strategy::Auto, Strategy::Merkle, Strategy::Bloom]);
+                let strategy = *self.dice.pick(&Strategy::ALL);
                 let config = SyncConfig { strategy, ..SyncConfig::default() };
                 let (from, to) = if self.dice.percent(50) { (one, other) } else { (other, one) };
                 let outcomes = self.run_session(from, to, config)?;

@@ -73,9 +73,11 @@ impl World {
             4 => Mode::Compare,
             _ => Mode::Both,
         };
-        let strategy = match self.dice.below(5) {
+        let strategy = match self.dice.below(8) {
             0 => Strategy::Bloom,
             1 => Strategy::Merkle,
+            2 => Strategy::Sketch,
+            3 => Strategy::Iblt,
             _ => Strategy::Auto,
         };
         SyncConfig {

@@ -62,6 +62,10 @@ pub enum How {
     Auto,
     /// Bloom filters, then the Merkle tree.
     Bloom,
+    /// A sketch of all entries, then the Merkle tree.
+    Sketch,
+    /// Coded symbols of all entries, then the Merkle tree.
+    Iblt,
     /// The Merkle tree alone.
     Merkle,
 }
@@ -243,6 +247,9 @@ pub struct PlanText {
     pub reason: String,
     /// What it was expected to cost.
     pub predicted_bytes: u64,
+    /// In how many messages.
+    #[serde(default)]
+    pub predicted_messages: u64,
 }
 
 /// An item that was refused.

@@ -118,7 +118,7 @@ impl Story {
     }
 
     async fn a_node_away_and_a_page_lost(&mut self) -> Result<(), DemoError> {
-        self.voice.title("4  A node is away, a disk loses a page: Merkle descent")?;
+        self.voice.title("4  A node is away, a disk loses a page: sketch exchange")?;
         self.machines[NARA].stop().await?;
         let both = self.data.pick(0.001, 2);
         let (changed, fresh, deleted) = self.drift(OSLO, 0.02, 0.005, 0.005)?;
@@ -151,8 +151,8 @@ impl Story {
         self.voice.say(&format!(
             "nara comes back, writes {offline} while nobody listens, and meets lima. lima still \
              knows which writes are dead, but its log of removals went with the damage, so it \
-             cannot announce those {deleted} deletions. The roots differ, few leaves do: the two \
-             walk down the tree.",
+             cannot announce those {deleted} deletions. The roots differ, few leaves do: a sketch \
+             names them.",
         ))?;
         self.meet(NARA, LIMA).await
     }

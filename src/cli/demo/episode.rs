@@ -14,7 +14,7 @@ use crate::session::{
 };
 
 /// Phases that look for differences beyond what is announced.
-const SEARCHES: [Phase; 2] = [Phase::BloomExchange, Phase::MerkleComparison];
+const SEARCHES: [Phase; 3] = [Phase::BloomExchange, Phase::SketchExchange, Phase::MerkleComparison];
 
 /// What two nodes did when they met.
 pub(super) struct Episode {
@@ -283,6 +283,7 @@ impl Serialize for Episode {
                     "phase": step.phase.name(),
                     "reason": step.reason,
                     "predicted_bytes": step.predicted_bytes,
+                    "predicted_messages": step.predicted_messages,
                 })
             })
             .collect();

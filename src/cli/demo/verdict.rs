@@ -124,12 +124,12 @@ fn kinds_of_work(story: &Story) -> Result<bool, DemoError> {
         if episode.announcement_sufficed() { episode.found(Phase::Announce) } else { 0 }
     };
     let bloom = |episode: &Episode| complete(episode, episode.found(Phase::BloomExchange));
-    let merkle = |episode: &Episode| complete(episode, episode.found(Phase::MerkleComparison));
+    let sketch = |episode: &Episode| complete(episode, episode.found(Phase::SketchExchange));
     let delta = |episode: &Episode| complete(episode, episode.values().values_delta());
     let kinds = [
         ("announcement alone", shown(&alone, &Episode::saving), "news found without any search"),
         ("bloom exchange", most(&bloom), "keys found by filters"),
-        ("Merkle descent", most(&merkle), "keys found in the tree"),
+        ("sketch exchange", most(&sketch), "keys named by sketches"),
         ("delta", most(&delta), "values sent as differences"),
     ];
     let promised = story.data.len() >= PROMISED_FROM;

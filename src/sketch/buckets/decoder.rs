@@ -22,7 +22,7 @@ const FAILS_AGAIN: f64 = 0.005;
 ///
 /// However the peer's bytes were made: reading a portion takes twice the planned work at most,
 /// and what is named has just the syndromes that were sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Decoder {
     layout: Layout,
     buckets: Vec<Bucket>,
@@ -32,7 +32,7 @@ pub struct Decoder {
     work: u64,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 enum Bucket {
     Named(Vec<BucketId>),
     /// The syndromes added, not read.

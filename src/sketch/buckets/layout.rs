@@ -37,6 +37,10 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// That in which the ids of [coded symbols](crate::sketch::iblt) are told and named: nothing is
+    /// sent of it.
+    pub const SHORT: Self = Self { width: IdWidth::Wide, log2: MAX_BUCKETS_LOG2, capacity: 1 };
+
     /// 2^`buckets_log2` buckets (up to 2^12) of `capacity` syndromes (1 to 64).
     ///
     /// # Errors

@@ -1,0 +1,450 @@
+//! Sketch exchange: estimators tell how many leaves differ, the planner chooses, and a sketch names
+//! those that do.
+//!
+//! The side whose turn it is sends its estimator folded, and if that is not enough the other answers
+//! with its own, wrapped. Whoever knows both chooses, and begins: with a filter, a descent, coded
+//! symbols, or a bucketed `PinSketch`, which the other side holds against its own. So it learns what
+//! only one of both holds: it tells its own leaves, and names those of the other.
+//!
+//! Both work on their overlays as they were when the exchange began. Sketches steer: what they miss,
+//! by chance or by malice, leaves two trees that differ, and a descent follows.
+
+use super::config::Strategy;
+use super::knowledge::{Theirs, resident};
+use super::machine::{Flow, Session};
+use super::message::{Bytes, Estimate, TurnMessage};
+use super::outcome::Failure;
+use super::phase::Phase;
+use super::plan::{self, Method, Question, Way};
+use super::symbols::{Coding, Peeling};
+use super::turn::{TurnItem, protocol};
+use crate::hash::{HASH_LEN, KeyHash};
+use crate::merkle::{Leaf, PagedTree, Prefix};
+use crate::replica::CollectionView;
+use crate::sketch::buckets::{BucketSketch, Decoded, Decoder, Layout, Portion};
+use crate::sketch::{
+    DifferingId, Estimator, IdWidth, Names, Precision, WireNames, WireRefill, WireSketch,
+};
+
+/// Up to so many differences a folded estimator sizes the answer; beyond, one that tells more
+/// saves more bytes than it has.
+const FOLDED_UP_TO: u64 = 36;
+/// Products in a field that count as one step.
+const PRODUCTS_PER_STEP: u64 = 256;
+/// What looking for one leaf counts as, in steps: most of it is reading a page.
+const LOOK_STEPS: u64 = 4;
+/// Pages that are kept while leaves are looked for.
+const PAGES: usize = 256;
+/// What an exchange takes in memory besides sketches and symbols, about, in bytes.
+const EXCHANGE_BYTES: usize = 4 << 10;
+
+/// A sketch exchange under way, on the tree as this side had it when it began.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) struct Exchange {
+    pub(super) tree: PagedTree,
+    pub(super) step: Step,
+    /// What the step takes in memory, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// How far it has come.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(super) enum Step {
+    /// This side has sent its estimator, folded or wrapped.
+    Estimated { own: Estimator, folded: bool },
+    /// It has sent a sketch of this layout, and perhaps a refill.
+    Sent { layout: Layout, refilled: bool },
+    /// It reads the peer's sketch, and waits for a refill.
+    Reading(Box<Decoder>),
+    /// It sends coded symbols.
+    Coding(Box<Coding>),
+    /// It reads those of the peer.
+    Peeling(Box<Peeling>),
+    /// These differ, and are told, or asked for, after so many more turns of the peer, unless it
+    /// has told its own state of them by then.
+    Named { keys: Vec<KeyHash>, turns: u8 },
+}
+
+impl Exchange {
+    pub(super) const fn new(tree: PagedTree, step: Step) -> Self {
+        Self { tree, step, bytes: 0 }
+    }
+
+    pub(super) const fn memory_bytes(&self) -> usize {
+        EXCHANGE_BYTES + self.bytes
+    }
+}
+
+/// Some of the leaves of a tree, a 256th of it in memory at a time; what fails ends them.
+pub(super) fn leaves_of<'a>(
+    tree: &'a PagedTree,
+    view: &'a dyn CollectionView,
+    wanted: [bool; 256],
+    failure: &'a mut Option<Failure>,
+) -> impl Iterator<Item = Leaf> + 'a {
+    let parts = (0..=u8::MAX).filter(move |part| wanted[usize::from(*part)]);
+    let read = move |part| {
+        // a copy of its own, so that only one part at a time is in memory
+        let mut tree = tree.clone();
+        let prefix = Prefix::of(&KeyHash([part; HASH_LEN]), 8);
+        let leaves: Result<Vec<Leaf>, _> =
+            resident(&mut tree, view, |tree| tree.leaves_under(&prefix).collect());
+        leaves.map_err(|error| *failure = Some(error.into())).ok()
+    };
+    parts.map_while(read).flatten()
+}
+
+fn parts_of(prefixes: &[Prefix]) -> [bool; 256] {
+    let mut wanted = [false; 256];
+    for prefix in prefixes {
+        let first = usize::from(prefix.first_key().0[0]);
+        let parts = 1 << 8_u16.saturating_sub(prefix.len());
+        wanted[first..first + parts].fill(true);
+    }
+    wanted
+}
+
+fn estimator(tree: &PagedTree, view: &dyn CollectionView) -> Result<Estimator, Failure> {
+    let (mut estimator, mut failure) = (Estimator::default(), None);
+    leaves_of(tree, view, [true; 256], &mut failure).for_each(|leaf| estimator.add(&leaf.record));
+    failure.map_or(Ok(estimator), Err)
+}
+
+/// Syndromes of a portion.
+fn syndromes(
+    tree: &PagedTree,
+    view: &dyn CollectionView,
+    portion: Portion,
+) -> Result<BucketSketch, Failure> {
+    let wanted = parts_of(&portion.prefixes());
+    let mut failure = None;
+    let leaves = leaves_of(tree, view, wanted, &mut failure).map(|leaf| (leaf.key, leaf.record));
+    let sketch = BucketSketch::of_items(portion, leaves);
+    failure.map_or(Ok(sketch), Err)
+}
+
+impl Session {
+    /// Whether an exchange may begin: once, and before anything else was tried.
+    pub(super) fn may_estimate(&self) -> bool {
+        self.methods.is_empty()
+            && !self.effort.estimated
+            && matches!(self.strategy, Strategy::Auto | Strategy::Sketch | Strategy::Iblt)
+    }
+
+    /// Begins an exchange.
+    pub(super) fn send_estimate(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        self.effort.estimated = true;
+        let tree = self.knowledge.frozen();
+        let own = estimator(&tree, view)?;
+        let estimate = Estimate::Folded(own.folded());
+        self.exchange = Some(Exchange::new(tree, Step::Estimated { own, folded: true }));
+        self.say(TurnMessage::Estimate(estimate), 0);
+        Ok(())
+    }
+
+    pub(super) fn say(&mut self, message: TurnMessage, bytes: usize) {
+        self.effort.sketch_bytes += bytes;
+        self.items.push_back(TurnItem::Message(Box::new(message)));
+    }
+
+    /// Looking at all leaves counts as much.
+    pub(super) fn charge_scan(&mut self, tree: &PagedTree) -> Result<(), Failure> {
+        self.charge(tree.totals().entries)
+    }
+
+    /// The larger of both snapshots.
+    pub(super) fn most_entries(&self) -> u64 {
+        self.ours.envelope.totals().entries.max(self.theirs.entries)
+    }
+
+    /// The peer's estimator.
+    pub(super) fn peer_estimates(
+        &mut self,
+        estimate: Estimate,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        match estimate {
+            Estimate::Folded(theirs) => {
+                if !self.may_estimate() {
+                    return Err(protocol());
+                }
+                self.effort.estimated = true;
+                let tree = self.knowledge.frozen();
+                self.charge_scan(&tree)?;
+                let own = estimator(&tree, view)?;
+                let few = own.folded().difference(&theirs).filter(|few| *few <= FOLDED_UP_TO);
+                if few.is_some() {
+                    return self.choose(tree, few, Precision::Folded, view);
+                }
+                self.say(TurnMessage::Estimate(Estimate::Wrapped(own.wrapped())), 0);
+                self.exchange = Some(Exchange::new(tree, Step::Estimated { own, folded: false }));
+                Ok(())
+            }
+            Estimate::Wrapped(theirs) => match self.exchange.take() {
+                Some(Exchange { tree, step: Step::Estimated { own, folded: true }, .. }) => {
+                    let estimate = own.wrapped().difference(&theirs);
+                    self.choose(tree, estimate, Precision::Full, view)
+                }
+                _ => Err(protocol()),
+            },
+        }
+    }
+
+    /// This side knows how many differ, and begins to find them.
+    fn choose(
+        &mut self,
+        tree: PagedTree,
+        estimate: Option<u64>,
+        precision: Precision,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let entries = tree.totals().entries;
+        // more than all leaves of both cannot differ
+        let all = entries.saturating_add(self.most_entries());
+        let limits = &self.setup.limits;
+        let choice = plan::decide(&Question {
+            strategy: self.strategy,
+            entries,
+            most_entries: self.most_entries(),
+            estimate: estimate.map(|estimate| estimate.min(all)),
+            precision,
+            filter_rate: self.filter_rate(entries.max(1), estimate.unwrap_or(entries)),
+            most_differences: limits.max_session_entries as u64,
+            most_symbols: if self.has_room_to_code(&tree) { limits.max_iblt_symbols } else { 0 },
+        });
+        self.stats.plan.push(choice.step);
+        match choice.way {
+            Way::Filter => self.send_first_filter(estimate.unwrap_or(entries), view),
+            // begins with this side's turn
+            Way::Steer => Ok(()),
+            Way::Symbols(count) => self.send_first_symbols(tree, count, view),
+            Way::Sketch(layout) => {
+                self.methods.push((Method::Sketch, self.progress));
+                let sketch = syndromes(&tree, view, layout.all())?.to_wire();
+                let bytes = sketch.bits.len();
+                self.say(TurnMessage::Sketch(sketch), bytes);
+                let step = Step::Sent { layout, refilled: false };
+                self.exchange = Some(Exchange::new(tree, step));
+                Ok(())
+            }
+        }
+    }
+
+    /// The peer's sketch: held against the own one.
+    pub(super) fn peer_sketch(
+        &mut self,
+        wire: WireSketch,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(Exchange { tree, step: Step::Estimated { .. }, .. }) = self.exchange.take() else {
+            return Err(protocol());
+        };
+        let layout = wire.layout;
+        if layout.width() != IdWidth::of_entries(self.most_entries()) {
+            return Err(protocol());
+        }
+        self.methods.push((Method::Sketch, self.progress));
+        let theirs = BucketSketch::from_wire(wire).map_err(|_| protocol())?;
+        let reason = format!(
+            "the peer chose a sketch of {} x {} syndromes",
+            layout.buckets(),
+            layout.capacity()
+        );
+        self.note_plan(Phase::SketchExchange, reason, (layout.bytes() as u64, 3));
+        if layout.work() > self.most_work() {
+            // so much as that no session holds: a descent follows, which stops where it must
+            return Ok(());
+        }
+        self.charge_scan(&tree)?;
+        let ours = syndromes(&tree, view, layout.all())?;
+        let decoder = Decoder::new(ours, &theirs).map_err(|_| protocol())?;
+        self.charge(decoder.work() / PRODUCTS_PER_STEP)?;
+        self.read_on(tree, decoder, view)
+    }
+
+    /// Products that reading a sketch may take: as many as one of twice the differences of a
+    /// session, or a single bucket of any size.
+    fn most_work(&self) -> u64 {
+        let most = self.setup.limits.max_session_entries.saturating_mul(2) as u64;
+        let entries = self.most_entries();
+        let widest = |most| Layout::plan(most, Precision::Full, entries).map(Layout::work);
+        // beyond what there is a layout for, the largest that there is
+        let most = widest(most).or_else(|| widest(MOST_SKETCHED)).unwrap_or(0);
+        let single = Layout::plan(FOLDED_UP_TO, Precision::Folded, entries);
+        most.max(single.map_or(0, Layout::work))
+    }
+
+    /// Asks for what is missing of the peer's sketch, or ends with what is known.
+    fn read_on(
+        &mut self,
+        tree: PagedTree,
+        decoder: Decoder,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        if let Some(portion) = decoder.refill() {
+            let layout = decoder.layout();
+            self.say(TurnMessage::Refill(portion.to_wire()), 0);
+            let mut exchange = Exchange::new(tree, Step::Reading(Box::new(decoder)));
+            exchange.bytes = 4 * size_of::<u64>() * layout.buckets() * layout.capacity();
+            self.exchange = Some(exchange);
+            return Ok(());
+        }
+        self.found(tree, &decoder.finish(), view)
+    }
+
+    /// The peer asks for more of the sketch that this side sent.
+    pub(super) fn peer_refill(
+        &mut self,
+        wire: &WireRefill,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(Exchange { step: Step::Sent { layout, refilled }, .. }) = &mut self.exchange
+        else {
+            return Err(protocol());
+        };
+        let portion = layout.refill(wire).map_err(|_| protocol())?;
+        if std::mem::replace(refilled, true) {
+            return Err(protocol());
+        }
+        let tree = self.exchange.as_ref().map(|exchange| exchange.tree.clone());
+        let tree = tree.ok_or_else(protocol)?;
+        self.charge_scan(&tree)?;
+        let bytes = syndromes(&tree, view, portion)?.to_bytes();
+        let length = bytes.len();
+        self.say(TurnMessage::Refilled(Bytes(bytes)), length);
+        Ok(())
+    }
+
+    /// The peer answers what was asked for of its sketch.
+    pub(super) fn peer_refilled(
+        &mut self,
+        bytes: &[u8],
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let Some(Exchange { tree, step: Step::Reading(mut decoder), .. }) = self.exchange.take()
+        else {
+            return Err(protocol());
+        };
+        let portion = decoder.refill().ok_or_else(protocol)?;
+        let theirs = BucketSketch::from_bytes(portion.clone(), bytes).map_err(|_| protocol())?;
+        self.charge_scan(&tree)?;
+        let ours = syndromes(&tree, view, portion)?;
+        let before = decoder.work();
+        decoder.extend(ours, &theirs).map_err(|_| protocol())?;
+        self.charge((decoder.work() - before) / PRODUCTS_PER_STEP)?;
+        self.read_on(tree, *decoder, view)
+    }
+
+    /// The own leaves under a prefix, for a while kept in memory.
+    fn leaves_near<'a>(
+        &'a mut self,
+        tree: &'a PagedTree,
+        view: &'a dyn CollectionView,
+    ) -> impl FnMut(&Prefix) -> Result<Vec<Leaf>, Failure> + 'a {
+        let sealed = tree.sealed_pages();
+        let mut near = tree.clone();
+        move |prefix| {
+            if sealed.saturating_sub(near.sealed_pages()) >= PAGES {
+                near = tree.clone();
+            }
+            let leaves: Vec<Leaf> =
+                resident(&mut near, view, |tree| tree.leaves_under(prefix).collect())?;
+            self.charge(LOOK_STEPS + leaves.len() as u64)?;
+            Ok(leaves)
+        }
+    }
+
+    /// What only one side holds: the own leaves are told, those of the peer named. A taker asks
+    /// for its own, unless what it names may tell of them.
+    pub(super) fn found(
+        &mut self,
+        tree: PagedTree,
+        decoded: &Decoded,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let found = decoded.attribute(self.leaves_near(&tree, view))?;
+        let mut ours: Vec<KeyHash> = found.ours.iter().map(|leaf| leaf.key).collect();
+        let mut later = Vec::new();
+        if self.flow == Flow::Take {
+            let (named, alone) = split_named(&ours, &found.theirs);
+            (later, ours) = (named, alone);
+        }
+        for key in ours {
+            self.tell(key, Phase::SketchExchange);
+        }
+        if !found.theirs.is_empty() {
+            let names = Names::new(decoded.layout, self.most_entries(), &found.theirs).to_wire();
+            if self.has_room_to_say(names.gaps.len()) {
+                self.items.push_back(TurnItem::Message(Box::new(TurnMessage::Names(names))));
+            }
+        }
+        self.exchange = (!later.is_empty()).then(|| named(tree, later, 1));
+        Ok(())
+    }
+
+    /// The peer names leaves of this side that it does not hold.
+    pub(super) fn peer_names(
+        &mut self,
+        wire: &WireNames,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        let (tree, layout) = match self.exchange.take() {
+            Some(Exchange { tree, step: Step::Sent { layout, .. }, .. }) => (tree, layout),
+            Some(Exchange { tree, step: Step::Coding(_), .. }) => (tree, Layout::SHORT),
+            _ => return Err(protocol()),
+        };
+        let names = Names::from_wire(wire, layout, self.most_entries()).map_err(|_| protocol())?;
+        let leaves = names.resolve(self.leaves_near(&tree, view))?;
+        let mut keys: Vec<KeyHash> = leaves.iter().map(|leaf| leaf.key).collect();
+        keys.dedup();
+        self.stats.names_unknown += names.len().saturating_sub(keys.len()) as u64;
+        let most = self.setup.limits.max_session_entries;
+        self.partial |= keys.len() > most;
+        keys.truncate(most);
+        self.exchange = Some(named(tree, keys, 0));
+        Ok(())
+    }
+
+    /// At the end of the peer's turn: what differs, and of which it has told nothing.
+    pub(super) fn explain_names(&mut self) {
+        match &mut self.exchange {
+            Some(Exchange { step: Step::Named { turns, .. }, .. }) if *turns > 0 => *turns -= 1,
+            Some(Exchange { step: Step::Named { .. }, .. }) => {
+                let Some(Exchange { step: Step::Named { keys, .. }, .. }) = self.exchange.take()
+                else {
+                    return;
+                };
+                for key in keys {
+                    let told = self.knowledge.get(&key).map(|known| &known.theirs);
+                    if told.is_none_or(|theirs| *theirs == Theirs::Unknown) {
+                        self.tell(key, Phase::SketchExchange);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+/// More differences than this have no layout.
+const MOST_SKETCHED: u64 = 130_000;
+
+fn named(tree: PagedTree, keys: Vec<KeyHash>, turns: u8) -> Exchange {
+    let bytes = keys.len() * HASH_LEN;
+    Exchange { tree, step: Step::Named { keys, turns }, bytes }
+}
+
+/// Of ascending keys those that one of the peer's ids may be of, and the others.
+fn split_named(keys: &[KeyHash], theirs: &[DifferingId]) -> (Vec<KeyHash>, Vec<KeyHash>) {
+    let mut is_named = vec![false; keys.len()];
+    for prefix in theirs.iter().flat_map(DifferingId::prefixes) {
+        let first = keys.partition_point(|key| *key < prefix.first_key());
+        let under = keys[first..].iter().take_while(|key| prefix.contains(key)).count();
+        is_named[first..first + under].fill(true);
+    }
+    let split = |named| {
+        let those = keys.iter().zip(&is_named).filter(move |(_, is)| **is == named);
+        those.map(|(key, _)| *key).collect()
+    };
+    (split(true), split(false))
+}
