@@ -23,9 +23,9 @@ use selfsame::replica::{
     CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
 };
 use selfsame::session::message::{
-    Bases, Bulk, Bytes, CollectionTag, Estimate, FreeMessage, Hello, HelloReply, KeyState, Level, Message,
-    NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage, Unmatched,
-    ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
+    Bases, Bulk, Bytes, CollectionTag, Estimate, FreeMessage, Hello, HelloReply, KeyState, Level,
+    Message, NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage,
+    Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Session, Strategy,

@@ -13,9 +13,9 @@ use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
-    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, FreeMessage, Hello, HelloReply,
-    KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid, TurnEnd,
-    TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WirePrefix,
+    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, FreeMessage, Hello,
+    HelloReply, KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid,
+    TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WirePrefix,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
 use selfsame::sketch::{

@@ -199,9 +199,10 @@ fn names_bytes(count: u64, entries: u64) -> u64 {
     (count as f64 * (gap + 1.5) / 8.0) as u64
 }
 
-/// Chooses how what differs is found: with strategy auto the way that is expected to cost the
-/// fewest bytes, filters only if a tenth of the entries differ. A forced way that cannot be gone
-/// gives way to descent.
+/// Chooses how what differs is found. With strategy auto: filters if a tenth of the entries differ,
+/// since they ask for what seems to be removed by its dots, where other ways tell whole states; else
+/// the way that is expected to cost the fewest bytes. A forced way that cannot be gone gives way to
+/// descent.
 #[must_use]
 pub fn decide(question: &Question) -> Choice {
     let &Question { strategy, entries, most_entries, precision, .. } = question;
@@ -232,10 +233,11 @@ pub fn decide(question: &Question) -> Choice {
         fits.then_some((Way::Symbols(count), (bytes, SKETCH_MESSAGES)))
     };
     let steer = (Way::Steer, descent_cost(estimate, most_entries));
-    let ways = [filter(), sketch(), symbols()].into_iter().flatten();
-    let best = ways.min_by_key(|(_, (bytes, _))| *bytes);
+    let named = [sketch(), symbols()].into_iter().flatten();
+    let best = filter().or_else(|| named.min_by_key(|(_, (bytes, _))| *bytes));
     let (way, (bytes, messages)) = match best {
-        Some(best) if strategy != Strategy::Auto || best.1.0 <= steer.1.0 => best,
+        Some(best) if best.0 == Way::Filter || strategy != Strategy::Auto => best,
+        Some(best) if best.1.0 <= steer.1.0 => best,
         _ => steer,
     };
     let about = if many { "more than" } else { "about" };
@@ -285,8 +287,8 @@ mod tests {
                 choice.step.predicted_bytes < descent_cost(estimate, entries).0 + 60 * estimate
             );
         }
-        let half = Question { estimate: Some(10_000), filter_rate: 0.3, ..AUTO };
-        assert_eq!(decide(&half).way, Way::Filter);
+        let tenth = Question { estimate: Some(2_000), ..AUTO };
+        assert_eq!(decide(&tenth).way, Way::Filter);
     }
 
     #[test]
