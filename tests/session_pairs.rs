@@ -716,3 +716,36 @@ fn whatever_the_strategy_any_two_sets_end_with_one_root() {
         }
     }
 }
+
+#[test]
+fn sketches_that_are_kept_find_what_those_made_for_a_session_find() {
+    for (strategy, seed) in [(Strategy::Sketch, 1), (Strategy::Iblt, 2), (Strategy::Auto, 3)] {
+        let mut costs = Vec::new();
+        for warm in [false, true] {
+            let limits = Limits { sketches_from_entries: 100, ..Limits::default() };
+            let mut a = Node::with(1, HashAlgorithm::Blake3, limits.clone());
+            let mut b = Node::with(2, HashAlgorithm::Blake3, limits);
+            let mut oracle = Oracle::default();
+            for at in 0..5_000 {
+                oracle.put(&mut a, &key(at), b"1");
+            }
+            complete(&run(&mut a, &mut b, &SyncConfig::default(), seed));
+            for node in [&a, &b] {
+                while warm && !node.collection.has_sketches() {
+                    node.collection.warm_sketches().unwrap();
+                }
+                assert_eq!(node.collection.snapshot().unwrap().sketches().is_some(), warm);
+            }
+            for at in 0..60 {
+                oracle.put(&mut a, &key(at * 7), b"2");
+                oracle.put(&mut b, &key(at * 11), b"3");
+            }
+            let config = SyncConfig { strategy, ..SyncConfig::default() };
+            let met = run(&mut a, &mut b, &config, seed);
+            complete(&met);
+            oracle.check_converged(&[&a, &b]);
+            costs.push((met.frames, met.stats[0].bytes(), met.stats[0].phases.len()));
+        }
+        assert_eq!(costs[0], costs[1], "{strategy:?}");
+    }
+}

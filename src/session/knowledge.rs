@@ -16,6 +16,8 @@ use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, TreeHash};
 use crate::merkle::{Leaf, PagedTree, Sealed};
 use crate::replica::{CollectionView, ViewError};
+use crate::sketch::Sketches;
+use crate::sketch::kept::GROUPS;
 use crate::types::Key;
 
 /// What the peer's snapshot has seen, as it stated.
@@ -134,6 +136,8 @@ pub(super) fn resident<T>(
 pub(super) struct Knowledge {
     kind: Overlay,
     tree: PagedTree,
+    /// Those of the tree's leaves, if they are kept of the snapshot.
+    sketches: Option<Sketches>,
     keys: BTreeMap<KeyHash, KeyKnowledge>,
     /// Where dots stand that the peer told of.
     learned: BTreeMap<Dot, KeyHash>,
@@ -146,7 +150,8 @@ pub(super) struct Knowledge {
 // are in memory count against the memory of the session
 impl Knowledge {
     fn terms(&self) -> impl Eq + Hash + '_ {
-        let Self { kind, tree, keys, learned, sealed, twins } = self;
+        // sketches follow from the tree
+        let Self { kind, tree, sketches: _, keys, learned, sealed, twins } = self;
         (kind, (tree, tree.sealed_pages()), keys, learned, sealed, twins)
     }
 }
@@ -170,7 +175,8 @@ impl Knowledge {
         let tree = view.tree().clone();
         let sealed = tree.sealed_pages();
         let (keys, learned) = (BTreeMap::new(), BTreeMap::new());
-        Self { kind, tree, keys, learned, sealed, twins: Twins::default() }
+        let sketches = view.sketches().cloned();
+        Self { kind, tree, sketches, keys, learned, sealed, twins: Twins::default() }
     }
 
     /// Keys and dots of which something is known.
@@ -259,6 +265,17 @@ impl Knowledge {
         self.tree.clone()
     }
 
+    /// Bytes of the overlay's sketches, and those of as many groups of them as keys are known.
+    pub(super) fn kept_sketches(&self) -> Option<(usize, usize)> {
+        let bytes = self.sketches.as_ref()?.memory_bytes();
+        Some((bytes, self.keys.len().saturating_mul(bytes.div_ceil(GROUPS))))
+    }
+
+    /// A copy of the overlay's sketches as they are.
+    pub(super) fn sketches(&self) -> Option<Sketches> {
+        self.sketches.clone()
+    }
+
     pub(super) fn tree_hash(&self) -> TreeHash {
         self.tree.tree_hash()
     }
@@ -330,14 +347,20 @@ impl Knowledge {
         let mine = mine.as_ref().map(|entry| &entry.record);
         let record = self.overlaid(key, mine, view.causality(), their_seen);
         let algorithm = view.spec().algorithm;
-        match record {
-            Some(record) => {
-                let leaf =
-                    Leaf { key: *key, record: record.digest(algorithm), totals: record.totals() };
-                resident(&mut self.tree, view, |tree| tree.put(leaf).map(|_| ()))
-            }
-            None => resident(&mut self.tree, view, |tree| tree.remove(key).map(|_| ())),
+        let now = record.map(|record| Leaf {
+            key: *key,
+            record: record.digest(algorithm),
+            totals: record.totals(),
+        });
+        let before = resident(&mut self.tree, view, |tree| match now {
+            Some(leaf) => tree.put(leaf),
+            None => tree.remove(key),
+        })?;
+        if let Some(sketches) = &mut self.sketches {
+            before.iter().for_each(|leaf| sketches.remove(key, &leaf.record));
+            now.iter().for_each(|leaf| sketches.add(key, &leaf.record));
         }
+        Ok(())
     }
 }
 

@@ -47,8 +47,13 @@ pub(super) fn dots_bytes(dots: &DotSet) -> usize {
 impl Knowledge {
     fn memory_bytes(&self) -> usize {
         let (keys, dots) = self.sizes();
+        // groups that were changed are this session's own: all of them at most
+        let sketches = self.kept_sketches().map_or(0, |(bytes, changed)| bytes.min(changed));
         let pages = self.unsealed_pages() * self.tree().page_leaves() * LEAF_BYTES;
-        map_bytes::<KeyHash, KeyKnowledge>(keys) + map_bytes::<Dot, KeyHash>(dots) + pages
+        map_bytes::<KeyHash, KeyKnowledge>(keys)
+            + map_bytes::<Dot, KeyHash>(dots)
+            + pages
+            + sketches
     }
 }
 

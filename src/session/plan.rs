@@ -22,7 +22,8 @@
 //! assert!(choice.step.reason.contains("50 of 20000"));
 //!
 //! // as many as a session may hold are left to a descent, which stops where it must
-//! let many = Question { estimate: None, most_entries: 2_000_000_000, ..question };
+//! let entries = 2_000_000_000;
+//! let many = Question { estimate: None, entries, most_entries: entries, ..question };
 //! assert_eq!(decide(&many).way, Way::Steer);
 //! ```
 
@@ -207,7 +208,7 @@ fn names_bytes(count: u64, entries: u64) -> u64 {
 pub fn decide(question: &Question) -> Choice {
     let &Question { strategy, entries, most_entries, precision, .. } = question;
     let many = question.estimate.is_none();
-    let estimate = question.estimate.unwrap_or_else(|| (most_entries / 2).max(MANY));
+    let estimate = question.estimate.unwrap_or(MANY);
     let names = names_bytes(estimate / 2, most_entries);
     let fits = !many && estimate <= question.most_differences;
     let filter = || {

@@ -9,6 +9,8 @@
 //! Both work on their overlays as they were when the exchange began. Sketches steer: what they miss,
 //! by chance or by malice, leaves two trees that differ, and a descent follows.
 
+use std::hash::{Hash, Hasher};
+
 use super::config::Strategy;
 use super::knowledge::{Theirs, resident};
 use super::machine::{Flow, Session};
@@ -23,7 +25,7 @@ use crate::merkle::{Leaf, PagedTree, Prefix};
 use crate::replica::CollectionView;
 use crate::sketch::buckets::{BucketSketch, Decoded, Decoder, Layout, Portion};
 use crate::sketch::{
-    DifferingId, Estimator, IdWidth, Names, Precision, WireNames, WireRefill, WireSketch,
+    DifferingId, Estimator, IdWidth, Names, Precision, Sketches, WireNames, WireRefill, WireSketch,
 };
 
 /// Up to so many differences a folded estimator sizes the answer; beyond, one that tells more
@@ -41,10 +43,32 @@ const EXCHANGE_BYTES: usize = 4 << 10;
 /// A sketch exchange under way, on the tree as this side had it when it began.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Exchange {
-    pub(super) tree: PagedTree,
+    pub(super) tree: Frozen,
     pub(super) step: Step,
     /// What the step takes in memory, in bytes.
     pub(super) bytes: usize,
+}
+
+/// The leaves of the overlay as they were, and their sketches if they are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Frozen {
+    pub(super) tree: PagedTree,
+    sketches: Option<Sketches>,
+}
+
+// by hand, since sketches follow from the tree
+impl PartialEq for Frozen {
+    fn eq(&self, other: &Self) -> bool {
+        self.tree == other.tree
+    }
+}
+
+impl Eq for Frozen {}
+
+impl Hash for Frozen {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tree.hash(state);
+    }
 }
 
 /// How far it has come.
@@ -66,7 +90,7 @@ pub(super) enum Step {
 }
 
 impl Exchange {
-    pub(super) const fn new(tree: PagedTree, step: Step) -> Self {
+    pub(super) const fn new(tree: Frozen, step: Step) -> Self {
         Self { tree, step, bytes: 0 }
     }
 
@@ -104,23 +128,10 @@ fn parts_of(prefixes: &[Prefix]) -> [bool; 256] {
     wanted
 }
 
-fn estimator(tree: &PagedTree, view: &dyn CollectionView) -> Result<Estimator, Failure> {
-    let (mut estimator, mut failure) = (Estimator::default(), None);
-    leaves_of(tree, view, [true; 256], &mut failure).for_each(|leaf| estimator.add(&leaf.record));
-    failure.map_or(Ok(estimator), Err)
-}
-
-/// Syndromes of a portion.
-fn syndromes(
-    tree: &PagedTree,
-    view: &dyn CollectionView,
-    portion: Portion,
-) -> Result<BucketSketch, Failure> {
-    let wanted = parts_of(&portion.prefixes());
-    let mut failure = None;
-    let leaves = leaves_of(tree, view, wanted, &mut failure).map(|leaf| (leaf.key, leaf.record));
-    let sketch = BucketSketch::of_items(portion, leaves);
-    failure.map_or(Ok(sketch), Err)
+impl Frozen {
+    pub(super) fn entries(&self) -> u64 {
+        self.tree.totals().entries
+    }
 }
 
 impl Session {
@@ -134,8 +145,8 @@ impl Session {
     /// Begins an exchange.
     pub(super) fn send_estimate(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         self.effort.estimated = true;
-        let tree = self.knowledge.frozen();
-        let own = estimator(&tree, view)?;
+        let tree = self.frozen();
+        let own = self.estimator(&tree, view)?;
         let estimate = Estimate::Folded(own.folded());
         self.exchange = Some(Exchange::new(tree, Step::Estimated { own, folded: true }));
         self.say(TurnMessage::Estimate(estimate), 0);
@@ -147,9 +158,42 @@ impl Session {
         self.items.push_back(TurnItem::Message(Box::new(message)));
     }
 
-    /// Looking at all leaves counts as much.
-    pub(super) fn charge_scan(&mut self, tree: &PagedTree) -> Result<(), Failure> {
-        self.charge(tree.totals().entries)
+    fn frozen(&self) -> Frozen {
+        Frozen { tree: self.knowledge.frozen(), sketches: self.knowledge.sketches() }
+    }
+
+    /// The estimator over the leaves: as it is kept, or by a look at each of them.
+    fn estimator(
+        &mut self,
+        leaves: &Frozen,
+        view: &dyn CollectionView,
+    ) -> Result<Estimator, Failure> {
+        if let Some(sketches) = &leaves.sketches {
+            return Ok(sketches.estimator().clone());
+        }
+        self.charge(leaves.entries())?;
+        let (mut estimator, mut failure) = (Estimator::default(), None);
+        leaves_of(&leaves.tree, view, [true; 256], &mut failure)
+            .for_each(|leaf| estimator.add(&leaf.record));
+        failure.map_or(Ok(estimator), Err)
+    }
+
+    /// Syndromes of a portion: as they are kept, or by a look at the leaves of its buckets.
+    fn syndromes(
+        &mut self,
+        leaves: &Frozen,
+        view: &dyn CollectionView,
+        portion: Portion,
+    ) -> Result<BucketSketch, Failure> {
+        if let Some(kept) = leaves.sketches.as_ref().and_then(|kept| kept.read(&portion)) {
+            return Ok(kept);
+        }
+        self.charge(leaves.entries())?;
+        let wanted = parts_of(&portion.prefixes());
+        let mut failure = None;
+        let items = leaves_of(&leaves.tree, view, wanted, &mut failure);
+        let sketch = BucketSketch::of_items(portion, items.map(|leaf| (leaf.key, leaf.record)));
+        failure.map_or(Ok(sketch), Err)
     }
 
     /// The larger of both snapshots.
@@ -169,9 +213,8 @@ impl Session {
                     return Err(protocol());
                 }
                 self.effort.estimated = true;
-                let tree = self.knowledge.frozen();
-                self.charge_scan(&tree)?;
-                let own = estimator(&tree, view)?;
+                let tree = self.frozen();
+                let own = self.estimator(&tree, view)?;
                 let few = own.folded().difference(&theirs).filter(|few| *few <= FOLDED_UP_TO);
                 if few.is_some() {
                     return self.choose(tree, few, Precision::Folded, view);
@@ -193,12 +236,12 @@ impl Session {
     /// This side knows how many differ, and begins to find them.
     fn choose(
         &mut self,
-        tree: PagedTree,
+        tree: Frozen,
         estimate: Option<u64>,
         precision: Precision,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let entries = tree.totals().entries;
+        let entries = tree.entries();
         // more than all leaves of both cannot differ
         let all = entries.saturating_add(self.most_entries());
         let limits = &self.setup.limits;
@@ -220,7 +263,7 @@ impl Session {
             Way::Symbols(count) => self.send_first_symbols(tree, count, view),
             Way::Sketch(layout) => {
                 self.methods.push((Method::Sketch, self.progress));
-                let sketch = syndromes(&tree, view, layout.all())?.to_wire();
+                let sketch = self.syndromes(&tree, view, layout.all())?.to_wire();
                 let bytes = sketch.bits.len();
                 self.say(TurnMessage::Sketch(sketch), bytes);
                 let step = Step::Sent { layout, refilled: false };
@@ -255,8 +298,7 @@ impl Session {
             // so much as that no session holds: a descent follows, which stops where it must
             return Ok(());
         }
-        self.charge_scan(&tree)?;
-        let ours = syndromes(&tree, view, layout.all())?;
+        let ours = self.syndromes(&tree, view, layout.all())?;
         let decoder = Decoder::new(ours, &theirs).map_err(|_| protocol())?;
         self.charge(decoder.work() / PRODUCTS_PER_STEP)?;
         self.read_on(tree, decoder, view)
@@ -277,7 +319,7 @@ impl Session {
     /// Asks for what is missing of the peer's sketch, or ends with what is known.
     fn read_on(
         &mut self,
-        tree: PagedTree,
+        tree: Frozen,
         decoder: Decoder,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
@@ -308,8 +350,7 @@ impl Session {
         }
         let tree = self.exchange.as_ref().map(|exchange| exchange.tree.clone());
         let tree = tree.ok_or_else(protocol)?;
-        self.charge_scan(&tree)?;
-        let bytes = syndromes(&tree, view, portion)?.to_bytes();
+        let bytes = self.syndromes(&tree, view, portion)?.to_bytes();
         let length = bytes.len();
         self.say(TurnMessage::Refilled(Bytes(bytes)), length);
         Ok(())
@@ -327,8 +368,7 @@ impl Session {
         };
         let portion = decoder.refill().ok_or_else(protocol)?;
         let theirs = BucketSketch::from_bytes(portion.clone(), bytes).map_err(|_| protocol())?;
-        self.charge_scan(&tree)?;
-        let ours = syndromes(&tree, view, portion)?;
+        let ours = self.syndromes(&tree, view, portion)?;
         let before = decoder.work();
         decoder.extend(ours, &theirs).map_err(|_| protocol())?;
         self.charge((decoder.work() - before) / PRODUCTS_PER_STEP)?;
@@ -358,11 +398,11 @@ impl Session {
     /// for its own, unless what it names may tell of them.
     pub(super) fn found(
         &mut self,
-        tree: PagedTree,
+        tree: Frozen,
         decoded: &Decoded,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let found = decoded.attribute(self.leaves_near(&tree, view))?;
+        let found = decoded.attribute(self.leaves_near(&tree.tree, view))?;
         let mut ours: Vec<KeyHash> = found.ours.iter().map(|leaf| leaf.key).collect();
         let mut later = Vec::new();
         if self.flow == Flow::Take {
@@ -394,7 +434,7 @@ impl Session {
             _ => return Err(protocol()),
         };
         let names = Names::from_wire(wire, layout, self.most_entries()).map_err(|_| protocol())?;
-        let leaves = names.resolve(self.leaves_near(&tree, view))?;
+        let leaves = names.resolve(self.leaves_near(&tree.tree, view))?;
         let mut keys: Vec<KeyHash> = leaves.iter().map(|leaf| leaf.key).collect();
         keys.dedup();
         self.stats.names_unknown += names.len().saturating_sub(keys.len()) as u64;
@@ -429,7 +469,7 @@ impl Session {
 /// More differences than this have no layout.
 const MOST_SKETCHED: u64 = 130_000;
 
-fn named(tree: PagedTree, keys: Vec<KeyHash>, turns: u8) -> Exchange {
+fn named(tree: Frozen, keys: Vec<KeyHash>, turns: u8) -> Exchange {
     let bytes = keys.len() * HASH_LEN;
     Exchange { tree, step: Step::Named { keys, turns }, bytes }
 }

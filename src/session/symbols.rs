@@ -7,9 +7,8 @@ use super::message::TurnMessage;
 use super::outcome::Failure;
 use super::phase::Phase;
 use super::plan::Method;
-use super::sketching::{Exchange, Step, leaves_of};
+use super::sketching::{Exchange, Frozen, Step, leaves_of};
 use super::turn::protocol;
-use crate::merkle::PagedTree;
 use crate::replica::CollectionView;
 use crate::sketch::buckets::{Decoded, Layout};
 use crate::sketch::iblt::{Decoder, Encoder, IbltKey, SYMBOL_BYTES};
@@ -77,15 +76,15 @@ impl Hash for Peeling {
 
 impl Session {
     /// Whether there is memory for the stream of a tree: an eighth of what a session has.
-    pub(super) fn has_room_to_code(&self, tree: &PagedTree) -> bool {
+    pub(super) fn has_room_to_code(&self, tree: &Frozen) -> bool {
         let most = self.setup.limits.max_session_memory_bytes / 8;
-        tree.totals().entries <= most / ENTRY_BYTES as u64
+        tree.entries() <= most / ENTRY_BYTES as u64
     }
 
-    fn encoder(&self, tree: &PagedTree, view: &dyn CollectionView) -> Result<Encoder, Failure> {
+    fn encoder(&self, tree: &Frozen, view: &dyn CollectionView) -> Result<Encoder, Failure> {
         let key = IbltKey::derive(&self.derive_key("selfsame v1 iblt"));
         let mut failure = None;
-        let leaves = leaves_of(tree, view, [true; 256], &mut failure);
+        let leaves = leaves_of(&tree.tree, view, [true; 256], &mut failure);
         let ids = leaves.map(|leaf| ShortId::of(&leaf.key, &leaf.record));
         let encoder = Encoder::new(&key, ids, &self.setup.limits);
         failure.map_or(Ok(encoder), Err)
@@ -94,7 +93,7 @@ impl Session {
     /// Begins a stream.
     pub(super) fn send_first_symbols(
         &mut self,
-        tree: PagedTree,
+        tree: Frozen,
         count: usize,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
@@ -120,7 +119,7 @@ impl Session {
     /// The peer asks for more of the stream.
     pub(super) fn peer_wants_symbols(&mut self, count: u32) -> Result<(), Failure> {
         let entries = match &self.exchange {
-            Some(Exchange { tree, step: Step::Coding(_), .. }) => tree.totals().entries,
+            Some(Exchange { tree, step: Step::Coding(_), .. }) => tree.entries(),
             _ => return Err(protocol()),
         };
         self.charge(entries + u64::from(count))?;
@@ -144,7 +143,7 @@ impl Session {
                     // a descent follows
                     return Ok(());
                 }
-                self.charge_scan(&tree)?;
+                self.charge(tree.entries())?;
                 let decoder = Decoder::new(self.encoder(&tree, view)?, &self.setup.limits);
                 let read = blake3::Hasher::new();
                 (tree, Box::new(Peeling { decoder, asks: 0, read }))
@@ -152,7 +151,7 @@ impl Session {
             _ => return Err(protocol()),
         };
         let before = peeling.decoder.effort();
-        let looked = tree.totals().entries;
+        let looked = tree.entries();
         // over the limit of symbols it ends with what is known
         let is_over = peeling.decoder.push(symbols).is_err();
         peeling.read.update(&symbols.to_bytes());
@@ -175,6 +174,6 @@ impl Session {
     }
 }
 
-fn stream_bytes(tree: &PagedTree) -> usize {
-    tree.totals().entries as usize * ENTRY_BYTES
+fn stream_bytes(tree: &Frozen) -> usize {
+    tree.entries() as usize * ENTRY_BYTES
 }
