@@ -28,9 +28,8 @@ fn print_bytes(entries: u32) {
     let (mut a, mut b) = twins(entries);
     println!("{entries} entries, values of 100 bytes; bytes both ways, frames, phases (bytes):");
     for differing in [0u32, 1, 10, 100, 1_000] {
-        for (strategy, name) in
-            [(Strategy::Auto, "auto"), (Strategy::Merkle, "merkle"), (Strategy::Bloom, "bloom")]
-        {
+        for strategy in Strategy::ALL {
+            let name = format!("{strategy:?}").to_lowercase();
             for at in 0..differing {
                 let at = key(format!("key {}", at * (entries / differing)));
                 a.now_ms += 1;
