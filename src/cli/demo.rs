@@ -40,8 +40,8 @@ use crate::types::TypeError;
 /// Shows in half a minute what it does: three nodes drift apart and become the same again
 ///
 /// Needs nothing: the nodes live in a temporary folder, meet over QUIC on loopback, and are gone
-/// at the end. Ends with 0 if all three are equal and announcement, bloom exchange, Merkle
-/// descent and delta each did visible work.
+/// at the end. Ends with 0 if all three are equal and announcement, bloom exchange, sketch
+/// exchange and delta each did visible work.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
