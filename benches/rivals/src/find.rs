@@ -119,6 +119,10 @@ enum Way {
     Merkle,
     /// selfsame, filters alone, then descent for what they hid.
     Bloom,
+    /// selfsame, a sketch alone, then descent for what it missed.
+    Sketch,
+    /// selfsame, coded symbols alone, then descent for what they missed.
+    Iblt,
     /// selfsame, both imported the same entries on their own: contexts say that all differ.
     Apart,
     /// negentropy, on the same sets.
@@ -126,9 +130,11 @@ enum Way {
 }
 
 impl Way {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Known,
         Self::Lost,
+        Self::Sketch,
+        Self::Iblt,
         Self::Merkle,
         Self::Bloom,
         Self::Negentropy(Settings { frame: 0, by_time: false }),
@@ -144,6 +150,8 @@ impl Way {
             Self::Lost => "selfsame, one context lost",
             Self::Merkle => "selfsame, Merkle only",
             Self::Bloom => "selfsame, Bloom only",
+            Self::Sketch => "selfsame, sketches only",
+            Self::Iblt => "selfsame, symbols only",
             Self::Apart => "selfsame, imported apart",
             Self::Negentropy(Settings { frame: 0, by_time: false }) => "negentropy",
             Self::Negentropy(Settings { frame: 0, by_time: true }) => "negentropy, by time",
@@ -156,6 +164,8 @@ impl Way {
         match self {
             Self::Merkle => Strategy::Merkle,
             Self::Bloom => Strategy::Bloom,
+            Self::Sketch => Strategy::Sketch,
+            Self::Iblt => Strategy::Iblt,
             _ => Strategy::Auto,
         }
     }
@@ -270,6 +280,7 @@ impl Round {
         samples: &mut [Vec<Sample>],
     ) -> Result<(), RivalsError> {
         let Self { d, seed, .. } = self;
+        world.warm()?;
         // one drift for all that only look, and for the session that ends it
         let ids = world.drift(d, seed)?;
         let items = [world.nodes[0].items()?, world.nodes[1].items()?];
@@ -295,7 +306,9 @@ impl Round {
                 }
                 Way::Negentropy(_) => continue,
                 Way::Apart => self.apart()?,
-                Way::Lost | Way::Merkle | Way::Bloom => self.alone(world, *way)?,
+                Way::Lost | Way::Merkle | Way::Bloom | Way::Sketch | Way::Iblt => {
+                    self.alone(world, *way)?
+                }
             };
             samples.push(sample);
         }
@@ -309,6 +322,7 @@ impl Round {
         if way == Way::Lost {
             world.lose_context()?;
         }
+        world.warm()?;
         let cost = session::synchronise(world, &config(way.strategy()), self.seed)?;
         if way == Way::Lost {
             meet(world)?;

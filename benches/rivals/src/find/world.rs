@@ -10,7 +10,7 @@ use selfsame::limits::Limits;
 use selfsame::merkle::NodeKey;
 use selfsame::replica::{
     Collection, CollectionView as _, IncomingSibling, JoinRequest, KeyUpdate, Replica,
-    ReplicaOptions,
+    ReplicaOptions, Warming,
 };
 use selfsame::store::MemoryStore;
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
@@ -244,6 +244,14 @@ impl World {
     /// The second node loses its context, as after damage (rule D10).
     pub(super) fn lose_context(&mut self) -> Result<(), RivalsError> {
         self.nodes[1].collection.recover().map(drop).map_err(wrong)
+    }
+
+    /// Both keep sketches of what they hold, as a daemon makes them in the background.
+    pub(super) fn warm(&self) -> Result<(), RivalsError> {
+        for node in &self.nodes {
+            while node.collection.warm_sketches().map_err(wrong)? == Warming::Goes {}
+        }
+        Ok(())
     }
 
     /// Both hold the same.
