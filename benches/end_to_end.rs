@@ -8,7 +8,8 @@
 //! time and what the store read of files at either side, and how much the memory of each grew at
 //! most. In the end an empty node takes everything.
 //!
-//! `cargo bench --bench end_to_end -- 1000000 100` (entries, bytes of a value).
+//! `cargo bench --bench end_to_end -- 1000000 100` (entries, bytes of a value), and after that, for
+//! one row alone, a number of differences and of sessions.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -31,7 +32,7 @@ use tokio::sync::watch;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BATCH: u64 = 4_096;
-/// Sessions for each number of differences.
+/// Sessions for each number of differences, if nothing else is said.
 const TIMES: u64 = 10;
 /// There and back, when round trips are counted.
 const FAR: Duration = Duration::from_millis(100);
@@ -199,7 +200,8 @@ async fn node(folder: &Path, entries: u64, bytes: usize) {
     server.await.unwrap();
 }
 
-/// Sessions until both hold the same: how many, bytes on the wire, frames, microseconds.
+/// Sessions until both hold the same: how many, bytes on the wire, frames, microseconds,
+/// packets.
 async fn session(node: &Node<EmbeddedStore>, link: &Link, collection: &Arc<Disk>) -> String {
     let (_stop, stopped) = watch::channel(false);
     let config = SyncConfig::default();
@@ -212,9 +214,11 @@ async fn session(node: &Node<EmbeddedStore>, link: &Link, collection: &Arc<Disk>
     tokio::time::sleep(Duration::from_millis(40)).await;
     let after = link.connection().traffic();
     let bytes = after.bytes_sent + after.bytes_received - before.bytes_sent - before.bytes_received;
+    let packets =
+        after.packets_sent + after.packets_received - before.packets_sent - before.packets_received;
     let figures = done.reports.iter().flat_map(|report| report.stats.phases.values());
     let frames: u64 = figures.map(|phase| phase.messages_sent + phase.messages_received).sum();
-    format!("{} {bytes} {frames} {}", done.reports.len(), elapsed.as_micros())
+    format!("{} {bytes} {frames} {} {packets}", done.reports.len(), elapsed.as_micros())
 }
 
 /// A node in a process of its own.
@@ -342,7 +346,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// One row: so many differences, some sessions.
-fn measure(peers: &mut [Peer; 2], relay: &Relay, differences: u64, seed: &mut u64) {
+fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64), seed: &mut u64) {
     let mut differ = |peers: &mut [Peer; 2]| {
         for (end, peer) in peers.iter_mut().enumerate() {
             *seed += 1;
@@ -350,13 +354,13 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, differences: u64, seed: &mut u6
             peer.ask(&format!("change {seed} {share}"));
         }
     };
-    let (mut wire, mut frames, mut cpu, mut read) = (0, 0, [0; 2], [0; 2]);
+    let (mut wire, mut packets, mut frames, mut cpu, mut read) = (0, 0, 0, [0; 2], [0; 2]);
     let (mut grown, mut took) = ([0; 2], Vec::new());
-    for _ in 0..TIMES {
+    for _ in 0..times {
         differ(peers);
         let before = [0, 1].map(|end: usize| peers[end].usage("anew"));
         let figures = numbers(&peers[0].ask("sync"));
-        (wire, frames) = (wire + figures[1], frames + figures[2]);
+        (wire, frames, packets) = (wire + figures[1], frames + figures[2], packets + figures[4]);
         took.push(figures[3]);
         for (end, before) in before.into_iter().enumerate() {
             let after = peers[end].usage("");
@@ -372,18 +376,19 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, differences: u64, seed: &mut u6
     // what was on its way
     std::thread::sleep(FAR);
     took.sort_unstable();
-    let ms = |us: u64| us as f64 / 1e3 / TIMES as f64;
+    let ms = |us: u64| us as f64 / 1e3 / times as f64;
     println!(
-        "d {differences:6}: {:9} B on the wire, {:5.1} frames, {:4.1} round trips, {:.2} ms; CPU \
+        "d {differences:6}: {:9} B on the wire in {:.1} packets, {:5.1} frames, {:4.1} round trips, {:.2} ms; CPU \
          {:.2} and {:.2} ms; files read {} and {} B; memory grew by {:.1} and {:.1} MiB at most",
-        wire / TIMES,
-        frames as f64 / TIMES as f64,
+        wire / times,
+        packets as f64 / times as f64,
+        frames as f64 / times as f64,
         far.saturating_sub(took[took.len() / 2]) as f64 / FAR.as_micros() as f64,
         took[took.len() / 2] as f64 / 1e3,
         ms(cpu[0]),
         ms(cpu[1]),
-        read[0] / TIMES,
-        read[1] / TIMES,
+        read[0] / times,
+        read[1] / times,
         grown[0] as f64 / 1024.0,
         grown[1] as f64 / 1024.0,
     );
@@ -447,9 +452,12 @@ fn main() {
     let mut seed = 0;
     // the first session of two that have not met
     measure_first(&mut peers);
+    if let Some(differences) = number(2) {
+        return measure(&mut peers, &relay, (differences, number(3).unwrap_or(TIMES)), &mut seed);
+    }
     for differences in DIFFERENCES {
         if differences <= entries {
-            measure(&mut peers, &relay, differences, &mut seed);
+            measure(&mut peers, &relay, (differences, TIMES), &mut seed);
         }
     }
     let [mut giver, _other] = peers;
