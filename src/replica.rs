@@ -37,6 +37,7 @@ mod certificates;
 mod clones;
 mod collection;
 mod commit;
+mod common;
 mod conflicts;
 mod draft;
 mod evidence;

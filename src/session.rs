@@ -68,6 +68,7 @@ mod clones;
 mod config;
 mod descent;
 mod filter;
+mod follow;
 mod give;
 mod knowledge;
 mod machine;

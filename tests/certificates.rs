@@ -164,9 +164,7 @@ fn damage_of_the_log_costs_what_was_damaged_and_no_more() {
         keep(&collection, session);
     }
     let rot = |table: Table, holds: fn(&[u8]) -> bool| {
-        let rows = store
-            .scan(Span::of(table, &[]).start_at(std::ops::Bound::Unbounded), usize::MAX)
-            .unwrap();
+        let rows = store.scan(Span::of(table, &[]), usize::MAX).unwrap();
         let row = rows.into_iter().find(|row| holds(&row.key)).unwrap();
         let mut value = row.value.to_vec();
         let middle = value.len() / 2;

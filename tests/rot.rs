@@ -7,7 +7,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Node, Oracle, key, run};
+use common::{Node, Oracle, key, reopened, run};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use selfsame::dots::Dot;
@@ -20,24 +20,6 @@ use selfsame::types::Key;
 
 const KEYS: u32 = 24;
 const ALL: u64 = u64::MAX;
-
-/// The same rows, opened anew: no page is in memory.
-fn reopened(node: Node, seed: u64) -> Node {
-    let store = MemoryStore::default();
-    for table in Table::ALL {
-        let mut batch = Batch::default();
-        for row in rows(&node, table) {
-            batch.put(table, &row.key, &row.value);
-        }
-        store.commit(batch, Durability::Always).unwrap();
-    }
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let random = Box::new(move || rng.random());
-    let options = ReplicaOptions { page_leaves: 4, ..ReplicaOptions::default() };
-    let replica = Replica::open(store, options, random).unwrap();
-    let collection = replica.collection(node.collection.name()).unwrap();
-    Node { replica, collection, ..node }
-}
 
 fn rows(node: &Node, table: Table) -> Vec<Row> {
     node.replica.store().scan(Span::of(table, &[]), usize::MAX).unwrap()

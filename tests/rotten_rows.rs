@@ -53,7 +53,10 @@ fn rotten_aids_stop_neither_puts_nor_sessions() {
     let (store, collection) = filled();
     let peer = NodeId([7; 32]);
     let merged = Causality::clone(&collection.causality().unwrap());
-    collection.remember_join(&peer, &JoinRecord { log_position: 1, merged }).unwrap();
+    let envelope = collection.snapshot().unwrap().envelope().clone();
+    let (tree, totals) = (envelope.tree_hash(), envelope.totals());
+    let record = JoinRecord { log_position: 1, merged, tree, totals };
+    collection.remember_join(&peer, &record).unwrap();
     assert!(collection.join_record(&peer).unwrap().is_some());
     let view = collection.snapshot().unwrap();
     assert!(view.removals_after(0, 1_000).unwrap().complete);

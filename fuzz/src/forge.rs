@@ -13,9 +13,10 @@ use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
-    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, FreeMessage, Hello,
-    HelloReply, KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag, TreeSaid,
-    TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WirePrefix,
+    Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, Following, FreeMessage,
+    Hello, HelloReply, KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag,
+    TreeSaid, TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots,
+    WirePrefix,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
 use selfsame::sketch::{
@@ -61,7 +62,7 @@ impl<'a> Forge<'a> {
     pub(crate) fn frame(&self, kind: u8) -> Option<(Lane, Vec<u8>)> {
         let message = match kind % KINDS {
             0 => self.first()?,
-            1 => Message::Turn(TurnMessage::Opening(self.claim()?.0)),
+            1 => Message::Turn(self.opening()?),
             2..=9 => Message::Turn(self.turn(kind % KINDS)),
             10 => Message::TurnEnd(TurnEnd {
                 tree: match self.byte(3) % 4 {
@@ -190,14 +191,24 @@ impl<'a> Forge<'a> {
         Some((opening, state))
     }
 
+    fn opening(&self) -> Option<TurnMessage> {
+        let Opening { nonce, clock, writer, heard, .. } = self.claim()?.0;
+        Some(match self.byte(11) % 3 {
+            0 => TurnMessage::Following(Following { nonce, clock, writer, heard }),
+            _ => TurnMessage::Opening(self.claim()?.0),
+        })
+    }
+
     /// What opens a session, or answers that.
     fn first(&self) -> Option<Message> {
         let (opening, state) = self.claim()?;
         let state = StateTag::of(&[9; 32], &state);
         if self.victim.has_begun() {
-            let (opening, base_known) = (Box::new(opening), self.flag(11));
-            let reply = HelloReply::Differs { state, opening, base_known };
-            return Some(Message::HelloReply(reply));
+            let opening = Box::new(opening);
+            return Some(Message::HelloReply(match self.byte(11) % 3 {
+                0 => HelloReply::Ahead { state, opening },
+                known => HelloReply::Differs { state, opening, base_known: known == 1 },
+            }));
         }
         Some(Message::Hello(Hello {
             collection: CollectionTag::of(self.victim.view.spec()),

@@ -65,7 +65,9 @@ where
 /// What is read out of messages before a session believes them.
 fn meaning(message: &Message) {
     match message {
-        Message::HelloReply(HelloReply::Differs { opening, .. }) => read(opening),
+        Message::HelloReply(
+            HelloReply::Differs { opening, .. } | HelloReply::Ahead { opening, .. },
+        ) => read(opening),
         Message::Turn(TurnMessage::Opening(opening)) => read(opening),
         Message::Turn(TurnMessage::Removed(dots) | TurnMessage::Candidates { dots, .. }) => {
             if let Some(set) = dots.to_set() {

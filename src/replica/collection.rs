@@ -14,6 +14,7 @@ use crate::store::{CommitNumber, Durability, Read, Store, Table};
 use crate::types::{CollectionName, CollectionSpec, Key, NodeId};
 
 use super::certificates::CertificateLog;
+use super::common::CommonStates;
 use super::group::Group;
 use super::loaded::LoadedPages;
 use super::log::OpenLog;
@@ -24,7 +25,7 @@ use super::reading::Resolution;
 use super::rows::{CollectionId, Head};
 use super::scrub::Scrubbing;
 use super::sketching::KeptSketches;
-use super::snapshot::Snapshot;
+use super::snapshot::{Beside, Snapshot};
 use super::view::{CollectionView, Entry, JoinRecord};
 use super::witness::Told;
 use super::{Random, ReplicaError, ReplicaOptions};
@@ -129,6 +130,7 @@ pub(super) struct Live {
     /// The last batch that changed this collection.
     pub(super) number: CommitNumber,
     pub(super) context_hash: Option<ContextHash>,
+    pub(super) common: CommonStates,
     /// Why nothing of this holds any more, if the store failed and could not be read after it.
     pub(super) stale: Option<String>,
 }
@@ -275,7 +277,12 @@ impl<S: Store> Collection<S> {
                 live.tree.clone(),
                 live.head.clone(),
                 self.store.snapshot()?,
-                (Arc::clone(&self.losses), live.writer.clone(), live.sketches.whole().cloned()),
+                Beside {
+                    losses: Arc::clone(&self.losses),
+                    writer: live.writer.clone(),
+                    sketches: live.sketches.whole().cloned(),
+                    common: live.common.clone(),
+                },
             ))
         })
     }
@@ -494,6 +501,9 @@ impl<S: Store> Collection<S> {
             let mut batch = crate::store::Batch::default();
             batch.put(Table::Joins, &self.id.join(peer), &row);
             live.number = self.store.apply(batch)?;
+            if let Some(state) = record.state(&self.spec) {
+                live.common.remember(state, record);
+            }
             Ok(())
         })
     }

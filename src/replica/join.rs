@@ -2,9 +2,11 @@
 
 use std::ops::Bound;
 
+use crate::clock::Stamp;
 use crate::codec::{CodecError, Reader, Writing as _};
 use crate::dots::{Causality, Dot, DotRun, DotSet};
-use crate::hash::KeyHash;
+use crate::entry::Totals;
+use crate::hash::{KeyHash, TreeHash};
 use crate::store::{Durability, Read, Span, Store, Table};
 
 use super::ReplicaError;
@@ -111,12 +113,18 @@ pub(super) fn parse_dot_row(key: &[u8], value: &[u8]) -> Result<(Dot, KeyHash), 
     Ok((dot, KeyHash(key)))
 }
 
+/// Tree hash and totals, after the context.
+const JOINED_STATE_BYTES: usize = 32 + 4 * 8;
+
 /// The row that remembers a join.
 pub(super) fn write_join(epoch: u64, record: &JoinRecord) -> Result<Vec<u8>, ReplicaError> {
     let mut row = Vec::new();
     row.put_u64(epoch);
     row.put_u64(record.log_position);
     row.put_bytes(&record.merged.to_bytes()?);
+    row.put_bytes(&record.tree.0);
+    let Totals { entries, siblings, bytes, latest } = record.totals;
+    [entries, siblings, bytes, latest.0].into_iter().for_each(|total| row.put_u64(total));
     Ok(row)
 }
 
@@ -127,9 +135,14 @@ pub(super) fn read_join(epoch: u64, row: &[u8]) -> Result<Option<JoinRecord>, Co
     if written_in != epoch {
         return Ok(None);
     }
-    let merged = Causality::parse(reader.bytes(reader.remaining())?)
+    let context = reader.remaining().saturating_sub(JOINED_STATE_BYTES);
+    let merged = Causality::parse(reader.bytes(context)?)
         .map_err(|_| CodecError::Invalid("the context of a join does not parse"))?;
-    Ok(Some(JoinRecord { log_position, merged }))
+    let tree = TreeHash(reader.array()?);
+    let (entries, siblings) = (reader.u64()?, reader.u64()?);
+    let (bytes, latest) = (reader.u64()?, Stamp(reader.u64()?));
+    let totals = Totals { entries, siblings, bytes, latest };
+    Ok(Some(JoinRecord { log_position, merged, tree, totals }))
 }
 
 /// All dots that are held, as runs.

@@ -15,6 +15,7 @@ use crate::types::{CollectionName, CollectionSpec};
 
 use super::ReplicaError;
 use super::collection::{Collection, Live, Node, PresentWriter, State};
+use super::common::CommonStates;
 use super::group::Group;
 use super::list::DamagedRow;
 use super::loaded::LoadedPages;
@@ -352,6 +353,7 @@ fn load_live(
         log: None,
         number: CommitNumber::default(),
         context_hash: None,
+        common: CommonStates::default(),
         stale: None,
     })
 }

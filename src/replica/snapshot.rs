@@ -10,6 +10,7 @@ use crate::sketch::Sketches;
 use crate::store::{Read, Row, Span, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
+use super::common::CommonStates;
 use super::join::{held_in, parse_dot_row, read_join};
 use super::lost::Losses;
 use super::marks::{HeardMark, OwnWriter};
@@ -39,6 +40,15 @@ pub struct Snapshot<S: Store> {
     losses: Arc<Losses<S>>,
     writer: OwnWriter,
     sketches: Option<Sketches>,
+    common: CommonStates,
+}
+
+/// What a moment takes along of the live collection, besides what it holds.
+pub(super) struct Beside<S: Store> {
+    pub(super) losses: Arc<Losses<S>>,
+    pub(super) writer: OwnWriter,
+    pub(super) sketches: Option<Sketches>,
+    pub(super) common: CommonStates,
 }
 
 impl<S: Store> Snapshot<S> {
@@ -49,10 +59,23 @@ impl<S: Store> Snapshot<S> {
         tree: PagedTree,
         head: Head,
         rows: S::Snapshot,
-        (losses, writer, sketches): (Arc<Losses<S>>, OwnWriter, Option<Sketches>),
+        beside: Beside<S>,
     ) -> Self {
+        let Beside { losses, writer, sketches, common } = beside;
         let checked = Mutex::new(tree.clone());
-        Self { id, envelope, causality, tree, checked, head, rows, losses, writer, sketches }
+        Self {
+            id,
+            envelope,
+            causality,
+            tree,
+            checked,
+            head,
+            rows,
+            losses,
+            writer,
+            sketches,
+            common,
+        }
     }
 
     /// Hash of context and exceptions.
@@ -337,6 +360,20 @@ impl<S: Store> CollectionView for Snapshot<S> {
         let row = self.checked(row.map_err(ReadError::from))?;
         // one that rotted is forgotten: nobody is accused with it
         Ok(row.and_then(|row| HeardMark::parse(&row).ok()))
+    }
+
+    fn common_state(
+        &self,
+        peer: &NodeId,
+        is: &dyn Fn(&StateHash) -> bool,
+    ) -> Result<Option<Arc<JoinRecord>>, ViewError> {
+        if let Some(found) = self.common.find(is) {
+            return Ok(Some(found));
+        }
+        // of before this opening
+        let record = self.join_record(peer)?;
+        let known = record.filter(|record| record.state(self.spec()).as_ref().is_some_and(is));
+        Ok(known.map(Arc::new))
     }
 
     fn join_record(&self, peer: &NodeId) -> Result<Option<JoinRecord>, ViewError> {

@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use crate::entry::{Record, Sibling};
-use crate::hash::{KeyHash, ValueHash};
+use crate::entry::{Record, Sibling, Totals};
+use crate::hash::{KeyHash, StateHash, TreeHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::sketch::Sketches;
 use crate::types::{CollectionSpec, Key, NodeId};
@@ -77,6 +77,20 @@ pub struct JoinRecord {
     pub log_position: u64,
     /// The merged context, known at both ends: base for sending context differences.
     pub merged: Causality,
+    /// Hash of the merged tree.
+    pub tree: TreeHash,
+    /// Its totals.
+    pub totals: Totals,
+}
+
+impl JoinRecord {
+    /// The state that both held then; none for a record that nothing can be a record of.
+    #[must_use]
+    pub fn state(&self, spec: &CollectionSpec) -> Option<StateHash> {
+        let envelope = Envelope::new(spec.clone(), self.tree, self.totals).ok()?;
+        let context = self.merged.hash(spec.algorithm).ok()?;
+        Some(spec.algorithm.state(&envelope.root(), &context))
+    }
 }
 
 /// One atomic moment of a collection, as a session reads it (rule D5).
@@ -191,6 +205,21 @@ pub trait CollectionView {
     /// The store failed.
     fn heard_mark(&self, peer: &NodeId) -> Result<Option<HeardMark>, ViewError> {
         let _ = peer;
+        Ok(None)
+    }
+
+    /// What is remembered of a session after which a peer, this one or another, was at such a
+    /// state: one that this node had in common with it, and may have left since. Whoever is at it
+    /// holds and has seen nothing that this node had not seen by this moment.
+    ///
+    /// # Errors
+    /// The store failed.
+    fn common_state(
+        &self,
+        peer: &NodeId,
+        is: &dyn Fn(&StateHash) -> bool,
+    ) -> Result<Option<Arc<JoinRecord>>, ViewError> {
+        let _ = (peer, is);
         Ok(None)
     }
 

@@ -2,7 +2,6 @@
 //! has seen of it, held against what is known. Before anything is removed.
 
 use super::machine::{Flow, Session};
-use super::message::Opening;
 use super::outcome::{AbortCode, Failure};
 use crate::dots::{Dot, Writer};
 use crate::mutants::{Mutant, breaks};
@@ -21,6 +20,9 @@ pub(super) struct Marks {
     found: Vec<CloneFound>,
     /// The last that was found by a dot.
     by_dot: Option<Writer>,
+    /// Whether the peer began before it could judge what this side tells of its writer, and has
+    /// said nothing since from which follows that it did: until then nothing is applied.
+    pub(super) unjudged: bool,
 }
 
 /// What is to be remembered of a peer's writer.
@@ -46,29 +48,29 @@ impl Session {
         (told, self.marks.known.as_ref().map(|known| known.last))
     }
 
-    /// Judges what the peer's opening says of writers.
+    /// Judges what the peer's opening says of writers: what it tells of its own, and what it
+    /// repeats of this side's.
     pub(super) fn judge_marks(
         &mut self,
-        opening: &Opening,
+        (told, echoed): (Option<WriterMark>, Option<WriterMark>),
         peer: &PeerSeen,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         if self.flow == Flow::Compare || breaks(Mutant::IgnoreClones) {
             return Ok(());
         }
-        self.marks.heard = opening.writer;
+        self.marks.heard = told;
         let found = &mut self.marks.found;
-        if let (Some(mark), Some(known)) = (opening.writer, &self.marks.known) {
+        if let (Some(mark), Some(known)) = (told, &self.marks.known) {
             let sign = known.contradicted_by(&mark);
             found.extend(sign.map(|sign| CloneFound { ours: false, sign, mark }));
         }
         if let Some(own) = view.own_writer() {
             let ours = |sign| move |mark| CloneFound { ours: true, sign, mark };
             let present = own.present();
-            let shared = opening
-                .writer
-                .filter(|mark| present.is_some_and(|present| present.writer == mark.writer));
-            let echo = opening.heard.filter(|echo| own.disowns(echo)).map(ours(CloneSign::Echo));
+            let shared =
+                told.filter(|mark| present.is_some_and(|present| present.writer == mark.writer));
+            let echo = echoed.filter(|echo| own.disowns(echo)).map(ours(CloneSign::Echo));
             // one proof of a thing is enough
             let proof = shared.map(ours(CloneSign::Mark)).or(echo);
             found.extend(proof.or_else(|| overtaken(present?, peer)));

@@ -18,7 +18,7 @@ use super::message::{
 };
 use super::opening::Gathering;
 use super::outcome::{AbortCode, Failure, LimitName, Outcome};
-use super::phase::Phase;
+use super::phase::{Phase, phase_of};
 use super::plan::Method;
 use super::sketching::Exchange;
 use super::stats::SyncStats;
@@ -83,6 +83,9 @@ pub(super) enum Stage {
     AwaitOpening,
     /// The rest of the peer's opening is to come.
     AwaitParts,
+    /// The peer's snapshot is known, and it is told already what it lacks; its short opening is to
+    /// come.
+    AwaitFollowing,
     Exchange,
 }
 
@@ -131,6 +134,8 @@ pub(super) struct Peer {
     pub(super) opening: Option<Gathering>,
     /// Tree hash at the end of its last turn.
     pub(super) tree: Option<TreeHash>,
+    /// Position in this side's log since which removals are news to it, if it is led.
+    pub(super) since: Option<u64>,
 }
 
 /// What the peer has made this side do, so that it ends somewhere.
@@ -356,6 +361,9 @@ impl Session {
             return Ok(());
         }
         self.marks.known = view.heard_mark(&self.setup.peer)?;
+        if let Some(former) = self.former_state(hello, view)? {
+            return self.lead(&former, view);
+        }
         let known = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         let algorithm = self.ours.spec.algorithm;
         self.theirs.base = known.filter(|base| {
@@ -382,9 +390,13 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let HelloReply::Differs { state, opening, base_known } = reply else {
-            self.outcome = Some(self.nothing_to_do());
-            return Ok(());
+        let (state, opening, base_known) = match reply {
+            HelloReply::Differs { state, opening, base_known } => (state, opening, base_known),
+            HelloReply::Ahead { state, opening } => return self.follow(state, *opening, view),
+            HelloReply::Same => {
+                self.outcome = Some(self.nothing_to_do());
+                return Ok(());
+            }
         };
         self.theirs.state = Some(state);
         if !base_known {
@@ -452,6 +464,7 @@ impl Session {
                 if self.stage != Stage::Exchange {
                     return Err(protocol());
                 }
+                self.marks.unjudged = false;
                 self.bulk_message(bulk, view)?;
             }
         }
@@ -465,6 +478,7 @@ impl Session {
             Message::Hello(_) => false,
             Message::HelloReply(_) => self.stage == Stage::AwaitReply,
             Message::Turn(TurnMessage::Opening(_)) => self.stage == Stage::AwaitOpening,
+            Message::Turn(TurnMessage::Following(_)) => self.stage == Stage::AwaitFollowing,
             Message::OpeningPart(_) => self.stage == Stage::AwaitParts,
             Message::Turn(_) | Message::TurnEnd(_) => {
                 self.stage == Stage::Exchange
@@ -497,7 +511,11 @@ impl Session {
             Message::Turn(message) => self.turn_message(message, view, now_ms),
             Message::TurnEnd(end) => self.turn_over(&end, view),
             Message::OpeningPart(part) => self.peer_opening_part(part, view),
-            Message::Free(message) => self.free_message(message, view),
+            Message::Free(message) => {
+                // whoever says any of this has this side's opening
+                self.marks.unjudged &= matches!(message, FreeMessage::Abort(_));
+                self.free_message(message, view)
+            }
         }
     }
 
@@ -574,7 +592,8 @@ impl Session {
         if message.is_none() && self.outcome.is_none() {
             message = self.next_request().map(Message::Free);
         }
-        if message.is_none() && self.outcome.is_none() && self.stage == Stage::Exchange {
+        let turns = matches!(self.stage, Stage::Exchange | Stage::AwaitFollowing);
+        if message.is_none() && self.outcome.is_none() && turns {
             message = self.next_turn_message(view)?;
             if matches!(message, Some(Message::TurnEnd(_))) {
                 self.settle(view)?;
@@ -650,7 +669,11 @@ impl Session {
         if matches!(code, Some(AbortCode::Clone | AbortCode::Copied)) {
             // what this side has heard shows the peer which of its writers is meant
             let opens = |message: &Message| {
-                matches!(message, Message::Turn(TurnMessage::Opening(_)) | Message::OpeningPart(_))
+                matches!(
+                    message,
+                    Message::Turn(TurnMessage::Opening(_) | TurnMessage::Following(_))
+                        | Message::OpeningPart(_)
+                )
             };
             self.control.retain(opens);
         } else {
@@ -730,52 +753,5 @@ impl Session {
     #[must_use]
     pub const fn spec(&self) -> &CollectionSpec {
         &self.ours.spec
-    }
-}
-
-/// The phase that searches while the turns are about `current`.
-pub(super) const fn searched(current: Phase) -> Phase {
-    match current {
-        Phase::BloomExchange | Phase::SketchExchange | Phase::MerkleComparison => current,
-        _ => Phase::Announce,
-    }
-}
-
-/// The phase of a message, while the turns are about `current`.
-const fn phase_of(message: &Message, current: Phase) -> Phase {
-    match message {
-        Message::Hello(_) | Message::HelloReply(_) | Message::OpeningPart(_) => Phase::Hello,
-        Message::Turn(message) => match message {
-            TurnMessage::Opening(_) => Phase::Hello,
-            TurnMessage::States { found_by, .. } => *found_by,
-            TurnMessage::Removed(_) => searched(current),
-            TurnMessage::Candidates { .. } | TurnMessage::Filter { .. } => Phase::BloomExchange,
-            TurnMessage::Descend(_)
-            | TurnMessage::Nodes(_)
-            | TurnMessage::Leaves(_)
-            | TurnMessage::Steer { .. }
-            | TurnMessage::Level(_)
-            | TurnMessage::Unmatched(_) => Phase::MerkleComparison,
-            TurnMessage::Estimate(_)
-            | TurnMessage::Sketch(_)
-            | TurnMessage::Refill(_)
-            | TurnMessage::Refilled(_)
-            | TurnMessage::Symbols(_)
-            | TurnMessage::MoreSymbols(_)
-            | TurnMessage::Names(_) => Phase::SketchExchange,
-        },
-        Message::TurnEnd(_) => searched(current),
-        Message::Free(message) => match message {
-            FreeMessage::Request(_)
-            | FreeMessage::NeedSignature(_)
-            | FreeMessage::Signature { .. }
-            | FreeMessage::NeedBlocks { .. }
-            | FreeMessage::Blocks { .. } => Phase::StateRequest,
-            FreeMessage::Refused(_) | FreeMessage::Unavailable(_) => Phase::StateTransfer,
-            FreeMessage::Ready(_)
-            | FreeMessage::Joined { .. }
-            | FreeMessage::Heads(_)
-            | FreeMessage::Abort(_) => Phase::Verification,
-        },
     }
 }

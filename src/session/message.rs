@@ -22,7 +22,7 @@ mod steering;
 mod wants;
 
 pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch};
-pub use opening::{Opening, OpeningPart};
+pub use opening::{Following, Opening, OpeningPart};
 pub use sketching::Estimate;
 pub use steering::{Level, Unmatched};
 pub use wants::{Bases, Want, Wants};
@@ -388,6 +388,8 @@ pub enum TurnMessage {
     MoreSymbols(u32),
     /// Which leaves of the other side a sketch or symbols have shown, that this side does not hold.
     Names(WireNames),
+    /// The opening of an initiator whose snapshot the responder knows ([`HelloReply::Ahead`]).
+    Following(Following),
 }
 
 /// A tree hash, said as shortly as it can be.

@@ -186,11 +186,17 @@ impl Session {
         if self.role == Role::Responder {
             return self.peer_is(opening, view);
         }
+        self.opened = true;
+        if self.marks.unjudged {
+            // the peer begins
+            let following = self.following(view);
+            self.control.push_back(following);
+            return self.peer_is(opening, view);
+        }
         let (ours, parts) = self.opening(view)?.into_parts();
         self.control.push_back(Message::Turn(TurnMessage::Opening(ours)));
         self.control.extend(parts.into_iter().map(Message::OpeningPart));
         self.turn = Turn::Mine;
-        self.opened = true;
         self.peer_is(opening, view)?;
         if self.strategy != Strategy::Auto {
             return self.start_detection(view);
@@ -232,22 +238,9 @@ impl Session {
         if Some(StateTag::of(&self.setup.channel, &state)) != self.theirs.state {
             return Err(Failure::Ours(AbortCode::Lie));
         }
-        self.stats.snapshot_bytes.1 = opening.totals.bytes;
-        self.theirs.entries = opening.totals.entries;
-        self.theirs.tree = Some(opening.tree);
-        self.effort.context_bytes = causality_bytes(&causality)
-            + causality_bytes(&self.ours.causality)
-            + self.theirs.base.as_ref().map_or(0, causality_bytes)
-            + above.as_ref().map_or(0, dots_bytes);
-        if self.is_crowded() {
-            // no session would have room to learn anything
-            return Err(LimitName::SessionMemory.into());
-        }
         let dead = causality.exceptions().clone();
-        let seen = PeerSeen { causality, above };
-        self.judge_marks(&opening, &seen, view)?;
-        self.theirs.root = Some(envelope.root());
-        self.theirs.seen = Some(Arc::new(seen));
+        let seen = self.peer_has(&envelope, PeerSeen { causality, above })?;
+        self.judge_marks((opening.writer, opening.heard), &seen, view)?;
         self.stage = Stage::Exchange;
         match self.flow {
             Flow::Give => Ok(()),
@@ -257,6 +250,30 @@ impl Session {
             }
             Flow::Both | Flow::Compare => self.peer_removed(&dead, view),
         }
+    }
+
+    /// Takes note of the peer's snapshot, if there is room for it.
+    pub(super) fn peer_has(
+        &mut self,
+        envelope: &Envelope,
+        seen: PeerSeen,
+    ) -> Result<Arc<PeerSeen>, Failure> {
+        let totals = envelope.totals();
+        self.stats.snapshot_bytes.1 = totals.bytes;
+        self.theirs.entries = totals.entries;
+        self.theirs.tree = Some(envelope.tree_hash());
+        self.theirs.root = Some(envelope.root());
+        self.effort.context_bytes = causality_bytes(&seen.causality)
+            + causality_bytes(&self.ours.causality)
+            + self.theirs.base.as_ref().map_or(0, causality_bytes)
+            + seen.above.as_ref().map_or(0, dots_bytes);
+        if self.is_crowded() {
+            // no session would have room to learn anything
+            return Err(LimitName::SessionMemory.into());
+        }
+        let seen = Arc::new(seen);
+        self.theirs.seen = Some(Arc::clone(&seen));
+        Ok(seen)
     }
 
     /// The dots held above the own context, unless they are too many runs.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::{FreeMessage, Message, TurnMessage};
+
 /// A phase; each can end the session early.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub enum Phase {
@@ -57,5 +59,52 @@ impl Phase {
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
+    }
+}
+
+/// The phase of a message, while the turns are about `current`.
+pub(super) const fn phase_of(message: &Message, current: Phase) -> Phase {
+    match message {
+        Message::Hello(_) | Message::HelloReply(_) | Message::OpeningPart(_) => Phase::Hello,
+        Message::Turn(message) => match message {
+            TurnMessage::Opening(_) | TurnMessage::Following(_) => Phase::Hello,
+            TurnMessage::States { found_by, .. } => *found_by,
+            TurnMessage::Removed(_) => searched(current),
+            TurnMessage::Candidates { .. } | TurnMessage::Filter { .. } => Phase::BloomExchange,
+            TurnMessage::Descend(_)
+            | TurnMessage::Nodes(_)
+            | TurnMessage::Leaves(_)
+            | TurnMessage::Steer { .. }
+            | TurnMessage::Level(_)
+            | TurnMessage::Unmatched(_) => Phase::MerkleComparison,
+            TurnMessage::Estimate(_)
+            | TurnMessage::Sketch(_)
+            | TurnMessage::Refill(_)
+            | TurnMessage::Refilled(_)
+            | TurnMessage::Symbols(_)
+            | TurnMessage::MoreSymbols(_)
+            | TurnMessage::Names(_) => Phase::SketchExchange,
+        },
+        Message::TurnEnd(_) => searched(current),
+        Message::Free(message) => match message {
+            FreeMessage::Request(_)
+            | FreeMessage::NeedSignature(_)
+            | FreeMessage::Signature { .. }
+            | FreeMessage::NeedBlocks { .. }
+            | FreeMessage::Blocks { .. } => Phase::StateRequest,
+            FreeMessage::Refused(_) | FreeMessage::Unavailable(_) => Phase::StateTransfer,
+            FreeMessage::Ready(_)
+            | FreeMessage::Joined { .. }
+            | FreeMessage::Heads(_)
+            | FreeMessage::Abort(_) => Phase::Verification,
+        },
+    }
+}
+
+/// The phase that searches while the turns are about `current`.
+pub(super) const fn searched(current: Phase) -> Phase {
+    match current {
+        Phase::BloomExchange | Phase::SketchExchange | Phase::MerkleComparison => current,
+        _ => Phase::Announce,
     }
 }

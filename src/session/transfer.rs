@@ -628,7 +628,8 @@ impl Session {
     /// With `flush`, whatever is ready; else only once it is worth a commit.
     pub fn poll_apply(&mut self, flush: bool) -> Option<Vec<KeyUpdate>> {
         let incoming = &mut self.incoming;
-        if !incoming.in_flight.is_empty() || incoming.ready.is_empty() || self.outcome.is_some() {
+        let waits = !incoming.in_flight.is_empty() || self.marks.unjudged;
+        if waits || incoming.ready.is_empty() || self.outcome.is_some() {
             return None;
         }
         let batch = self.setup.config.max_batch_size.max(1);

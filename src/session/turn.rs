@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
-use super::machine::{Flow, Role, Session, Turn, searched};
+use super::machine::{Flow, Role, Session, Turn};
 use super::message::{
     Bytes, KeyState, LeafList, Message, NodeHashes, TreeSaid, TurnEnd, TurnMessage, WireDots,
 };
 use super::outcome::{AbortCode, Failure, LimitName};
-use super::phase::Phase;
+use super::phase::{Phase, searched};
 use super::plan;
 use super::steer::Steering;
 use crate::delta::{Encoded, Encoding};
@@ -135,9 +135,12 @@ impl Session {
             self.tell(key, Phase::Announce);
         }
         let removals = self.announce_removals(view)?;
+        let peer = if self.theirs.since.is_some() { "peer is behind: it" } else { "peer" };
         self.note_plan(
             Phase::Announce,
-            format!("the peer has not seen {entries} entries and may hold {removals} removed dots"),
+            format!(
+                "the {peer} has not seen {entries} entries and may hold {removals} removed dots"
+            ),
             (plan::announcement_bytes(entries, removals), 1),
         );
         Ok(())
@@ -145,9 +148,12 @@ impl Session {
 
     fn announce_removals(&mut self, view: &dyn CollectionView) -> Result<u64, Failure> {
         let peer = Arc::clone(self.peer_seen()?);
-        let known = view.join_record(&self.setup.peer)?;
-        let (position, limit) = match &known {
-            Some(record) => (record.log_position, REMOVALS_PER_SESSION),
+        let since = match self.theirs.since {
+            Some(position) => Some(position),
+            None => view.join_record(&self.setup.peer)?.map(|record| record.log_position),
+        };
+        let (position, limit) = match since {
+            Some(position) => (position, REMOVALS_PER_SESSION),
             None => (0, REMOVALS_AT_FIRST_CONTACT),
         };
         let log = view.removals_after(position, limit)?;
@@ -170,6 +176,7 @@ impl Session {
         self.agreed = false;
         match message {
             TurnMessage::Opening(opening) => self.peer_opening(opening, view),
+            TurnMessage::Following(following) => self.peer_follows(&following, view),
             TurnMessage::States { found_by, held, absent, ask } => {
                 for state in held {
                     self.peer_holds(state, found_by, view, now_ms)?;

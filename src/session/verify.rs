@@ -488,10 +488,9 @@ impl Session {
             Flow::Take => self.outcome = Some(Outcome::Pulled { refused }),
             Flow::Give if self.verification.peer_joined.is_some() => {
                 if refused.is_empty() {
-                    self.verification.remember = Some(JoinRecord {
-                        log_position: self.ours.log_position,
-                        merged: self.ours.causality.clone(),
-                    });
+                    let envelope = self.ours.envelope.clone();
+                    let merged = self.ours.causality.clone();
+                    self.verification.remember = Some(self.record(&envelope, merged));
                 }
                 self.outcome = Some(Outcome::Pushed { refused });
             }
@@ -514,18 +513,20 @@ impl Session {
         let certificate = message
             .certify([(self.setup.me, own), (self.setup.peer, theirs)])
             .map_err(|_| Failure::Ours(AbortCode::Lie))?;
-        self.verification.remember = self
-            .verification
-            .merged
-            .take()
-            .map(|merged| JoinRecord { log_position: self.ours.log_position, merged });
-        self.verification.agreement = self
-            .verification
-            .envelope
-            .take()
-            .map(|envelope| Agreement { certificate: certificate.clone(), envelope });
+        let (merged, envelope) =
+            (self.verification.merged.take(), self.verification.envelope.take());
+        if let (Some(merged), Some(envelope)) = (merged, envelope) {
+            self.verification.remember = Some(self.record(&envelope, merged));
+            self.verification.agreement =
+                Some(Agreement { certificate: certificate.clone(), envelope });
+        }
         self.outcome = Some(Outcome::Complete { certificate: Some(Box::new(certificate)) });
         Ok(())
+    }
+
+    fn record(&self, envelope: &Envelope, merged: Causality) -> JoinRecord {
+        let (tree, totals) = (envelope.tree_hash(), envelope.totals());
+        JoinRecord { log_position: self.ours.log_position, merged, tree, totals }
     }
 
     /// What both ends signed, once: whoever drives the session keeps it.

@@ -13,7 +13,7 @@ use selfsame::limits::Limits;
 use selfsame::merkle::NodeKey;
 use selfsame::replica::{Collection, CollectionView, Replica, ReplicaOptions, Snapshot, ViewError};
 use selfsame::session::{Lane, Outcome, Session, Setup, SyncConfig, SyncStats};
-use selfsame::store::MemoryStore;
+use selfsame::store::{Batch, Durability, MemoryStore, Read as _, Span, Store as _, Table};
 use selfsame::types::{CollectionName, CollectionSpec, Key, NodeId, Policy};
 
 pub type Mem = Collection<MemoryStore>;
@@ -100,6 +100,24 @@ impl Node {
             clock: Stamp::new(self.now_ms, 0),
         }
     }
+}
+
+/// The same rows, opened anew: no page is in memory.
+pub fn reopened(node: Node, seed: u64) -> Node {
+    let store = MemoryStore::default();
+    for table in Table::ALL {
+        let mut batch = Batch::default();
+        for row in node.replica.store().scan(Span::of(table, &[]), usize::MAX).unwrap() {
+            batch.put(table, &row.key, &row.value);
+        }
+        store.commit(batch, Durability::Always).unwrap();
+    }
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let random = Box::new(move || rng.random());
+    let options = ReplicaOptions { page_leaves: 4, ..ReplicaOptions::default() };
+    let replica = Replica::open(store, options, random).unwrap();
+    let collection = replica.collection(node.collection.name()).unwrap();
+    Node { replica, collection, ..node }
 }
 
 pub fn key(name: impl ToString) -> Key {

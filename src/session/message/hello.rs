@@ -148,6 +148,14 @@ pub enum HelloReply {
         /// Whether the base named in the hello is known here too, and used.
         base_known: bool,
     },
+    /// The state in the hello is a former one of this side, which has seen all that is there: here
+    /// is what its snapshot is, and its first turn follows at once.
+    Ahead {
+        /// State of the responder's snapshot.
+        state: StateTag,
+        /// Its opening; a difference of contexts is one against the initiator's.
+        opening: Box<Opening>,
+    },
 }
 
 #[cfg(test)]

@@ -32,6 +32,19 @@ pub struct Opening {
     pub parts: u32,
 }
 
+/// The opening of an initiator whose snapshot the responder knows.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct Following {
+    /// As in an [`Opening`].
+    pub nonce: [u8; 32],
+    /// As in an [`Opening`].
+    pub clock: Stamp,
+    /// As in an [`Opening`].
+    pub writer: Option<WriterMark>,
+    /// As in an [`Opening`].
+    pub heard: Option<WriterMark>,
+}
+
 /// A part of an opening's lists. Parts come in the order of the variants, and what is in them in
 /// the order of the lists.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]

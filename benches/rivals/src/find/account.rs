@@ -84,7 +84,9 @@ fn account_message(message: &Message, length: u64, bytes: &mut Bytes) -> Result<
     let mut finds = true;
     match message {
         Message::Hello(_) | Message::HelloReply(HelloReply::Same) | Message::TurnEnd(_) => {}
-        Message::HelloReply(HelloReply::Differs { opening, .. }) => {
+        Message::HelloReply(
+            HelloReply::Differs { opening, .. } | HelloReply::Ahead { opening, .. },
+        ) => {
             bytes.contexts += contexts(opening)?;
         }
         Message::Turn(TurnMessage::Opening(opening)) => bytes.contexts += contexts(opening)?,

@@ -1,0 +1,91 @@
+//! States that this node has had in common with a peer: whoever is still at one is strictly behind.
+
+use std::sync::Arc;
+
+use crate::hash::StateHash;
+
+use super::view::JoinRecord;
+
+/// States remembered.
+const MOST_STATES: usize = 64;
+/// Writers and runs of exceptions of all their contexts.
+const MOST_ITEMS: usize = 65_536;
+
+/// The latest, each once: an aid in memory. A copy stays as it is.
+#[derive(Clone, Default)]
+pub(super) struct CommonStates(Arc<Vec<(StateHash, Arc<JoinRecord>)>>);
+
+impl CommonStates {
+    /// Remembers one more; the oldest make way.
+    pub(super) fn remember(&mut self, state: StateHash, record: &JoinRecord) {
+        let states = Arc::make_mut(&mut self.0);
+        states.retain(|(known, _)| *known != state);
+        states.push((state, Arc::new(record.clone())));
+        let items =
+            |record: &JoinRecord| record.merged.writers() + record.merged.exceptions().run_count();
+        let (mut kept, mut sum) = (0, 0);
+        for (_, record) in states.iter().rev().take(MOST_STATES) {
+            sum += items(record);
+            if sum > MOST_ITEMS {
+                break;
+            }
+            kept += 1;
+        }
+        states.drain(..states.len() - kept);
+    }
+
+    /// The latest of which this is true.
+    pub(super) fn find(&self, is: &dyn Fn(&StateHash) -> bool) -> Option<Arc<JoinRecord>> {
+        let found = self.0.iter().rev().find(|(state, _)| is(state));
+        found.map(|(_, record)| Arc::clone(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::dots::{Causality, DotSet, Writer};
+    use crate::entry::Totals;
+    use crate::hash::TreeHash;
+
+    fn record(log_position: u64, writers: u64) -> JoinRecord {
+        let pairs = (1..=writers).map(|writer| (Writer::new(writer).unwrap(), 1));
+        JoinRecord {
+            log_position,
+            merged: Causality::new(pairs, DotSet::default(), &DotSet::default()),
+            tree: TreeHash([1; 32]),
+            totals: Totals::default(),
+        }
+    }
+
+    fn positions(states: &CommonStates) -> Vec<u64> {
+        states.0.iter().map(|(_, record)| record.log_position).collect()
+    }
+
+    #[test]
+    fn the_latest_are_kept_each_once() {
+        let mut states = CommonStates::default();
+        for position in 0..100u8 {
+            states.remember(StateHash([position; 32]), &record(position.into(), 1));
+        }
+        assert_eq!(positions(&states), (36..100).collect::<Vec<_>>());
+        let copy = states.clone();
+        states.remember(StateHash([50; 32]), &record(200, 1));
+        assert_eq!(states.find(&|state| state.0[0] == 50).unwrap().log_position, 200);
+        assert_eq!(copy.find(&|state| state.0[0] == 50).unwrap().log_position, 50);
+        assert_eq!(positions(&states).len(), 64);
+        assert!(states.find(&|state| state.0[0] == 35).is_none());
+    }
+
+    #[test]
+    fn great_contexts_make_others_go() {
+        let mut states = CommonStates::default();
+        for position in 0..4u8 {
+            states.remember(StateHash([position; 32]), &record(position.into(), 30_000));
+        }
+        assert_eq!(positions(&states), [2, 3]);
+        states.remember(StateHash([9; 32]), &record(9, 70_000));
+        assert!(positions(&states).is_empty());
+    }
+}
