@@ -67,6 +67,7 @@ mod candidates;
 mod clones;
 mod config;
 mod descent;
+mod estimating;
 mod filter;
 mod follow;
 mod give;
@@ -91,7 +92,7 @@ mod verify;
 pub mod wire;
 
 pub use clones::HeardNow;
-pub use config::{Mode, Strategy, SyncConfig};
+pub use config::{Mode, Profile, Strategy, SyncConfig};
 pub use machine::{Lane, Role, Session, Setup};
 pub use outcome::{AbortCode, Difference, Failure, Fault, LimitName, Outcome, RefusedItem, Tally};
 pub use phase::Phase;

@@ -411,6 +411,7 @@ fn a_session_can_be_stopped_by_its_number_and_by_going_away() {
     let other = selfsame::net::Identity::from_secret(&[1; 32]).node_id();
     let peer = format!("{other}@{}", silent.local_addr().unwrap());
     let request = SyncRequest {
+        profile: None,
         peer: peer.clone(),
         direction: Default::default(),
         strategy: Default::default(),
@@ -477,6 +478,7 @@ async fn a_session_that_is_asked_for_takes_a_place_among_those_of_the_daemon() {
         home.sessions.admit(SessionKey { me, peer, collection }, true).unwrap()
     };
     let request = SyncRequest {
+        profile: None,
         peer: address.to_string(),
         direction: Default::default(),
         strategy: Default::default(),

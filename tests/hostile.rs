@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{Node, key, run};
+use common::{Around, Node, key, run, run_around};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
@@ -20,7 +20,8 @@ use selfsame::limits::Limits;
 use selfsame::merkle::log::{HeadStatement, LogId, LogIdentity, LogKind};
 use selfsame::merkle::{Envelope, Leaf, MerkleLog, PagedTree, Prefix};
 use selfsame::replica::{
-    CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, WriterMark,
+    CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, Warming,
+    WriterMark,
 };
 use selfsame::session::message::{
     Bases, Bulk, Bytes, CollectionTag, Estimate, FreeMessage, Hello, HelloReply, KeyState, Level,
@@ -28,13 +29,13 @@ use selfsame::session::message::{
     Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
 };
 use selfsame::session::{
-    AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Session, Strategy,
+    AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Profile, Session, Strategy,
     SyncConfig, Tally, wire,
 };
 use selfsame::sketch::bloom::WireFilter;
 use selfsame::sketch::buckets::{Decoder as SketchDecoder, Layout};
 use selfsame::sketch::{
-    BucketSketch, Estimator, IdWidth, Names, Symbols, WireNames, WireRefill, WireSketch,
+    BucketSketch, Estimator, IdWidth, Names, ShortId, Symbols, WireNames, WireRefill, WireSketch,
 };
 use selfsame::store::MemoryStore;
 use selfsame::types::{Key, NodeId};
@@ -221,6 +222,7 @@ fn hello(victim: &Node, claim: &Claim) -> Hello {
         collection: CollectionTag::of(victim.collection.spec()),
         mode: claim.mode,
         strategy: Strategy::Auto,
+        profile: Profile::Auto,
         state: StateTag::of(&[9; 32], &claim.state(victim)),
         base: None,
         estimator: None,
@@ -943,19 +945,11 @@ fn names_of_what_is_not_held_are_counted_and_nothing_else() {
     let claim = claim_of(&node, 300);
     let mut victim = Victim::open(node, &claim);
     let own = victim.view.tree().clone();
-    let mut estimator = Estimator::default();
-    for leaf in own.leaves_under(&Prefix::ALL) {
-        estimator.add(&leaf.unwrap().record);
-    }
-    estimator.add(&RecordDigest([1; 32])); // one differs
-    victim.turn(TurnMessage::Estimate(Estimate::Folded(estimator.folded())));
+    let estimate = Estimate::Folded(estimator_of(&victim, 1).folded());
+    victim.turn(TurnMessage::Estimate(estimate));
     victim.end_turn(claim.tree, false);
     victim.work();
-    let layout = victim.said.iter().find_map(|message| match message {
-        Message::Turn(TurnMessage::Sketch(sketch)) => Some(sketch.layout),
-        _ => None,
-    });
-    let layout = layout.expect("a sketch");
+    let layout = sketch_said(&victim);
     let mut decoy = own.clone();
     let made_up = Leaf {
         key: KeyHash([0xee; 32]),
@@ -995,49 +989,238 @@ fn about_to_put(names: &[Key; 2], values: Option<[u64; 2]>) -> [(Node, KeyHash, 
     })
 }
 
-#[test]
-fn entries_ground_to_look_alike_are_found_by_the_descent() {
+/// Two keys, and a value for each, of which the entries have one id in sketches of this strategy.
+fn ground(id: impl Fn(&KeyHash, &RecordDigest) -> u64, record_bits: u32) -> ([Key; 2], [u64; 2]) {
     let algorithm = HashAlgorithm::Blake3;
-    // the short id of a small collection: 8 bits of the key hash and 21 of the record digest
-    let id = |key: &KeyHash, record: &RecordDigest| {
-        let of_record = u32::from_be_bytes(*record.0.first_chunk().unwrap()) >> 11;
-        u32::from(key.0[0] & 0x0f) << 25 | u32::from(key.0[1] >> 4) << 21 | of_record
+    let of_keys = |prefix: &str| {
+        let names = (0..8_192).map(|at| key(format!("{prefix} {at}")));
+        let bits =
+            |name: &Key| id(&algorithm.key_hash(name), &RecordDigest([1; 32])) >> record_bits;
+        names.map(|name| (bits(&name), name)).collect::<BTreeMap<_, _>>()
     };
-    let ids = |(_, key, put): &(Node, KeyHash, Sibling), most: u64| {
+    let (of_a, of_b) = (of_keys("of a"), of_keys("of b"));
+    let names = of_a.iter().find_map(|(bits, a)| of_b.get(bits).map(|b| [a.clone(), b.clone()]));
+    let names = names.expect("2^26 pairs of 20 bits at most");
+    let ids = |(_, key, put): &(Node, KeyHash, Sibling)| {
         let id_of = |at: u64| {
             let sibling = Sibling { value_hash: algorithm.value_hash(&at.to_le_bytes()), ..*put };
             (id(key, &Record::new(vec![sibling]).unwrap().digest(algorithm)), at)
         };
-        (0..most).map(id_of).collect::<BTreeMap<_, _>>()
+        (0..1 << 15).map(id_of).collect::<BTreeMap<_, _>>()
     };
-    // two keys of which the hashes have the same bits 4 to 11
-    let name = |prefix: &str, byte: Option<u8>| {
-        let names = (0..10_000).map(|at| key(format!("{prefix} {at}")));
-        let bits = |name: &Key| {
-            let hash: KeyHash = algorithm.key_hash(name);
-            hash.0[0] << 4 | hash.0[1] >> 4
-        };
-        let mut names = names.map(|name| (bits(&name), name));
-        names.find(|(bits, _)| byte.is_none_or(|byte| byte == *bits)).unwrap()
-    };
-    let (bits, of_a) = name("of a", None);
-    let (_, of_b) = name("of b", Some(bits));
-    let names = [of_a, of_b];
     let probes = about_to_put(&names, None);
-    let [at_a, at_b] = [ids(&probes[0], 1 << 15), ids(&probes[1], 1 << 15)];
+    let [at_a, at_b] = [ids(&probes[0]), ids(&probes[1])];
     let pair = at_a.iter().find_map(|(id, of_a)| at_b.get(id).map(|of_b| [*of_a, *of_b]));
-    let values = pair.expect("2^30 pairs of 21 bits");
-    let [(mut a, key_a, put_a), (mut b, key_b, put_b)] = about_to_put(&names, Some(values));
-    let [ours, theirs] = [(key_a, put_a), (key_b, put_b)].map(|(key, put)| {
-        let leaf = (key, Record::new(vec![put]).unwrap().digest(algorithm));
-        BucketSketch::of_items(narrow(0, 4).all(), [leaf]).to_bytes()
+    (names, pair.expect("2^30 pairs of 24 bits at most"))
+}
+
+/// The id of an entry of a small collection: 8 bits of the key hash and 21 of the record digest.
+fn narrow_id(key: &KeyHash, record: &RecordDigest) -> u64 {
+    let of_record = u32::from_be_bytes(*record.0.first_chunk().unwrap()) >> 11;
+    u64::from(u32::from(key.0[0] & 0x0f) << 25 | u32::from(key.0[1] >> 4) << 21 | of_record)
+}
+
+#[test]
+fn entries_ground_to_look_alike_are_found_by_the_descent() {
+    let algorithm = HashAlgorithm::Blake3;
+    let short_id = |key: &KeyHash, record: &RecordDigest| ShortId::of(key, record).get();
+    for (strategy, (names, values)) in
+        [(Strategy::Sketch, ground(narrow_id, 21)), (Strategy::Iblt, ground(short_id, 24))]
+    {
+        for forced in Strategy::ALL {
+            let [(mut a, key_a, put_a), (mut b, key_b, put_b)] = about_to_put(&names, Some(values));
+            let [ours, theirs] = [(key_a, put_a), (key_b, put_b)].map(|(key, put)| {
+                let record = Record::new(vec![put]).unwrap().digest(algorithm);
+                let sketch = BucketSketch::of_items(narrow(0, 4).all(), [(key, record)]);
+                (sketch.to_bytes(), ShortId::of(&key, &record))
+            });
+            match strategy {
+                Strategy::Sketch => assert_eq!(ours.0, theirs.0, "they cancel out"),
+                _ => assert_eq!(ours.1, theirs.1, "they cancel out"),
+            }
+            let config = SyncConfig { strategy: forced, ..SyncConfig::default() };
+            let run = run(&mut a, &mut b, &config, 2);
+            let complete = |one: &Outcome| matches!(one, Outcome::Complete { .. });
+            assert!(run.outcomes.iter().all(complete), "{run:?}");
+            assert_eq!(a.root(), b.root());
+            let phases = &run.stats[0].phases;
+            if forced == strategy {
+                assert!(phases.contains_key(&Phase::SketchExchange));
+                assert!(phases.contains_key(&Phase::MerkleComparison));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_estimate_that_nobody_asked_for_is_a_breach() {
+    let (of_victim, other) = (node_with(200, Limits::default()), node_with(100, Limits::default()));
+    for estimate in [
+        Estimate::Folded(Estimator::default().folded()),
+        Estimate::Wrapped(Estimator::default().wrapped()),
+    ] {
+        let view = of_victim.collection.snapshot().unwrap();
+        let mut rng = SmallRng::seed_from_u64(1);
+        let setup = of_victim.setup(mallory(), SyncConfig::default(), &mut rng);
+        let mut session = Session::initiate(setup, &view);
+        session.poll_transmit(Lane::Control, &view).unwrap();
+        let claim = Claim::all_seen(Mode::Both, &other);
+        let reply = Message::HelloReply(HelloReply::Differs {
+            state: StateTag::of(&[9; 32], &claim.state(&other)),
+            estimate: Some(estimate),
+            opening: Box::new(claim.opening()),
+            base_known: false,
+        });
+        session.handle(Lane::Control, &wire::encode(&reply).unwrap(), &view, of_victim.now_ms);
+        let breach = Outcome::Failed(Failure::Ours(AbortCode::Protocol));
+        assert_eq!(session.outcome(), Some(&breach));
+    }
+}
+
+#[test]
+fn estimators_that_lie_cost_bytes_and_hide_nothing() {
+    let lies: [fn(&mut Estimator); 3] = [
+        |_| {},
+        |estimator| (0..30).for_each(|at| estimator.add(&RecordDigest([at * 8; 32]))),
+        |estimator| {
+            let all = (0..=255).flat_map(|at| [RecordDigest([at; 32]); 90]);
+            all.enumerate().for_each(|(at, record)| {
+                (0..=at % 7).for_each(|_| estimator.add(&record));
+            });
+        },
+    ];
+    for (number, lie) in lies.into_iter().enumerate() {
+        let mut estimator = Estimator::default();
+        lie(&mut estimator);
+        for strategy in [Strategy::Sketch, Strategy::Iblt] {
+            let limits = Limits { sketches_from_entries: 1, ..Limits::default() };
+            let [mut a, mut b] = [1, 2].map(|seed| {
+                let node = Node::with(seed, HashAlgorithm::Blake3, limits.clone());
+                (0..300).for_each(|at| {
+                    let at = at + 40 * seed;
+                    node.collection.put(&key(at), b"a state".to_vec(), node.now_ms).unwrap();
+                });
+                while node.collection.warm_sketches().unwrap() == Warming::Goes {}
+                node
+            });
+            let mut bytes = 0;
+            let mut tamper = |_: usize, lane: Lane, frame: &mut Vec<u8>| {
+                bytes += frame.len();
+                if lane == Lane::Bulk {
+                    return;
+                }
+                let mut messages: Vec<Message> = wire::decode_all(frame).unwrap();
+                for message in &mut messages {
+                    match message {
+                        Message::Hello(hello) => hello.estimator = Some(estimator.folded()),
+                        Message::HelloReply(HelloReply::Differs { estimate, .. }) => {
+                            *estimate = Some(Estimate::Wrapped(estimator.wrapped()));
+                        }
+                        _ => {}
+                    }
+                }
+                *frame = messages.iter().flat_map(|one| wire::encode(one).unwrap()).collect();
+            };
+            let config = SyncConfig { strategy, ..SyncConfig::default() };
+            let around =
+                Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut tamper };
+            let met = run_around(&mut a, &mut b, &config, number as u64, around);
+            let complete = |one: &Outcome| matches!(one, Outcome::Complete { .. });
+            assert!(met.outcomes.iter().all(complete), "{number} {strategy:?} {:?}", met.outcomes);
+            assert_eq!(a.root(), b.root());
+            // what differs is 80 entries, told by either side, and what is sent is at most
+            // a sketch of all that both hold
+            assert!(bytes < 120_000, "{number} {strategy:?}: {bytes}");
+        }
+    }
+}
+
+#[test]
+fn more_names_than_a_sketch_can_tell_are_a_breach() {
+    for over in [0, 1] {
+        let node = node_with(200, Limits::default());
+        let claim = claim_of(&node, 300);
+        let mut victim = Victim::open(node, &claim);
+        let estimate = Estimate::Folded(estimator_of(&victim, 3).folded());
+        victim.turn(TurnMessage::Estimate(estimate));
+        victim.end_turn(claim.tree, false);
+        victim.work();
+        let layout = sketch_said(&victim);
+        let count = layout.buckets() * layout.capacity() + over;
+        let decoy = (0..300u16).map(|at| {
+            let mut key = [0; 32];
+            key[..2].copy_from_slice(&(at * 211).to_be_bytes());
+            Leaf {
+                key: KeyHash(key),
+                record: RecordDigest([at as u8; 32]),
+                totals: Totals { entries: 1, siblings: 1, bytes: 1, latest: Stamp(1) },
+            }
+        });
+        let wide_layout = Layout::new(layout.width(), 0, 64).unwrap();
+        let ids = decoy.take(count).map(|leaf| {
+            let alone = [(leaf.key, leaf.record)];
+            let ours = BucketSketch::of_items(wide_layout.all(), []);
+            let theirs = BucketSketch::of_items(wide_layout.all(), alone);
+            SketchDecoder::new(ours, &theirs).unwrap().finish().ids[0]
+        });
+        let ids: Vec<_> = ids.collect();
+        let names = Names::new(layout, 300, &ids).to_wire();
+        assert_eq!(names.count as usize, count);
+        victim.turn(TurnMessage::Names(names));
+        match over {
+            0 => assert_eq!(victim.outcome(), None),
+            _ => victim.ended_by(AbortCode::Protocol),
+        }
+    }
+}
+
+#[test]
+fn sketches_that_mean_nothing_cost_work_that_is_counted() {
+    const KEYS: u64 = 5_000;
+    let wide_symbols = |count: usize| {
+        let bytes: Vec<u8> = (0..9 * count).map(|at| (at * 31 % 251) as u8).collect();
+        TurnMessage::Symbols(Symbols::from_bytes(&bytes).unwrap())
+    };
+    let full = |log2, capacity| TurnMessage::Sketch(sketch_of(wide(log2, capacity), 0x5a));
+    // products in the field are counted by 256, reading all entries twice is as many steps
+    let products = |log2, capacity| 2 * wide(log2, capacity).work() / 256;
+    for (message, most) in [
+        // beyond twice what a session holds: not read
+        (full(12, 40), 0),
+        // read, for twice the planned work at most
+        (full(0, 64), 2 * KEYS + products(0, 64)),
+        (full(3, 40), 2 * KEYS + products(3, 40)),
+        // each batch is held against all entries, and peeled
+        (wide_symbols(1), 3 * KEYS),
+        (wide_symbols(20_000), 3 * KEYS + 20_000),
+    ] {
+        let limits = Limits { max_session_entries: 1_000, ..Limits::default() };
+        let mut victim = asked(KEYS as usize, limits, KEYS);
+        let (before, shown) = (victim.session.steps(), format!("{message:?}"));
+        victim.turn(message);
+        let steps = victim.session.steps() - before;
+        assert!(steps <= most, "{steps} steps, at most {most}: {}", &shown[..40]);
+        assert!(matches!(victim.outcome(), None | Some(Outcome::Failed(_))));
+    }
+}
+
+/// The estimator of what the victim holds and of so many entries more.
+fn estimator_of(victim: &Victim, more: u8) -> Estimator {
+    let mut estimator = Estimator::default();
+    for leaf in victim.view.tree().clone().leaves_under(&Prefix::ALL) {
+        estimator.add(&leaf.unwrap().record);
+    }
+    (0..more).for_each(|at| estimator.add(&RecordDigest([at * 8 + 1; 32])));
+    estimator
+}
+
+/// The layout of the sketch that the victim has sent.
+fn sketch_said(victim: &Victim) -> Layout {
+    let layout = victim.said.iter().find_map(|message| match message {
+        Message::Turn(TurnMessage::Sketch(sketch)) => Some(sketch.layout),
+        _ => None,
     });
-    assert_eq!(ours, theirs, "what only one holds cancels out");
-    let config = SyncConfig { strategy: Strategy::Sketch, ..SyncConfig::default() };
-    let run = run(&mut a, &mut b, &config, 2);
-    assert!(run.outcomes.iter().all(|one| matches!(one, Outcome::Complete { .. })), "{run:?}");
-    assert_eq!(a.root(), b.root());
-    assert!(run.stats[0].phases.contains_key(&Phase::MerkleComparison));
+    layout.expect("a sketch")
 }
 
 #[test]

@@ -7,9 +7,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{Around, Node, Run, key, run, run_around};
-use selfsame::replica::{CollectionView, IncomingSibling, JoinRequest, KeyUpdate};
+use selfsame::replica::{CollectionView, IncomingSibling, JoinRequest, KeyUpdate, Warming};
 use selfsame::session::message::{Message, TurnMessage};
-use selfsame::session::{Lane, Outcome, Strategy, SyncConfig, wire};
+use selfsame::session::{Lane, Outcome, Profile, Strategy, SyncConfig, wire};
 
 /// The length before each frame.
 const HEADER: usize = 4;
@@ -112,6 +112,24 @@ fn equal_collections_cost_two_messages_of_forty_bytes_together() {
         let (sent, received) = equal.stats[0].bytes();
         let payload = sent as usize + received as usize - 2 * HEADER;
         assert!(payload <= 40, "{payload}");
+    }
+}
+
+#[test]
+fn equal_collections_cost_eight_bytes_more_where_contexts_are_not_used() {
+    let (mut a, mut b) = twins(5_000);
+    for kept in [false, true] {
+        while kept
+            && [&a, &b].iter().any(|n| n.collection.warm_sketches().unwrap() == Warming::Goes)
+        {
+        }
+        let config = SyncConfig { strategy: Strategy::Sketch, ..SyncConfig::default() };
+        let equal = run(&mut b, &mut a, &config, 1);
+        complete(&equal);
+        let (sent, received) = equal.stats[0].bytes();
+        let payload = sent as usize + received as usize - 2 * HEADER;
+        assert!(payload <= if kept { 48 } else { 40 }, "{payload}");
+        assert_eq!(equal.frames, 2);
     }
 }
 
@@ -234,4 +252,49 @@ fn sketches_and_symbols_name_what_differs_in_few_bytes_and_frames() {
             }
         }
     }
+}
+
+/// One that holds what another has seen deleted, and cannot name from its log of removals.
+fn removals_beyond_the_log(removed: usize) -> (Node, Node) {
+    let (mut a, mut b, mut c) = (Node::new(1), Node::new(2), Node::new(3));
+    let value: Arc<[u8]> = vec![7; 32].into();
+    let states = (0..2_000).map(|at| (key(at), Arc::clone(&value)));
+    a.collection.import(states, a.now_ms).unwrap();
+    let config = SyncConfig::default();
+    complete(&run(&mut a, &mut b, &config, 1));
+    complete(&run(&mut a, &mut c, &config, 2));
+    for at in 0..removed {
+        a.now_ms += 1;
+        a.collection.delete(&key(at * 7), a.now_ms).unwrap();
+    }
+    complete(&run(&mut a, &mut c, &config, 3));
+    // its log goes with the damage, and the first one tells it again what is dead
+    c.collection.recover().unwrap();
+    complete(&run(&mut c, &mut a, &config, 4));
+    (b, c)
+}
+
+#[test]
+fn each_profile_finds_the_same_in_its_own_way() {
+    let mut costs = Vec::new();
+    for (profile, way) in [
+        (Profile::Bytes, "a sketch of"),
+        (Profile::Latency, "coded symbols"),
+        (Profile::Cpu, "descent"),
+    ] {
+        let (mut b, mut c) = removals_beyond_the_log(60);
+        let config = SyncConfig { profile, ..SyncConfig::default() };
+        let met = run(&mut b, &mut c, &config, 5);
+        complete(&met);
+        assert_eq!(b.root(), c.root());
+        assert_eq!(b.collection.totals().unwrap().entries, 1_940);
+        let chosen =
+            met.stats.iter().flat_map(|stats| &stats.plan).any(|step| step.reason.contains(way));
+        assert!(chosen, "{profile:?}: {:?}", met.stats[0].plan);
+        let (sent, received) = met.stats[0].bytes();
+        costs.push((sent + received, met.stats[0].turns));
+    }
+    let [bytes, latency, cpu] = costs[..] else { panic!("{costs:?}") };
+    assert!(bytes.0 < latency.0 && bytes.0 < cpu.0, "{costs:?}");
+    assert!(latency.1 <= bytes.1 && latency.1 < cpu.1, "{costs:?}");
 }

@@ -18,7 +18,7 @@ use selfsame::session::message::{
     TreeSaid, TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots,
     WirePrefix,
 };
-use selfsame::session::{AbortCode, Lane, Mode, Phase, Strategy, Tally, wire};
+use selfsame::session::{AbortCode, Lane, Mode, Phase, Profile, Strategy, Tally, wire};
 use selfsame::sketch::{
     Estimator, FoldedEstimator, IdWidth, Layout, Symbols, WireFilter, WireNames, WireRefill,
     WireSketch,
@@ -204,15 +204,16 @@ impl<'a> Forge<'a> {
         let (opening, state) = self.claim()?;
         let state = StateTag::of(&[9; 32], &state);
         if self.victim.has_begun() {
-            let opening = Box::new(opening);
+            let (opening, estimate) = (Box::new(opening), self.flag(7).then(|| self.estimate()));
             return Some(Message::HelloReply(match self.byte(11) % 3 {
                 0 => HelloReply::Ahead { state, opening },
-                known => HelloReply::Differs { state, opening, base_known: known == 1 },
+                known => HelloReply::Differs { state, estimate, opening, base_known: known == 1 },
             }));
         }
         Some(Message::Hello(Hello {
             collection: CollectionTag::of(self.victim.view.spec()),
             mode: MODES[usize::from(self.byte(10)) % MODES.len()],
+            profile: Profile::ALL[usize::from(self.byte(7)) % Profile::ALL.len()],
             strategy: Strategy::ALL[usize::from(self.byte(11)) % Strategy::ALL.len()],
             state,
             base: None,
@@ -263,20 +264,22 @@ impl<'a> Forge<'a> {
         }
     }
 
+    fn estimate(&self) -> Estimate {
+        let mut estimator = Estimator::default();
+        for at in 0..self.byte(5) {
+            estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
+        }
+        match self.flag(6) {
+            true => Estimate::Folded(estimator.folded()),
+            false => Estimate::Wrapped(estimator.wrapped()),
+        }
+    }
+
     /// A message of a sketch exchange: of a layout that there is, or of nearly any bytes.
     fn sketching(&self, kind: u8) -> TurnMessage {
         let bytes = |at: usize| vec![self.byte(at); usize::from(self.byte(at + 1))];
         match kind {
-            27 => {
-                let mut estimator = Estimator::default();
-                for at in 0..self.byte(5) {
-                    estimator.add(&RecordDigest(self.algorithm().value_hash(&[at]).0));
-                }
-                TurnMessage::Estimate(match self.flag(6) {
-                    true => Estimate::Folded(estimator.folded()),
-                    false => Estimate::Wrapped(estimator.wrapped()),
-                })
-            }
+            27 => TurnMessage::Estimate(self.estimate()),
             28 => {
                 let width = if self.flag(0) { IdWidth::Wide } else { IdWidth::Narrow };
                 let (log2, capacity) = (self.byte(1) % 4, 1 + self.byte(2) % 64);

@@ -63,8 +63,9 @@ fn plan_text(step: &PlanStep) -> PlanText {
     PlanText {
         phase: step.phase.name().to_owned(),
         reason: step.reason.clone(),
-        predicted_bytes: step.predicted_bytes,
-        predicted_messages: step.predicted_messages,
+        predicted_bytes: step.predicted.bytes,
+        predicted_messages: step.predicted.messages,
+        predicted_busy_us: step.predicted.work_us,
     }
 }
 

@@ -17,14 +17,14 @@ use super::reach::Peer;
 use super::report::report;
 use super::router::{Named, Number};
 use super::types::{
-    DifferenceText, DigestComparison, DigestText, Direction, How, Moved, PeerRequest, SyncLine,
-    SyncRequest,
+    DifferenceText, DigestComparison, DigestText, Direction, How, Moved, PeerRequest, Saves,
+    SyncLine, SyncRequest,
 };
 use crate::net::{Link, stopped};
 use crate::node::client::{ClientError, Synchronised};
 use crate::node::{Node, Watch};
 use crate::replica::Collection;
-use crate::session::{AbortCode, Failure, Mode, Outcome, Session, Strategy, SyncConfig};
+use crate::session::{AbortCode, Failure, Mode, Outcome, Profile, Session, Strategy, SyncConfig};
 use crate::store::EmbeddedStore;
 
 /// Progress is told no more often than people can read it, and a place is asked for as often.
@@ -48,6 +48,13 @@ pub(super) async fn sync(
         How::Sketch => Strategy::Sketch,
         How::Iblt => Strategy::Iblt,
         How::Merkle => Strategy::Merkle,
+    };
+    config.profile = match asked.profile {
+        None => config.profile,
+        Some(Saves::Auto) => Profile::Auto,
+        Some(Saves::Bytes) => Profile::Bytes,
+        Some(Saves::Latency) => Profile::Latency,
+        Some(Saves::Cpu) => Profile::Cpu,
     };
     config.allow_removals |= asked.allow_removals;
     run(host, collection, &asked.peer, config)

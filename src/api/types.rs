@@ -38,7 +38,7 @@ pub use metrics::{MetricFigure, MetricList, MetricNumber, MetricSample, MetricTe
 pub use scrub::{RotText, ScrubLine, ScrubRequest, ScrubState, ScrubText, ScrubbedText};
 pub use session::{
     DifferenceText, DigestComparison, Direction, How, Moved, PeerRequest, PhaseText, PlanText,
-    RefusedText, Report, SyncLine, SyncRequest,
+    RefusedText, Report, Saves, SyncLine, SyncRequest,
 };
 
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::output::{self, count, counted, size};
-use crate::api::types::Report;
+use crate::api::types::{PhaseText, Report};
 use crate::replica::ReportCounts;
 
 /// A few lines for people.
@@ -65,6 +65,10 @@ fn told(reports: ReportCounts) -> String {
     format!("\n  {}: see `selfsame conflicts COLLECTION --reports`", kinds.join(", "))
 }
 
+fn millis(micros: u64) -> String {
+    format!("{:.1} ms", micros as f64 / 1_000.0)
+}
+
 /// The plan against what it cost, as a database explains a query.
 pub(super) fn explained(report: &Report) -> String {
     let header = ["PHASE", "SENT", "RECEIVED", "MESSAGES", "KEYS FOUND", "WORK"];
@@ -76,24 +80,25 @@ pub(super) fn explained(report: &Report) -> String {
             format!("{} B", count(phase.bytes_received)),
             format!("{} + {}", phase.messages_sent, phase.messages_received),
             count(phase.keys_found),
-            format!("{:.1} ms", phase.busy_us as f64 / 1_000.0),
+            millis(phase.busy_us),
         ]);
     }
     if report.plan.is_empty() {
         return format!("{phases}");
     }
-    let mut plan = output::table(&["PLAN", "PREDICTED", "ACTUAL", "MESSAGES", "WHY"], &[1, 2, 3]);
+    let header = ["PLAN", "BYTES", "ACTUAL", "MESSAGES", "ACTUAL", "WORK", "ACTUAL", "WHY"];
+    let mut plan = output::table(&header, &[1, 2, 3, 4, 5, 6]);
     for step in &report.plan {
         let actual = report.phases.iter().find(|phase| phase.phase == step.phase);
-        let (actual, messages) = actual.map_or((0, 0), |phase| {
-            let messages = phase.messages_sent + phase.messages_received;
-            (phase.bytes_sent + phase.bytes_received, messages)
-        });
+        let of = |figure: fn(&PhaseText) -> u64| actual.map_or(0, figure);
         plan.add_row([
             step.phase.clone(),
             format!("{} B", count(step.predicted_bytes)),
-            format!("{} B", count(actual)),
-            format!("{}, {messages}", step.predicted_messages),
+            format!("{} B", count(of(|phase| phase.bytes_sent + phase.bytes_received))),
+            count(step.predicted_messages),
+            count(of(|phase| phase.messages_sent + phase.messages_received)),
+            millis(step.predicted_busy_us),
+            millis(of(|phase| phase.busy_us)),
             step.reason.clone(),
         ]);
     }

@@ -19,7 +19,7 @@ use crate::types::CollectionName;
 #[command(after_help = "Examples:
   selfsame sync players --peer ID@192.0.2.7:7447
   selfsame sync players --peer ID@[2001:db8::7]:7447 --direction pull
-  selfsame sync players --peer ID@node-a.example:7447 --explain")]
+  selfsame sync players --peer ID@node-a.example:7447 --profile latency --explain")]
 pub(super) struct Sync {
     /// The collection
     #[arg(value_parser = arguments::collection)]
@@ -32,6 +32,9 @@ pub(super) struct Sync {
     /// How differences are found
     #[arg(long, value_enum, default_value_t = How::Auto)]
     strategy: How,
+    /// What the planner saves, at both ends (see profile in config.toml, which is the default)
+    #[arg(long, value_enum, conflicts_with = "strategy")]
+    profile: Option<Saves>,
     /// Shows the plan, what it was expected to cost and what each phase did cost
     #[arg(long)]
     explain: bool,
@@ -68,6 +71,18 @@ enum How {
     Merkle,
 }
 
+#[derive(Clone, Copy, ValueEnum)]
+enum Saves {
+    /// Bytes first, but not at any price
+    Auto,
+    /// Bytes: for links that are slow or paid for by volume
+    Bytes,
+    /// Round trips: for links that are fast and long
+    Latency,
+    /// Work of both ends: for small machines
+    Cpu,
+}
+
 impl Sync {
     pub(super) fn run(self, context: &Context) -> Result<Exit, CliError> {
         let interrupt = Interrupt::install()?;
@@ -85,6 +100,12 @@ impl Sync {
                 How::Iblt => types::How::Iblt,
                 How::Merkle => types::How::Merkle,
             },
+            profile: self.profile.map(|profile| match profile {
+                Saves::Auto => types::Saves::Auto,
+                Saves::Bytes => types::Saves::Bytes,
+                Saves::Latency => types::Saves::Latency,
+                Saves::Cpu => types::Saves::Cpu,
+            }),
             allow_removals: self.allow_removals,
         };
         context.with(|control| {

@@ -29,7 +29,7 @@ use super::schedule::ScheduleSettings;
 use super::scrub::ScrubSettings;
 use crate::limits::Limits;
 use crate::net::{NetLimits, parse_node_id};
-use crate::session::SyncConfig;
+use crate::session::{Profile, SyncConfig};
 use crate::store::Durability;
 use crate::types::NodeId;
 
@@ -153,6 +153,7 @@ struct SyncSettings {
     interval_s: u64,
     #[serde(deserialize_with = "within::<_, usize, 1, 4_096>")]
     max_concurrent_sessions: usize,
+    profile: Profile,
     #[serde(deserialize_with = "within::<_, usize, 1, 65_536>")]
     max_batch_size: usize,
     #[serde(deserialize_with = "within::<_, usize, 1, 100_000_000>")]
@@ -230,6 +231,7 @@ impl Default for SyncSettings {
         Self {
             interval_s: ScheduleSettings::default().interval_ms / 1_000,
             max_concurrent_sessions: SessionLimits::default().max_concurrent,
+            profile: sync.profile,
             max_batch_size: sync.max_batch_size,
             bloom_filter_items: sync.bloom_filter_items,
             bloom_filter_fpr: sync.bloom_filter_fpr,
@@ -345,6 +347,7 @@ impl Config {
         let SyncSettings {
             interval_s: _,
             max_concurrent_sessions: _,
+            profile,
             max_batch_size,
             bloom_filter_items,
             bloom_filter_fpr,
@@ -353,6 +356,7 @@ impl Config {
             allow_removals,
         } = self.sync;
         SyncConfig {
+            profile,
             max_batch_size,
             bloom_filter_items,
             bloom_filter_fpr,

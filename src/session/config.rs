@@ -47,6 +47,28 @@ impl Strategy {
     pub const ALL: [Self; 5] = [Self::Auto, Self::Bloom, Self::Sketch, Self::Iblt, Self::Merkle];
 }
 
+/// What a session is to save where it has a choice of how differences are found.
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Profile {
+    /// Bytes first, but not at any price.
+    #[default]
+    Auto,
+    /// Bytes: for links that are slow or paid for by volume.
+    Bytes,
+    /// Round trips: for links that are fast and long.
+    Latency,
+    /// Work of both ends: for small machines.
+    Cpu,
+}
+
+impl Profile {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Bytes, Self::Latency, Self::Cpu];
+}
+
 /// Settings of a session, chosen by the initiator for itself; each side obeys its own limits.
 ///
 /// Two are equal if each of their settings is, the rate bit by bit.
@@ -56,6 +78,8 @@ pub struct SyncConfig {
     pub mode: Mode,
     /// How differences are found.
     pub strategy: Strategy,
+    /// What strategy auto saves.
+    pub profile: Profile,
     /// Most keys or values in one message.
     pub max_batch_size: usize,
     /// Items for which the filter of a forced bloom strategy is sized, at least.
@@ -76,6 +100,7 @@ impl SyncConfig {
         let Self {
             mode,
             strategy,
+            profile,
             max_batch_size,
             bloom_filter_items,
             bloom_filter_fpr,
@@ -85,7 +110,7 @@ impl SyncConfig {
         } = *self;
         let filter = (bloom_filter_items, bloom_filter_fpr.to_bits());
         let rest = (max_merkle_depth, enable_binary_diff, allow_removals);
-        (mode, strategy, max_batch_size, filter, rest)
+        ((mode, strategy, profile), max_batch_size, filter, rest)
     }
 }
 
@@ -108,6 +133,7 @@ impl Default for SyncConfig {
         Self {
             mode: Mode::Both,
             strategy: Strategy::Auto,
+            profile: Profile::Auto,
             max_batch_size: 100,
             bloom_filter_items: 10_000,
             bloom_filter_fpr: 0.001,

@@ -87,8 +87,8 @@ impl Session {
     pub(super) fn start_descent(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         self.methods.push((Method::Full, self.progress));
         let entries = self.ours.envelope.totals().entries;
-        let (bytes, messages) = plan::descent_cost(1, entries);
-        let predicted = (4 * bytes, messages);
+        let steering = plan::descent_cost(1, entries);
+        let predicted = plan::Cost { bytes: 4 * steering.bytes, ..steering };
         let reason = "steering found nothing more: descent with whole hashes".to_owned();
         self.note_plan(Phase::MerkleComparison, reason, predicted);
         let mut descent = self.new_descent(true);

@@ -8,7 +8,7 @@ use super::machine::{Flow, Session};
 use super::message::TurnMessage;
 use super::outcome::{AbortCode, Failure};
 use super::phase::Phase;
-use super::plan::{self, Method};
+use super::plan::{self, Cost, Method};
 use super::stats::PlanStep;
 use super::turn::{TurnItem, protocol};
 use super::wire;
@@ -126,8 +126,8 @@ impl Session {
         let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
         if !filtered {
             let reason = "the peer chose filters".to_owned();
-            let bytes = plan::filter_bytes(items, self.filter_rate(items, found.max(1)));
-            self.note_plan(Phase::BloomExchange, reason, (bytes, plan::FILTER_MESSAGES));
+            let predicted = plan::filter_cost(items, self.filter_rate(items, found.max(1)));
+            self.note_plan(Phase::BloomExchange, reason, predicted);
         }
         self.methods.push((Method::Bloom, self.progress));
         let own = passed.len() as u64;
@@ -172,14 +172,17 @@ impl Session {
         let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
         if self.strategy == Strategy::Bloom && !filtered {
             let entries = self.ours.envelope.totals().entries;
-            let bytes = plan::filter_bytes(entries, self.setup.config.bloom_filter_fpr);
+            let predicted = plan::filter_cost(entries, self.setup.config.bloom_filter_fpr);
             let reason = "forced by the strategy".to_owned();
-            self.note_plan(Phase::BloomExchange, reason, (bytes, plan::FILTER_MESSAGES));
+            self.note_plan(Phase::BloomExchange, reason, predicted);
             return self.send_first_filter(entries / 10, view);
         }
         let most = self.ours.envelope.totals().entries.max(self.theirs.entries);
-        if self.may_estimate() && plan::worth_estimating(self.strategy, most) {
-            return self.send_estimate(view);
+        if self.may_estimate() && self.is_worth_estimating(most) {
+            self.begin_exchange(view)?;
+            if self.exchange.is_some() || !self.methods.is_empty() {
+                return Ok(());
+            }
         }
         match self.methods.last() {
             Some(&(Method::Steer, before)) if before == self.progress => self.start_descent(view),
@@ -190,13 +193,7 @@ impl Session {
         }
     }
 
-    pub(super) fn note_plan(
-        &mut self,
-        phase: Phase,
-        reason: String,
-        (predicted_bytes, predicted_messages): (u64, u64),
-    ) {
-        let step = PlanStep { phase, reason, predicted_bytes, predicted_messages };
-        self.stats.plan.push(step);
+    pub(super) fn note_plan(&mut self, phase: Phase, reason: String, predicted: Cost) {
+        self.stats.plan.push(PlanStep { phase, reason, predicted });
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::clones::Marks;
 use super::config::{Mode, Strategy, SyncConfig};
 use super::descent::Descent;
+use super::estimating::Told;
 use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
@@ -96,7 +97,7 @@ pub struct Setup {
     pub me: NodeId,
     /// The peer, as the connection proved it.
     pub peer: NodeId,
-    /// What is asked for (the responder takes mode and strategy from the hello).
+    /// What is asked for (the responder takes mode, strategy and profile from the hello).
     pub config: SyncConfig,
     /// This node's limits.
     pub limits: Limits,
@@ -153,7 +154,9 @@ pub(super) struct Effort {
     pub(super) context_bytes: usize,
     /// Whether the peer's first and second filter have come.
     pub(super) filters: [bool; 2],
-    /// Whether either side has sent an estimator.
+    /// Dots that this side has named as removed.
+    pub(super) named_removed: u64,
+    /// Whether either side has begun a sketch exchange.
     pub(super) estimated: bool,
 }
 
@@ -186,6 +189,8 @@ pub struct Session {
     /// Detection methods used, with the progress before each.
     pub(super) methods: Vec<(Method, u64)>,
     pub(super) knowledge: Knowledge,
+    /// What was said of how many differ.
+    pub(super) told: Told,
     pub(super) exchange: Option<Exchange>,
     pub(super) steering: Option<Steering>,
     pub(super) descent: Option<Descent>,
@@ -223,7 +228,8 @@ impl Session {
 
     /// Answers a hello on a snapshot of the collection that it names.
     #[must_use]
-    pub fn respond(hello: &Hello, setup: Setup, view: &dyn CollectionView) -> Self {
+    pub fn respond(hello: &Hello, mut setup: Setup, view: &dyn CollectionView) -> Self {
+        setup.config.profile = hello.profile;
         let mut session = Self::new(Role::Responder, hello.mode, hello.strategy, setup, view);
         session.stage = Stage::AwaitOpening;
         session.turn = Turn::Theirs;
@@ -301,6 +307,7 @@ impl Session {
             progress: 0,
             methods: Vec::new(),
             knowledge: Knowledge::new(overlay, view),
+            told: Told::default(),
             exchange: None,
             steering: None,
             descent: None,
@@ -333,13 +340,15 @@ impl Session {
         self.marks.known = view.heard_mark(&self.setup.peer)?;
         let algorithm = self.ours.spec.algorithm;
         let base = self.theirs.base.as_ref().and_then(|base| base.hash(algorithm).ok());
+        let estimator = self.estimator_for_hello();
         self.control.push_back(Message::Hello(Hello {
             collection: CollectionTag::of(&self.ours.spec),
             mode: self.setup.config.mode,
             strategy: self.setup.config.strategy,
+            profile: self.setup.config.profile,
             state: StateTag::of(&self.setup.channel, &self.ours.state),
             base: base.as_ref().map(BaseTag::of),
-            estimator: None,
+            estimator,
         }));
         Ok(())
     }
@@ -370,9 +379,11 @@ impl Session {
             let own = base.hash(algorithm).ok();
             hello.base.is_some() && own.as_ref().map(BaseTag::of) == hello.base
         });
+        let estimate = self.estimator_for_reply(hello.estimator);
         let (opening, parts) = self.opening(view)?.into_parts();
         self.control.push_back(Message::HelloReply(HelloReply::Differs {
             state,
+            estimate,
             opening: Box::new(opening),
             base_known: self.theirs.base.is_some(),
         }));
@@ -390,8 +401,10 @@ impl Session {
     }
 
     fn hello_reply(&mut self, reply: HelloReply, view: &dyn CollectionView) -> Result<(), Failure> {
-        let (state, opening, base_known) = match reply {
-            HelloReply::Differs { state, opening, base_known } => (state, opening, base_known),
+        let (state, estimate, opening, base_known) = match reply {
+            HelloReply::Differs { state, estimate, opening, base_known } => {
+                (state, estimate, opening, base_known)
+            }
             HelloReply::Ahead { state, opening } => return self.follow(state, *opening, view),
             HelloReply::Same => {
                 self.outcome = Some(self.nothing_to_do());
@@ -399,6 +412,7 @@ impl Session {
             }
         };
         self.theirs.state = Some(state);
+        self.reply_estimates(estimate)?;
         if !base_known {
             self.theirs.base = None;
         }

@@ -72,6 +72,14 @@ impl Outgoing {
 }
 
 impl Session {
+    /// Dots, leaves and nodes that the peer has made this side look at, and other work counted as
+    /// that: a session ends in `Limit` beyond 16 for each sibling that it holds and 64 for each
+    /// difference that its limits allow.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.effort.steps
+    }
+
     /// How much this session holds in memory, about, in bytes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {

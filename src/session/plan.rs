@@ -3,14 +3,16 @@
 //! A pure function of what both sides stated, so that its choice can be shown and tested.
 //!
 //! ```
-//! use selfsame::session::Strategy;
 //! use selfsame::session::plan::{Question, Way, decide};
+//! use selfsame::session::{Profile, Strategy};
 //! use selfsame::sketch::Precision;
 //!
 //! let question = Question {
 //!     strategy: Strategy::Auto,
+//!     profile: Profile::Auto,
 //!     entries: 20_000,
 //!     most_entries: 20_000,
+//!     kept: true,
 //!     estimate: Some(50),
 //!     precision: Precision::Full,
 //!     filter_rate: 0.1,
@@ -27,11 +29,11 @@
 //! assert_eq!(decide(&many).way, Way::Steer);
 //! ```
 
-use super::config::Strategy;
+use super::config::{Profile, Strategy};
 use super::phase::Phase;
 use super::stats::PlanStep;
 use crate::sketch::iblt::{SYMBOL_BYTES, symbols_for};
-use crate::sketch::{Layout, Precision};
+use crate::sketch::{DifferingId, Layout, Precision};
 
 /// A way to find differences.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -50,8 +52,23 @@ pub enum Method {
 
 /// Fewer entries than this are compared by descent at once.
 const SMALL: u64 = 64;
+/// So many entries are not read for an estimate where work is to be saved.
+const MANY_READ: u64 = 4_096;
 /// Share of the entries from which a filter beats a descent, as a fraction.
 const BLOOM_SHARE: (u64, u64) = (1, 10);
+
+/// Work of each side in microseconds, as benchmarks have it where some pages are in memory and
+/// some are read first (docs/benchmarks.md): for a node of a descent, for a dot in a filter, for an
+/// entry of which a sketch or symbols are made, for one that either names, for a look at where one
+/// that is named may stand, and for an entry that is told.
+const NODE_US: f64 = 20.0;
+const DOT_US: f64 = 0.5;
+const SKETCHED_US: f64 = 1.2;
+const CODED_US: f64 = 1.5;
+const READ_US: f64 = 1.4;
+const PEELED_US: f64 = 0.7;
+const LOOK_US: f64 = 5.0;
+const TOLD_US: f64 = 14.0;
 
 /// Bounds of the planned rates of filters.
 const LEAST_RATE: f64 = 0.001;
@@ -72,35 +89,79 @@ pub const fn worth_filtering(estimate: u64, entries: u64) -> bool {
 }
 
 /// Whether it is asked at all how many entries differ, when the larger side has `most_entries`: it
-/// costs a look at each of them at both ends, and a message.
+/// costs a message, and a look at each of them at both ends unless sketches are kept.
 #[must_use]
-pub const fn worth_estimating(strategy: Strategy, most_entries: u64) -> bool {
-    match strategy {
-        Strategy::Auto => most_entries >= SMALL,
-        Strategy::Sketch | Strategy::Iblt => true,
-        Strategy::Bloom | Strategy::Merkle => false,
+pub const fn worth_estimating(
+    strategy: Strategy,
+    profile: Profile,
+    most_entries: u64,
+    kept: bool,
+) -> bool {
+    match (strategy, profile) {
+        (Strategy::Auto, Profile::Cpu) => {
+            most_entries >= SMALL && (kept || most_entries < MANY_READ)
+        }
+        (Strategy::Auto, _) => most_entries >= SMALL,
+        (Strategy::Sketch | Strategy::Iblt, _) => true,
+        (Strategy::Bloom | Strategy::Merkle, _) => false,
     }
 }
 
-/// Bytes and messages that a steering descent to `estimate` leaves among `entries` is expected to
-/// cost, both ways, without what is told of them then: on each level the ids of 16 children for
-/// each node above a leaf that differs, then lists.
+/// What a way is expected to cost until both know what differs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Cost {
+    /// Bytes, both ways.
+    pub bytes: u64,
+    /// Messages, both ways, ends of turns not counted.
+    pub messages: u64,
+    /// Work of each side, about, in microseconds: on another machine another figure, but in the
+    /// same proportion.
+    pub work_us: u64,
+}
+
+impl Cost {
+    /// As one figure, in bytes: how many a message, and a millisecond of work, are worth.
+    const fn price(self, profile: Profile) -> u64 {
+        let (message, millisecond) = match profile {
+            Profile::Auto => (256, 250),
+            Profile::Bytes => (0, 0),
+            Profile::Latency => (65_536, 1_000),
+            Profile::Cpu => (256, 1_000_000),
+        };
+        let messages = self.messages.saturating_mul(message);
+        let work = self.work_us.saturating_mul(millisecond) / 1_000;
+        self.bytes.saturating_add(messages).saturating_add(work)
+    }
+
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            messages: self.messages.saturating_add(other.messages),
+            work_us: self.work_us.saturating_add(other.work_us),
+        }
+    }
+}
+
+/// What a steering descent to `estimate` leaves among `entries` is expected to cost, without what is
+/// told of them then: on each level the ids of 16 children for each node above a leaf that differs,
+/// then lists.
 #[must_use]
-pub fn descent_cost(estimate: u64, entries: u64) -> (u64, u64) {
+pub fn descent_cost(estimate: u64, entries: u64) -> Cost {
     const ID_BYTES: f64 = 4.0;
     let differing = estimate.min(entries.saturating_mul(2)) as f64;
-    let (mut bytes, mut messages) = (0.0, 2);
+    let (mut bytes, mut messages, mut opened) = (0.0, 2, 0.0);
     let (mut nodes, mut under) = (1.0_f64, entries as f64);
     while under > if nodes < 16.0 { 32.0 } else { 16.0 } {
         // of so many nodes, those under which one differs
         let open = nodes * (1.0 - (-differing / nodes).exp());
         bytes += open * (16.0 * ID_BYTES + 4.0);
+        opened += open;
         messages += 1;
         (nodes, under) = (nodes * 16.0, under / 16.0);
     }
     let open = nodes * (1.0 - (-differing / nodes).exp());
     bytes += open * (under.max(1.0) * (ID_BYTES + 0.125) + 1.0);
-    (bytes as u64, messages)
+    Cost { bytes: bytes as u64, messages, work_us: ((opened + open) * NODE_US) as u64 }
 }
 
 /// Bytes of a difference that hides behind a false positive of a filter.
@@ -116,10 +177,14 @@ fn hidden_bytes(estimate: u64, entries: u64) -> u64 {
     (estimate as f64 * (own * node + 120.0) + estimate as f64 * node / 8.0) as u64
 }
 
-/// Bytes that announcing so many entries, of one sibling each, and removals is expected to cost.
+/// What announcing so many entries, of one sibling each, and removals is expected to cost.
 #[must_use]
-pub const fn announcement_bytes(entries: u64, removals: u64) -> u64 {
-    entries.saturating_mul(85).saturating_add(removals.saturating_mul(3))
+pub fn announcement_cost(entries: u64, removals: u64) -> Cost {
+    Cost {
+        bytes: entries.saturating_mul(85).saturating_add(removals.saturating_mul(3)),
+        messages: 1,
+        work_us: (entries as f64 * TOLD_US) as u64,
+    }
 }
 
 /// Bytes that two filters over `items` dots with this rate cost.
@@ -146,10 +211,14 @@ pub fn filter_rate(items: u64, estimate: u64) -> f64 {
 pub struct Question {
     /// What is asked for.
     pub strategy: Strategy,
+    /// What is to be saved.
+    pub profile: Profile,
     /// Entries of the side that chooses.
     pub entries: u64,
     /// Entries of the larger side.
     pub most_entries: u64,
+    /// Whether sketches are kept, so that nothing is read to make one.
+    pub kept: bool,
     /// How many leaves only one side holds, about; none if they are more than an estimator tells.
     pub estimate: Option<u64>,
     /// How near that is.
@@ -187,10 +256,13 @@ pub struct Choice {
 /// Fewer differences than this an estimator never takes for too many to tell.
 const MANY: u64 = 100_000;
 /// Messages of a filter exchange: two filters, and what each side tells.
-pub const FILTER_MESSAGES: u64 = 4;
+const FILTER_MESSAGES: u64 = 4;
 /// Messages of a sketch or symbols that are enough: it, what this side tells with the names, and the
 /// answer.
 const SKETCH_MESSAGES: u64 = 3;
+/// Messages of a refill, and the share of buckets that need none, where there are several.
+const REFILL_MESSAGES: f64 = 2.0;
+const ENOUGH_AT_ONCE: f64 = 0.8;
 /// Bytes that it costs to tell a leaf that differs: a state has two sides in half of the cases.
 const TOLD_BYTES: u64 = 60;
 
@@ -200,46 +272,101 @@ fn names_bytes(count: u64, entries: u64) -> u64 {
     (count as f64 * (gap + 1.5) / 8.0) as u64
 }
 
+/// What two filters over `items` dots with this rate are expected to cost.
+#[must_use]
+pub fn filter_cost(items: u64, fpr: f64) -> Cost {
+    let work_us = (items as f64 * DOT_US) as u64;
+    Cost { bytes: filter_bytes(items, fpr), messages: FILTER_MESSAGES, work_us }
+}
+
+/// What telling so many leaves that differ is expected to cost, however they were found.
+pub(super) fn told_cost(leaves: u64) -> Cost {
+    let work_us = (leaves as f64 * TOLD_US) as u64;
+    Cost { bytes: leaves.saturating_mul(TOLD_BYTES), messages: 0, work_us }
+}
+
+/// Work of looking for one that a sketch names: at all places that its id leaves open, once by
+/// whoever reads the sketch, and again by the other for half of them.
+fn looks_us(layout: Layout) -> f64 {
+    let places = 1 << DifferingId::open_bits(layout);
+    1.5 * LOOK_US * f64::from(places)
+}
+
+/// What a sketch of this layout is expected to cost, and its names.
+#[must_use]
+pub fn sketch_cost(layout: Layout, estimate: u64, most_entries: u64, kept: bool) -> Cost {
+    let buckets = layout.buckets();
+    let (refill, refilled) = if buckets == 1 {
+        (0, 0)
+    } else {
+        let needed = 1.0 - ENOUGH_AT_ONCE.powf(buckets as f64);
+        ((REFILL_MESSAGES * needed).round() as u64, layout.bytes() as u64 / 10)
+    };
+    let made = if kept { 0.0 } else { SKETCHED_US * most_entries as f64 };
+    Cost {
+        bytes: (layout.bytes() as u64 + refilled)
+            .saturating_add(names_bytes(estimate / 2, most_entries)),
+        messages: SKETCH_MESSAGES + refill,
+        work_us: (estimate as f64 * (READ_US + looks_us(layout)) + made) as u64,
+    }
+}
+
+/// What so many coded symbols are expected to cost, and their names.
+#[must_use]
+pub fn symbols_cost(count: usize, estimate: u64, most_entries: u64) -> Cost {
+    Cost {
+        bytes: (count as u64)
+            .saturating_mul(SYMBOL_BYTES as u64)
+            .saturating_add(names_bytes(estimate / 2, most_entries)),
+        messages: SKETCH_MESSAGES,
+        work_us: (estimate as f64 * (PEELED_US + looks_us(Layout::SHORT))
+            + CODED_US * most_entries as f64) as u64,
+    }
+}
+
 /// Chooses how what differs is found. With strategy auto: filters if a tenth of the entries differ,
 /// since they ask for what seems to be removed by its dots, where other ways tell whole states; else
-/// the way that is expected to cost the fewest bytes. A forced way that cannot be gone gives way to
-/// descent.
+/// the way that is expected to cost the least, as the profile counts it. A forced way that cannot be
+/// gone gives way to descent.
 #[must_use]
 pub fn decide(question: &Question) -> Choice {
-    let &Question { strategy, entries, most_entries, precision, .. } = question;
+    let &Question { strategy, profile, entries, most_entries, precision, .. } = question;
     let many = question.estimate.is_none();
     let estimate = question.estimate.unwrap_or(MANY);
-    let names = names_bytes(estimate / 2, most_entries);
     let fits = !many && estimate <= question.most_differences;
     let filter = || {
         let is_worth = strategy == Strategy::Auto && worth_filtering(estimate, entries);
         let hidden = (estimate as f64 * question.filter_rate) as u64;
-        let bytes = filter_bytes(entries, question.filter_rate) + descent_cost(hidden, entries).0;
-        is_worth.then_some((Way::Filter, (bytes, FILTER_MESSAGES)))
+        let cost = filter_cost(entries, question.filter_rate);
+        is_worth.then(|| (Way::Filter, cost.and(descent_cost(hidden, entries))))
     };
     let sketch = || {
         let asked = matches!(strategy, Strategy::Auto | Strategy::Sketch);
         let layout = Layout::plan(estimate, precision, most_entries).filter(|_| asked && fits)?;
-        let bytes = layout.bytes() as u64 * 11 / 10 + names;
-        Some((Way::Sketch(layout), (bytes, SKETCH_MESSAGES)))
+        Some((Way::Sketch(layout), sketch_cost(layout, estimate, most_entries, question.kept)))
     };
     let symbols = || {
         let asked = matches!(strategy, Strategy::Auto | Strategy::Iblt);
-        let count = symbols_for(match precision {
-            Precision::Folded => estimate.saturating_mul(3) / 2 + 1,
-            Precision::Full => estimate.saturating_mul(9) / 8 + 1,
-        });
-        let bytes = (count * SYMBOL_BYTES) as u64 + names;
+        // a second batch costs a round trip: it is to be rarer where those are to be saved
+        let (share, of) = match (precision, profile) {
+            (Precision::Folded, Profile::Latency) => (2, 1),
+            (Precision::Folded, _) => (3, 2),
+            (Precision::Full, Profile::Latency) => (5, 4),
+            (Precision::Full, _) => (9, 8),
+        };
+        let count = symbols_for((estimate.saturating_mul(share) / of).saturating_add(1));
         let fits = asked && fits && count <= question.most_symbols;
-        fits.then_some((Way::Symbols(count), (bytes, SKETCH_MESSAGES)))
+        fits.then(|| (Way::Symbols(count), symbols_cost(count, estimate, most_entries)))
     };
     let steer = (Way::Steer, descent_cost(estimate, most_entries));
-    let named = [sketch(), symbols()].into_iter().flatten();
-    let best = filter().or_else(|| named.min_by_key(|(_, (bytes, _))| *bytes));
-    let (way, (bytes, messages)) = match best {
-        Some(best) if best.0 == Way::Filter || strategy != Strategy::Auto => best,
-        Some(best) if best.1.0 <= steer.1.0 => best,
-        _ => steer,
+    let price = |(_, cost): &(Way, Cost)| (cost.price(profile), cost.messages);
+    let found = [sketch(), symbols()].into_iter().flatten();
+    let (way, cost) = match (filter(), strategy, profile) {
+        (Some(filter), _, profile) if profile != Profile::Latency => filter,
+        (filter, Strategy::Auto, _) => {
+            found.chain(filter).chain([steer]).min_by_key(price).unwrap_or(steer)
+        }
+        _ => found.min_by_key(price).unwrap_or(steer),
     };
     let about = if many { "more than" } else { "about" };
     let (phase, what) = match way {
@@ -251,85 +378,17 @@ pub fn decide(question: &Question) -> Choice {
         Way::Symbols(count) => (Phase::SketchExchange, format!("{count} coded symbols")),
         Way::Steer => (Phase::MerkleComparison, "descent".to_owned()),
     };
-    let forced = if strategy == Strategy::Auto { "" } else { " (the strategy is forced)" };
-    let told = estimate.min(question.most_differences).saturating_mul(TOLD_BYTES);
-    let step = PlanStep {
-        phase,
-        reason: format!("{about} {estimate} of {entries} entries differ: {what}{forced}"),
-        predicted_bytes: bytes.saturating_add(told),
-        predicted_messages: messages,
+    let why = match (strategy, profile) {
+        (Strategy::Auto, Profile::Auto) => "",
+        (Strategy::Auto, Profile::Bytes) => " (to save bytes)",
+        (Strategy::Auto, Profile::Latency) => " (to save round trips)",
+        (Strategy::Auto, Profile::Cpu) => " (to save work)",
+        _ => " (the strategy is forced)",
     };
-    Choice { way, step }
+    let told = told_cost(estimate.min(question.most_differences));
+    let reason = format!("{about} {estimate} of {entries} entries differ: {what}{why}");
+    Choice { way, step: PlanStep { phase, reason, predicted: cost.and(told) } }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const AUTO: Question = Question {
-        strategy: Strategy::Auto,
-        entries: 20_000,
-        most_entries: 20_000,
-        estimate: Some(100),
-        precision: Precision::Full,
-        filter_rate: 0.1,
-        most_differences: 65_536,
-        most_symbols: 1 << 19,
-    };
-
-    #[test]
-    fn of_all_ways_the_one_with_the_fewest_bytes_is_gone() {
-        for (estimate, entries) in [(1, 100), (1, 1_000_000), (60, 20_000), (1_000, 20_000)] {
-            let question =
-                Question { estimate: Some(estimate), entries, most_entries: entries, ..AUTO };
-            let choice = decide(&question);
-            assert!(matches!(choice.way, Way::Sketch(_)), "{estimate} of {entries}: {choice:?}");
-            assert!(
-                choice.step.predicted_bytes < descent_cost(estimate, entries).0 + 60 * estimate
-            );
-        }
-        let tenth = Question { estimate: Some(2_000), ..AUTO };
-        assert_eq!(decide(&tenth).way, Way::Filter);
-    }
-
-    #[test]
-    fn what_no_session_holds_is_left_to_a_descent() {
-        for strategy in [Strategy::Auto, Strategy::Sketch, Strategy::Iblt] {
-            for estimate in [None, Some(65_537), Some(u64::MAX)] {
-                let entries = 1_000_000_000_000;
-                let question = Question {
-                    strategy,
-                    estimate: estimate.map(|all| all.min(entries / 100)),
-                    entries,
-                    most_entries: entries,
-                    ..AUTO
-                };
-                assert_eq!(decide(&question).way, Way::Steer, "{strategy:?} {estimate:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_forced_way_is_gone_where_it_can_be() {
-        for estimate in [0, 1, 40, 1_000, 60_000] {
-            let ask = |strategy| Question { strategy, estimate: Some(estimate), ..AUTO };
-            assert!(matches!(decide(&ask(Strategy::Sketch)).way, Way::Sketch(_)));
-            assert!(matches!(decide(&ask(Strategy::Iblt)).way, Way::Symbols(_)));
-        }
-        let few = Question { strategy: Strategy::Iblt, most_symbols: 10, ..AUTO };
-        assert_eq!(decide(&few).way, Way::Steer);
-    }
-
-    #[test]
-    fn where_no_sketch_has_room_symbols_have() {
-        let entries = 4_000_000;
-        let many = Question {
-            estimate: Some(200_000),
-            most_differences: 1_000_000,
-            entries,
-            most_entries: entries,
-            ..AUTO
-        };
-        assert!(matches!(decide(&many).way, Way::Symbols(_)));
-    }
-}
+mod tests;

@@ -1,20 +1,18 @@
-//! Sketch exchange: estimators tell how many leaves differ, the planner chooses, and a sketch names
-//! those that do.
+//! Sketch exchange: the planner chooses by how many leaves differ, and a sketch names those that do.
 //!
-//! The side whose turn it is sends its estimator folded, and if that is not enough the other answers
-//! with its own, wrapped. Whoever knows both chooses, and begins: with a filter, a descent, coded
-//! symbols, or a bucketed `PinSketch`, which the other side holds against its own. So it learns what
-//! only one of both holds: it tells its own leaves, and names those of the other.
+//! Whoever knows both estimators chooses, and begins: with a filter, a descent, coded symbols, or a
+//! bucketed `PinSketch`, which the other side holds against its own. So it learns what only one of
+//! both holds: it tells its own leaves, and names those of the other.
 //!
 //! Both work on their overlays as they were when the exchange began. Sketches steer: what they miss,
 //! by chance or by malice, leaves two trees that differ, and a descent follows.
 
 use std::hash::{Hash, Hasher};
 
-use super::config::Strategy;
+use super::estimating::FOLDED_UP_TO;
 use super::knowledge::{Theirs, resident};
 use super::machine::{Flow, Session};
-use super::message::{Bytes, Estimate, TurnMessage};
+use super::message::{Bytes, TurnMessage};
 use super::outcome::Failure;
 use super::phase::Phase;
 use super::plan::{self, Method, Question, Way};
@@ -23,14 +21,11 @@ use super::turn::{TurnItem, protocol};
 use crate::hash::{HASH_LEN, KeyHash};
 use crate::merkle::{Leaf, PagedTree, Prefix};
 use crate::replica::CollectionView;
-use crate::sketch::buckets::{BucketSketch, Decoded, Decoder, Layout, Portion};
+use crate::sketch::buckets::{BucketSketch, Decoded, Decoder, Layout, MAX_CAPACITY, Portion};
 use crate::sketch::{
     DifferingId, Estimator, IdWidth, Names, Precision, Sketches, WireNames, WireRefill, WireSketch,
 };
 
-/// Up to so many differences a folded estimator sizes the answer; beyond, one that tells more
-/// saves more bytes than it has.
-const FOLDED_UP_TO: u64 = 36;
 /// Products in a field that count as one step.
 const PRODUCTS_PER_STEP: u64 = 256;
 /// What looking for one leaf counts as, in steps: most of it is reading a page.
@@ -53,7 +48,7 @@ pub(super) struct Exchange {
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
     pub(super) tree: PagedTree,
-    sketches: Option<Sketches>,
+    pub(super) sketches: Option<Sketches>,
 }
 
 // by hand, since sketches follow from the tree
@@ -135,47 +130,13 @@ impl Frozen {
 }
 
 impl Session {
-    /// Whether an exchange may begin: once, and before anything else was tried.
-    pub(super) fn may_estimate(&self) -> bool {
-        self.methods.is_empty()
-            && !self.effort.estimated
-            && matches!(self.strategy, Strategy::Auto | Strategy::Sketch | Strategy::Iblt)
-    }
-
-    /// Begins an exchange.
-    pub(super) fn send_estimate(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
-        self.effort.estimated = true;
-        let tree = self.frozen();
-        let own = self.estimator(&tree, view)?;
-        let estimate = Estimate::Folded(own.folded());
-        self.exchange = Some(Exchange::new(tree, Step::Estimated { own, folded: true }));
-        self.say(TurnMessage::Estimate(estimate), 0);
-        Ok(())
-    }
-
     pub(super) fn say(&mut self, message: TurnMessage, bytes: usize) {
         self.effort.sketch_bytes += bytes;
         self.items.push_back(TurnItem::Message(Box::new(message)));
     }
 
-    fn frozen(&self) -> Frozen {
+    pub(super) fn frozen(&self) -> Frozen {
         Frozen { tree: self.knowledge.frozen(), sketches: self.knowledge.sketches() }
-    }
-
-    /// The estimator over the leaves: as it is kept, or by a look at each of them.
-    fn estimator(
-        &mut self,
-        leaves: &Frozen,
-        view: &dyn CollectionView,
-    ) -> Result<Estimator, Failure> {
-        if let Some(sketches) = &leaves.sketches {
-            return Ok(sketches.estimator().clone());
-        }
-        self.charge(leaves.entries())?;
-        let (mut estimator, mut failure) = (Estimator::default(), None);
-        leaves_of(&leaves.tree, view, [true; 256], &mut failure)
-            .for_each(|leaf| estimator.add(&leaf.record));
-        failure.map_or(Ok(estimator), Err)
     }
 
     /// Syndromes of a portion: as they are kept, or by a look at the leaves of its buckets.
@@ -201,40 +162,8 @@ impl Session {
         self.ours.envelope.totals().entries.max(self.theirs.entries)
     }
 
-    /// The peer's estimator.
-    pub(super) fn peer_estimates(
-        &mut self,
-        estimate: Estimate,
-        view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
-        match estimate {
-            Estimate::Folded(theirs) => {
-                if !self.may_estimate() {
-                    return Err(protocol());
-                }
-                self.effort.estimated = true;
-                let tree = self.frozen();
-                let own = self.estimator(&tree, view)?;
-                let few = own.folded().difference(&theirs).filter(|few| *few <= FOLDED_UP_TO);
-                if few.is_some() {
-                    return self.choose(tree, few, Precision::Folded, view);
-                }
-                self.say(TurnMessage::Estimate(Estimate::Wrapped(own.wrapped())), 0);
-                self.exchange = Some(Exchange::new(tree, Step::Estimated { own, folded: false }));
-                Ok(())
-            }
-            Estimate::Wrapped(theirs) => match self.exchange.take() {
-                Some(Exchange { tree, step: Step::Estimated { own, folded: true }, .. }) => {
-                    let estimate = own.wrapped().difference(&theirs);
-                    self.choose(tree, estimate, Precision::Full, view)
-                }
-                _ => Err(protocol()),
-            },
-        }
-    }
-
     /// This side knows how many differ, and begins to find them.
-    fn choose(
+    pub(super) fn choose(
         &mut self,
         tree: Frozen,
         estimate: Option<u64>,
@@ -247,8 +176,10 @@ impl Session {
         let limits = &self.setup.limits;
         let choice = plan::decide(&Question {
             strategy: self.strategy,
+            profile: self.setup.config.profile,
             entries,
             most_entries: self.most_entries(),
+            kept: tree.sketches.is_some(),
             estimate: estimate.map(|estimate| estimate.min(all)),
             precision,
             filter_rate: self.filter_rate(entries.max(1), estimate.unwrap_or(entries)),
@@ -279,9 +210,7 @@ impl Session {
         wire: WireSketch,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let Some(Exchange { tree, step: Step::Estimated { .. }, .. }) = self.exchange.take() else {
-            return Err(protocol());
-        };
+        let tree = self.chosen_by_peer()?;
         let layout = wire.layout;
         if layout.width() != IdWidth::of_entries(self.most_entries()) {
             return Err(protocol());
@@ -293,7 +222,11 @@ impl Session {
             layout.buckets(),
             layout.capacity()
         );
-        self.note_plan(Phase::SketchExchange, reason, (layout.bytes() as u64, 3));
+        // of what the layout has room for
+        let room = (layout.buckets() * layout.capacity()) as u64;
+        let kept = tree.sketches.is_some();
+        let predicted = plan::sketch_cost(layout, room, self.most_entries(), kept);
+        self.note_plan(Phase::SketchExchange, reason, predicted.and(plan::told_cost(room)));
         if layout.work() > self.most_work() {
             // so much as that no session holds: a descent follows, which stops where it must
             return Ok(());
@@ -428,11 +361,20 @@ impl Session {
         wire: &WireNames,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let (tree, layout) = match self.exchange.take() {
-            Some(Exchange { tree, step: Step::Sent { layout, .. }, .. }) => (tree, layout),
-            Some(Exchange { tree, step: Step::Coding(_), .. }) => (tree, Layout::SHORT),
+        // nothing tells of more than was sent
+        let (tree, layout, most) = match self.exchange.take() {
+            Some(Exchange { tree, step: Step::Sent { layout, refilled }, .. }) => {
+                let each = if refilled { MAX_CAPACITY } else { layout.capacity() };
+                (tree, layout, layout.buckets() * each)
+            }
+            Some(Exchange { tree, step: Step::Coding(coding), .. }) => {
+                (tree, Layout::SHORT, coding.sent())
+            }
             _ => return Err(protocol()),
         };
+        if wire.count as usize > most {
+            return Err(protocol());
+        }
         let names = Names::from_wire(wire, layout, self.most_entries()).map_err(|_| protocol())?;
         let leaves = names.resolve(self.leaves_near(&tree.tree, view))?;
         let mut keys: Vec<KeyHash> = leaves.iter().map(|leaf| leaf.key).collect();

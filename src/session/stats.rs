@@ -5,6 +5,7 @@ use std::ops::AddAssign;
 
 use super::outcome::Tally;
 use super::phase::Phase;
+use super::plan::Cost;
 pub use crate::delta::CompressionStats;
 use crate::replica::ReportCounts;
 
@@ -120,10 +121,8 @@ pub struct PlanStep {
     pub phase: Phase,
     /// Why, for a person.
     pub reason: String,
-    /// Bytes that it was expected to cost, both ways.
-    pub predicted_bytes: u64,
-    /// Messages that it was expected to cost, both ways, ends of turns not counted.
-    pub predicted_messages: u64,
+    /// What it was expected to cost.
+    pub predicted: Cost,
 }
 
 impl SyncStats {

@@ -6,7 +6,7 @@ use super::machine::Session;
 use super::message::TurnMessage;
 use super::outcome::Failure;
 use super::phase::Phase;
-use super::plan::Method;
+use super::plan::{self, Method};
 use super::sketching::{Exchange, Frozen, Step, leaves_of};
 use super::turn::protocol;
 use crate::replica::CollectionView;
@@ -30,6 +30,13 @@ const CELLS_PER_STEP: u64 = 8;
 /// The stream of this side. It follows from the tree and how much of it was sent.
 #[derive(Clone, Debug)]
 pub(super) struct Coding(Encoder);
+
+impl Coding {
+    /// How many symbols were sent.
+    pub(super) const fn sent(&self) -> usize {
+        self.0.symbols()
+    }
+}
 
 impl PartialEq for Coding {
     fn eq(&self, other: &Self) -> bool {
@@ -134,11 +141,16 @@ impl Session {
     ) -> Result<(), Failure> {
         let (tree, mut peeling) = match self.exchange.take() {
             Some(Exchange { tree, step: Step::Peeling(peeling), .. }) => (tree, peeling),
-            Some(Exchange { tree, step: Step::Estimated { .. }, .. }) => {
+            other => {
+                self.exchange = other;
+                let tree = self.chosen_by_peer()?;
                 self.methods.push((Method::Iblt, self.progress));
-                let bytes = (symbols.len() * SYMBOL_BYTES) as u64;
                 let reason = format!("the peer chose {} coded symbols", symbols.len());
-                self.note_plan(Phase::SketchExchange, reason, (bytes, 3));
+                // as many as they may name, about
+                let room = symbols.len() as u64 * 2 / 3;
+                let predicted = plan::symbols_cost(symbols.len(), room, self.most_entries());
+                let predicted = predicted.and(plan::told_cost(room));
+                self.note_plan(Phase::SketchExchange, reason, predicted);
                 if !self.has_room_to_code(&tree) {
                     // a descent follows
                     return Ok(());
@@ -148,7 +160,6 @@ impl Session {
                 let read = blake3::Hasher::new();
                 (tree, Box::new(Peeling { decoder, asks: 0, read }))
             }
-            _ => return Err(protocol()),
         };
         let before = peeling.decoder.effort();
         let looked = tree.entries();

@@ -75,6 +75,7 @@ impl Session {
 
     /// Names dots as seen dead here.
     pub(super) fn name_removed(&mut self, dots: &DotSet) {
+        self.effort.named_removed = self.effort.named_removed.saturating_add(dots.count());
         for part in split_runs(dots) {
             self.queue_dots(&part, TurnMessage::Removed);
         }
@@ -141,7 +142,7 @@ impl Session {
             format!(
                 "the {peer} has not seen {entries} entries and may hold {removals} removed dots"
             ),
-            (plan::announcement_bytes(entries, removals), 1),
+            plan::announcement_cost(entries, removals),
         );
         Ok(())
     }

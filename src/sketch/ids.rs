@@ -134,6 +134,11 @@ const fn shared_bits(log2: u8) -> u32 {
     (log2 as u32).saturating_sub(SKIPPED_BITS)
 }
 
+/// Bits of the key hash, before those that the id tells, that a bucket does not tell.
+const fn open_bits(log2: u8) -> u32 {
+    SKIPPED_BITS.saturating_sub(log2 as u32)
+}
+
 fn first_bits(hash: &[u8; 32]) -> u64 {
     hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
@@ -170,7 +175,7 @@ impl DifferingId {
     /// Where in the tree its leaf stands, or would stand: one subtree of about one leaf, several
     /// such if there are fewer than 16 buckets.
     pub fn prefixes(&self) -> impl Iterator<Item = Prefix> + use<> {
-        let missing = SKIPPED_BITS.saturating_sub(u32::from(self.log2));
+        let missing = open_bits(self.log2);
         let (bucket, log2) = (u64::from(self.bucket), u32::from(self.log2));
         let key_bits = self.width.key_bits();
         // bits of the key hash that only the id tells
@@ -181,6 +186,13 @@ impl DifferingId {
             let bits = ((bucket << missing | high) << (key_bits - known)) | low;
             prefix(bits << (64 - key_bits), key_bits)
         })
+    }
+
+    /// How many bits of a key hash an id leaves open: its leaf may stand at 2 to the power of them
+    /// places.
+    #[must_use]
+    pub const fn open_bits(layout: Layout) -> u32 {
+        open_bits(layout.buckets_log2())
     }
 
     /// Whether this is what it tells of.

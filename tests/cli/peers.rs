@@ -55,6 +55,14 @@ fn two_nodes_differ_synchronise_and_agree() {
     assert!(with_peer(&["digest", "c"]).ended(0).text().starts_with("equal: 55 entries"));
     let again = with_peer(&["sync", "c", "--explain"]).ended(0);
     assert!(again.text().contains("nothing to do") && again.text().contains("PHASE"));
+    with_peer(&["sync", "c", "--profile", "cpu", "--strategy", "iblt"]).ended(2);
+    a.run(["put", "c", "one-more", "x"]).ended(0);
+    let plan = with_peer(&["sync", "c", "--profile", "cpu", "--explain"]).ended(0);
+    assert!(plan.text().contains("WORK"), "{}", plan.text());
+    a.run(["put", "c", "one-more", "y"]).ended(0);
+    let plan = with_peer(&["sync", "c", "--profile", "latency", "--json"]).ended(0).json();
+    let step = &plan["plan"][0];
+    assert!(step["predicted_messages"].is_u64() && step["predicted_busy_us"].is_u64(), "{step}");
     assert_eq!(listening.interrupt(), 0);
     assert_eq!(a.root(), b.root());
 }

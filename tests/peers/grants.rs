@@ -11,7 +11,9 @@ use selfsame::node::server::Event;
 use selfsame::node::{Node, Unwatched, Watch};
 use selfsame::session::message::{CollectionTag, Hello, Message, StateTag};
 use selfsame::session::wire::{self, MAX_FRAME_BYTES};
-use selfsame::session::{AbortCode, Failure, Mode, Outcome, Session, Setup, Strategy, SyncConfig};
+use selfsame::session::{
+    AbortCode, Failure, Mode, Outcome, Profile, Session, Setup, Strategy, SyncConfig,
+};
 use selfsame::types::CollectionName;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -218,6 +220,7 @@ async fn unknown_and_forbidden_look_the_same_byte_for_byte() {
             collection: CollectionTag::of(&spec),
             mode,
             strategy: Strategy::Auto,
+            profile: Profile::Auto,
             state: StateTag::of(&[2; 32], &selfsame::hash::StateHash([1; 32])),
             base: None,
             estimator: None,

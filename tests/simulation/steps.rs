@@ -1,7 +1,7 @@
 //! What happens next.
 
 use selfsame::dots::Dot;
-use selfsame::session::{Mode, Strategy, SyncConfig};
+use selfsame::session::{Mode, Profile, Strategy, SyncConfig};
 use selfsame::store::Table;
 
 use super::disk::WriteFault;
@@ -83,6 +83,7 @@ impl World {
         SyncConfig {
             mode,
             strategy,
+            profile: Profile::Auto,
             max_batch_size: self.dice.between(1, 5),
             bloom_filter_items: self.dice.between(1, 20),
             bloom_filter_fpr: 0.3,

@@ -70,6 +70,21 @@ pub enum How {
     Merkle,
 }
 
+/// What the planner saves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Saves {
+    /// Bytes first, but not at any price.
+    #[default]
+    Auto,
+    /// Bytes.
+    Bytes,
+    /// Round trips.
+    Latency,
+    /// Work of both ends.
+    Cpu,
+}
+
 /// A synchronisation.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,6 +97,9 @@ pub struct SyncRequest {
     /// How differences are found.
     #[serde(default)]
     pub strategy: How,
+    /// What strategy auto saves; none: as the config of the node says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Saves>,
     /// Lets more keys vanish than the brake does.
     #[serde(default)]
     pub allow_removals: bool,
@@ -250,6 +268,9 @@ pub struct PlanText {
     /// In how many messages.
     #[serde(default)]
     pub predicted_messages: u64,
+    /// With how much work of this side.
+    #[serde(default)]
+    pub predicted_busy_us: u64,
 }
 
 /// An item that was refused.

@@ -142,7 +142,7 @@ impl Episode {
     fn search_planned(&self) -> Option<&PlanStep> {
         let steps = self.stats.iter().flat_map(|stats| &stats.plan);
         let searches = steps.filter(|step| SEARCHES.contains(&step.phase));
-        searches.max_by_key(|step| step.predicted_bytes)
+        searches.max_by_key(|step| step.predicted.bytes)
     }
 
     fn tell_phases(&self, voice: &Voice) -> Result<(), DemoError> {
@@ -282,8 +282,9 @@ impl Serialize for Episode {
                 json!({
                     "phase": step.phase.name(),
                     "reason": step.reason,
-                    "predicted_bytes": step.predicted_bytes,
-                    "predicted_messages": step.predicted_messages,
+                    "predicted_bytes": step.predicted.bytes,
+                    "predicted_messages": step.predicted.messages,
+                    "predicted_busy_us": step.predicted.work_us,
                 })
             })
             .collect();

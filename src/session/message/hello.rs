@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Opening;
+use super::{Estimate, Opening};
 use crate::hash::{ContextHash, HashAlgorithm, StateHash};
-use crate::session::config::{Mode, Strategy};
+use crate::session::config::{Mode, Profile, Strategy};
 use crate::sketch::FoldedEstimator;
 use crate::types::{CollectionName, CollectionSpec, Policy};
 
@@ -126,11 +126,13 @@ pub struct Hello {
     pub mode: Mode,
     /// How.
     pub strategy: Strategy,
+    /// What strategy auto saves, at both ends.
+    pub profile: Profile,
     /// State of the snapshot.
     pub state: StateTag,
     /// The merged context of the last session that the initiator joined with this peer.
     pub base: Option<BaseTag>,
-    /// What an estimate of the difference needs, when it is at hand.
+    /// What an estimate of the difference needs, when it is at hand and contexts do not explain it.
     pub estimator: Option<FoldedEstimator>,
 }
 
@@ -143,6 +145,8 @@ pub enum HelloReply {
     Differs {
         /// State of the responder's snapshot.
         state: StateTag,
+        /// How many differ, in answer to an estimator in the hello, when that is at hand here too.
+        estimate: Option<Estimate>,
         /// Its opening.
         opening: Box<Opening>,
         /// Whether the base named in the hello is known here too, and used.
