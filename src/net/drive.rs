@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::block_in_place;
 
-use self::lane::{End, Incoming, LaneIo};
+use self::lane::{End, Incoming, LaneIo, Outgoing};
 use self::pace::Pace;
 use super::farewell::{farewell, stopped};
 use super::frame::FrameReader;
@@ -271,10 +271,10 @@ impl<'a> Driver<'a> {
         let left = self.pace.left().min(LOOK);
         let deadline = self.lost.map_or(since + left, |lost| lost + GRACE);
         let event = tokio::select! {
-            sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control), if whole => {
+            sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control, false), if whole => {
                 Event::Sent(sent)
             }
-            sent = pass_on(self.bulk.outgoing.as_ref(), &mut self.next_bulk),
+            sent = pass_on(self.bulk.outgoing.as_ref(), &mut self.next_bulk, false),
                 if whole && self.bulk.outgoing.is_some() => Event::Sent(sent),
             opened = opened(&mut self.opening) => Event::Opened(opened.ok()),
             frame = self.control.incoming.recv() => Event::Came(Lane::Control, frame),
@@ -353,23 +353,28 @@ impl<'a> Driver<'a> {
     /// Says what is left to say once there is an outcome: why, or the last signature; and waits,
     /// not for long, until the peer has it.
     async fn farewell<S: Store>(self, view: &Snapshot<S>) -> Session {
-        let Self { mut session, control, bulk, mut next_control, stop, .. } = self;
+        let Self { mut session, control, bulk, next_control, stop, .. } = self;
         // values are of no use any more once a session has failed
         let bulk = match session.outcome() {
             Some(Outcome::Interrupted) => return session,
-            // its acknowledgement may come late
-            _ if session.is_answered() => return session,
+            _ if session.is_answered() => {
+                // the acknowledgement of the end may come late
+                tokio::spawn(farewell(stop, control.finish()));
+                return session;
+            }
             Some(Outcome::Failed(_)) => None,
             _ => Some(bulk),
         };
         let last_words = async {
-            loop {
-                next_control = next_control.or_else(|| session.poll_transmit(Lane::Control, view));
-                if next_control.is_none()
-                    || pass_on(control.outgoing.as_ref(), &mut next_control).await.is_none()
-                {
+            let mut poll = || session.poll_transmit(Lane::Control, view);
+            let mut next = next_control.or_else(&mut poll);
+            while next.is_some() {
+                let following = poll();
+                let outgoing = control.outgoing.as_ref();
+                if pass_on(outgoing, &mut next, following.is_none()).await.is_none() {
                     break;
                 }
+                next = following;
             }
             tokio::join!(control.finish(), async {
                 if let Some(bulk) = bulk {
@@ -386,8 +391,9 @@ impl<'a> Driver<'a> {
 /// Passes the next frame on to the task that writes, once there is one and room for it; its
 /// bytes, or none if that task has ended.
 async fn pass_on(
-    outgoing: Option<&mpsc::Sender<Vec<u8>>>,
+    outgoing: Option<&mpsc::Sender<Outgoing>>,
     next: &mut Option<Vec<u8>>,
+    is_last: bool,
 ) -> Option<usize> {
     if next.is_none() {
         return std::future::pending().await;
@@ -395,7 +401,7 @@ async fn pass_on(
     let permit = outgoing?.reserve().await.ok()?;
     let frame = next.take()?;
     let bytes = frame.len();
-    permit.send(frame);
+    permit.send(Outgoing { frame, is_last });
     Some(bytes)
 }
 

@@ -206,13 +206,13 @@ impl Link {
         &self.connection
     }
 
-    /// Opens a stream.
+    /// Opens a stream. The peer hears of it with the first bytes that are written.
     ///
     /// # Errors
     /// The connection has ended.
     pub async fn open(&self, kind: StreamKind) -> Result<(SendStream, RecvStream), LinkError> {
         let (mut send, receive) = self.connection.open_bi().await?;
-        send.write_u8(kind.to_wire()).await.map_err(NetError::from)?;
+        send.begin_with(&[kind.to_wire()]);
         Ok((send, receive))
     }
 
@@ -278,7 +278,7 @@ async fn exchange(connection: &Connection, ours: &Greeting) -> Result<Greeting, 
     let frame = wire::encode(ours).map_err(|error| LinkError::NotAGreeting(error.to_string()))?;
     let (send, receive) = if connection.is_dialled() {
         let (mut send, receive) = connection.open_bi().await?;
-        send.write_u8(StreamKind::Greeting.to_wire()).await.map_err(NetError::from)?;
+        send.begin_with(&[StreamKind::Greeting.to_wire()]);
         (send, receive)
     } else {
         let (send, mut receive) = connection.accept_bi().await?;

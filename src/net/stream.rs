@@ -12,6 +12,9 @@ use super::codes::StreamCode;
 use super::connection::Link;
 use super::error::{NetError, stream_code};
 
+/// Most bytes that are copied in order to go together with what comes before them.
+const JOINED_BYTES: usize = 1_024;
+
 /// The sending half of a stream.
 ///
 /// A stream that is dropped before it is finished is reset: the peer never takes half of it for
@@ -21,11 +24,18 @@ pub struct SendStream {
     stream: quinn::SendStream,
     link: Arc<Link>,
     ended: bool,
+    /// Goes before the first bytes that are written.
+    head: Vec<u8>,
 }
 
 impl SendStream {
     pub(super) const fn new(stream: quinn::SendStream, link: Arc<Link>) -> Self {
-        Self { stream, link, ended: false }
+        Self { stream, link, ended: false, head: Vec::new() }
+    }
+
+    /// Lets these bytes go before the first that are written, in one packet with them.
+    pub(super) fn begin_with(&mut self, head: &[u8]) {
+        self.head.extend_from_slice(head);
     }
 
     /// Ends the stream cleanly: the peer reads everything, then the end.
@@ -79,6 +89,17 @@ impl AsyncWrite for SendStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        while !self.head.is_empty() {
+            let head = self.head.len();
+            let mut joined = self.head.clone();
+            joined.extend_from_slice(&bytes[..bytes.len().min(JOINED_BYTES)]);
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &joined));
+            let written = written.map_err(|error| self.error(error))?;
+            self.head.drain(..written.min(head));
+            if written > head {
+                return Poll::Ready(Ok(written - head));
+            }
+        }
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes));
         Poll::Ready(written.map_err(|error| self.error(error)))
     }

@@ -28,6 +28,13 @@ pub(super) enum End {
     Broken,
 }
 
+/// What goes to a stream.
+pub(super) struct Outgoing {
+    pub(super) frame: Vec<u8>,
+    /// Whether the stream ends after it: then its end goes in one packet with it.
+    pub(super) is_last: bool,
+}
+
 /// What comes from a stream: frames, then its end.
 pub(super) type Incoming = Result<Vec<u8>, End>;
 
@@ -48,7 +55,7 @@ impl Drop for Task {
 
 /// The two streams of a lane.
 pub(super) struct LaneIo {
-    pub(super) outgoing: Option<mpsc::Sender<Vec<u8>>>,
+    pub(super) outgoing: Option<mpsc::Sender<Outgoing>>,
     writer: Option<Task>,
     pub(super) incoming: mpsc::Receiver<Incoming>,
     pub(super) reader: Option<Task>,
@@ -107,7 +114,7 @@ impl LaneIo {
 /// goes on.
 async fn write(
     send: SendStream,
-    mut frames: mpsc::Receiver<Vec<u8>>,
+    mut frames: mpsc::Receiver<Outgoing>,
     beat: Option<(Arc<AtomicBool>, Duration)>,
 ) {
     let mut writer = FrameWriter::new(send, MAX_FRAME_BYTES);
@@ -117,7 +124,7 @@ async fn write(
             None => Ok(frames.recv().await),
         };
         let sent = match (&next, &beat) {
-            (Ok(Some(frame)), _) => writer.write_frame(frame).await,
+            (Ok(Some(next)), _) => writer.write_frame(&next.frame).await,
             (Ok(None), _) => break,
             (Err(_), Some((at_work, _))) if at_work.load(Ordering::Relaxed) => {
                 writer.write_frame(STILL_AT_WORK).await
@@ -126,6 +133,9 @@ async fn write(
         };
         if sent.is_err() {
             return;
+        }
+        if matches!(next, Ok(Some(Outgoing { is_last: true, .. }))) {
+            break;
         }
     }
     if let Ok(mut stream) = writer.finish().await {
