@@ -41,7 +41,10 @@ fn behind(changes: u32) -> (Node, Node, Oracle) {
 
 /// Whether the responder recognised the initiator's state.
 fn was_led(run: &Run) -> bool {
-    run.stats[1].plan.iter().any(|step| step.reason.contains("behind"))
+    let says = |end: usize, why| run.stats[end].plan.iter().any(|s| s.reason.contains(why));
+    let led = [says(0, "at this state before"), says(1, "behind")];
+    assert_eq!(led[0], led[1], "both know");
+    led[0]
 }
 
 #[test]

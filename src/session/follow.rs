@@ -11,6 +11,8 @@ use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
 use super::message::{Following, Hello, HelloReply, Message, Opening, StateTag, TurnMessage};
 use super::outcome::{AbortCode, Failure};
+use super::phase::Phase;
+use super::plan;
 use super::turn::protocol;
 use crate::dots::DotSet;
 use crate::hash::session_id;
@@ -80,6 +82,9 @@ impl Session {
         self.theirs.state = Some(state);
         self.theirs.base = Some(self.ours.causality.clone());
         self.marks.unjudged = true;
+        let reason =
+            "the peer was at this state before: it tells what it has seen since".to_owned();
+        self.note_plan(Phase::Announce, reason, plan::announcement_cost(0, 0));
         self.peer_opening(opening, view)
     }
 
