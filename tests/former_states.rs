@@ -16,7 +16,7 @@ use selfsame::session::message::{
 use selfsame::session::{
     AbortCode, Failure, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, wire,
 };
-use selfsame::store::MemoryStore;
+use selfsame::store::{Batch, Durability, MemoryStore, Read as _, Span, Store as _, Table};
 
 fn complete(run: &Run) {
     for outcome in &run.outcomes {
@@ -39,6 +39,16 @@ fn behind(changes: u32) -> (Node, Node, Oracle) {
     (a, b, oracle)
 }
 
+/// Drops what is remembered of sessions: an aid.
+fn forget_joins(node: &Node) {
+    let store = node.replica.store();
+    let mut batch = Batch::default();
+    for row in store.scan(Span::of(Table::Joins, &[]), usize::MAX).unwrap() {
+        batch.remove(Table::Joins, &row.key);
+    }
+    store.commit(batch, Durability::Always).unwrap();
+}
+
 /// Whether the responder recognised the initiator's state.
 fn was_led(run: &Run) -> bool {
     let says = |end: usize, why| run.stats[end].plan.iter().any(|s| s.reason.contains(why));
@@ -58,6 +68,13 @@ fn whoever_is_at_a_former_state_of_the_other_is_led_at_once() {
             assert!(matches!(led.outcomes[0], Outcome::Complete { .. } | Outcome::Pulled { .. }));
             assert_eq!(led.stats[0].turns, 2, "one turn each");
             assert!(!led.stats[0].phases.contains_key(&Phase::SketchExchange));
+            oracle.check_converged(&[&a, &b]);
+            // without what is remembered it takes a turn more
+            let (a, mut b, oracle) = behind(changes);
+            let mut a = reopened(a, 7);
+            forget_joins(&a);
+            let unled = run(&mut b, &mut a, &config, 2);
+            assert!(!was_led(&unled) && unled.stats[0].turns > 2);
             oracle.check_converged(&[&a, &b]);
             // and the other way round: who is ahead opens, and nobody is led
             let (mut a, mut b, oracle) = behind(changes);

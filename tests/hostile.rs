@@ -68,6 +68,12 @@ impl Claim {
         }
     }
 
+    /// Has seen so many puts of the victim's writer, and holds none of them.
+    fn all_seen_and_nothing_held(puts: u64, writer: Writer) -> Self {
+        let causality = Causality::new([(writer, puts)], DotSet::default(), &DotSet::default());
+        Self { causality, ..Self::empty(Mode::Both) }
+    }
+
     /// Has seen all that the victim has, and holds one entry of its own.
     fn all_seen(mode: Mode, victim: &Node) -> Self {
         Self {
@@ -533,9 +539,8 @@ fn a_removal_must_be_in_the_context_that_its_sender_stated() {
 fn a_hostile_context_stops_at_the_brake() {
     let node = node_with(2_000, Limits::default());
     let writer = node.collection.snapshot().unwrap().writers().unwrap()[0];
-    let mut claim = Claim::empty(Mode::Both);
     // no more than was written: else it is found to lie before it can name anything
-    claim.causality = Causality::new([(writer, 2_000)], DotSet::default(), &DotSet::default());
+    let claim = Claim::all_seen_and_nothing_held(2_000, writer);
     let mut victim = Victim::open(node, &claim);
     victim.turn(TurnMessage::Removed(every_dot_of(writer)));
     let empty = HashAlgorithm::Blake3.empty();
@@ -547,6 +552,30 @@ fn a_hostile_context_stops_at_the_brake() {
     }
     victim.ended_by(AbortCode::Brake(2_000));
     assert_eq!(victim.node.collection.totals().unwrap().entries, 2_000);
+}
+
+#[test]
+fn removals_by_and_by_add_up_for_the_brake() {
+    let node = node_with(4_000, Limits::default());
+    let writer = node.collection.snapshot().unwrap().writers().unwrap()[0];
+    let mut victim = Victim::open(node, &Claim::all_seen_and_nothing_held(4_000, writer));
+    let empty = HashAlgorithm::Blake3.empty();
+    let mut some = |from: u64| {
+        let mut dots = DotSet::default();
+        dots.insert_run(DotRun::new(writer, from, from + 799).unwrap());
+        victim.turn(TurnMessage::Removed(WireDots::from(&dots)));
+        victim.hear(&Message::TurnEnd(TurnEnd {
+            tree: TreeSaid::Now(empty),
+            settled: true,
+            partial: true,
+        }));
+        victim.work();
+        (victim.outcome().cloned(), victim.node.collection.totals().unwrap().entries)
+    };
+    // what the brake lets through for once
+    assert_eq!(some(1), (None, 3_200));
+    let stopped = Outcome::Failed(Failure::Ours(AbortCode::Brake(1_600)));
+    assert_eq!(some(801), (Some(stopped), 3_200));
 }
 
 // work and memory

@@ -459,6 +459,20 @@ fn a_comparison_that_is_cut_short_says_so_whoever_has_the_lower_limit() {
     }
 }
 
+/// Sessions until one is complete; how many. Looks at the second node after each.
+fn until_complete(a: &mut Node, b: &mut Node, look: impl Fn(&Node)) -> u64 {
+    for sessions in 1..30 {
+        let run = run(a, b, &SyncConfig::default(), sessions);
+        look(b);
+        match &run.outcomes {
+            [Outcome::Partial, Outcome::Partial] => {}
+            [Outcome::Complete { .. }, Outcome::Complete { .. }] => return sessions,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("no progress is made")
+}
+
 #[test]
 fn more_differences_than_fit_one_session_take_several() {
     let limits = Limits { max_session_entries: 50, ..Limits::default() };
@@ -469,18 +483,7 @@ fn more_differences_than_fit_one_session_take_several() {
         oracle.put(&mut a, &key(at), format!("value {at}").as_bytes());
         oracle.put(&mut b, &key(1_000 + at), format!("value {at}").as_bytes());
     }
-    let mut sessions = 0;
-    loop {
-        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
-        sessions += 1;
-        assert!(sessions < 30, "progress is made");
-        match &run.outcomes {
-            [Outcome::Partial, Outcome::Partial] => {}
-            [Outcome::Complete { .. }, Outcome::Complete { .. }] => break,
-            other => panic!("{other:?}"),
-        }
-    }
-    assert!(sessions > 3);
+    assert!(until_complete(&mut a, &mut b, |_| {}) > 3);
     oracle.check_converged(&[&a, &b]);
 }
 
@@ -494,18 +497,7 @@ fn more_bytes_than_fit_one_session_take_several() {
         oracle.put(&mut a, &key(at), &[at; 5_000]);
         oracle.put(&mut b, &key(at), &[at + 100; 3_000]);
     }
-    for sessions in 1.. {
-        assert!(sessions < 30, "progress is made");
-        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
-        match &run.outcomes {
-            [Outcome::Partial, Outcome::Partial] => {}
-            [Outcome::Complete { .. }, Outcome::Complete { .. }] => {
-                assert!(sessions > 5);
-                break;
-            }
-            other => panic!("{other:?}"),
-        }
-    }
+    assert!(until_complete(&mut a, &mut b, |_| {}) > 5);
     oracle.check_converged(&[&a, &b]);
 }
 
@@ -565,21 +557,14 @@ fn what_a_partial_session_leaves_for_the_next_does_not_count_for_the_brake() {
     for at in 0..10_000 {
         oracle.put(&mut a, &key(at), b"x");
     }
-    while run(&mut a, &mut b, &SyncConfig::default(), 1).outcomes[0] == Outcome::Partial {}
+    until_complete(&mut a, &mut b, |_| {});
     // all old dots are dead, and of what stands in their place there is room for a fifth
     for at in 0..10_000 {
         oracle.put(&mut a, &key(at), b"y");
     }
-    for sessions in 2.. {
-        assert!(sessions < 30, "progress is made");
-        let run = run(&mut a, &mut b, &SyncConfig::default(), sessions);
+    until_complete(&mut a, &mut b, |b| {
         assert_eq!(b.collection.totals().unwrap().entries, 10_000, "nothing vanishes");
-        match &run.outcomes {
-            [Outcome::Partial, Outcome::Partial] => {}
-            [Outcome::Complete { .. }, Outcome::Complete { .. }] => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    });
     oracle.check_converged(&[&a, &b]);
 }
 

@@ -271,9 +271,8 @@ impl<'a> Driver<'a> {
         let left = self.pace.left().min(LOOK);
         let deadline = self.lost.map_or(since + left, |lost| lost + GRACE);
         let event = tokio::select! {
-            sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control, false), if whole => {
-                Event::Sent(sent)
-            }
+            sent = pass_on(self.control.outgoing.as_ref(), &mut self.next_control, false),
+                if whole => Event::Sent(sent),
             sent = pass_on(self.bulk.outgoing.as_ref(), &mut self.next_bulk, false),
                 if whole && self.bulk.outgoing.is_some() => Event::Sent(sent),
             opened = opened(&mut self.opening) => Event::Opened(opened.ok()),

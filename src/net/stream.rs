@@ -12,9 +12,6 @@ use super::codes::StreamCode;
 use super::connection::Link;
 use super::error::{NetError, stream_code};
 
-/// Most bytes that are copied in order to go together with what comes before them.
-const JOINED_BYTES: usize = 1_024;
-
 /// The sending half of a stream.
 ///
 /// A stream that is dropped before it is finished is reset: the peer never takes half of it for
@@ -91,8 +88,7 @@ impl AsyncWrite for SendStream {
     ) -> Poll<io::Result<usize>> {
         while !self.head.is_empty() {
             let head = self.head.len();
-            let mut joined = self.head.clone();
-            joined.extend_from_slice(&bytes[..bytes.len().min(JOINED_BYTES)]);
+            let joined = [&self.head, bytes].concat();
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &joined));
             let written = written.map_err(|error| self.error(error))?;
             self.head.drain(..written.min(head));

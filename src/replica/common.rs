@@ -7,9 +7,9 @@ use crate::hash::StateHash;
 use super::view::JoinRecord;
 
 /// States remembered.
-const MOST_STATES: usize = 64;
+const MOST_STATES: usize = 16;
 /// Writers and runs of exceptions of all their contexts.
-const MOST_ITEMS: usize = 65_536;
+const MOST_ITEMS: usize = 16_384;
 
 /// The latest, each once: an aid in memory. A copy stays as it is.
 #[derive(Clone, Default)]
@@ -69,23 +69,23 @@ mod tests {
         for position in 0..100u8 {
             states.remember(StateHash([position; 32]), &record(position.into(), 1));
         }
-        assert_eq!(positions(&states), (36..100).collect::<Vec<_>>());
+        assert_eq!(positions(&states), (84..100).collect::<Vec<_>>());
         let copy = states.clone();
-        states.remember(StateHash([50; 32]), &record(200, 1));
-        assert_eq!(states.find(&|state| state.0[0] == 50).unwrap().log_position, 200);
-        assert_eq!(copy.find(&|state| state.0[0] == 50).unwrap().log_position, 50);
-        assert_eq!(positions(&states).len(), 64);
-        assert!(states.find(&|state| state.0[0] == 35).is_none());
+        states.remember(StateHash([90; 32]), &record(200, 1));
+        assert_eq!(states.find(&|state| state.0[0] == 90).unwrap().log_position, 200);
+        assert_eq!(copy.find(&|state| state.0[0] == 90).unwrap().log_position, 90);
+        assert_eq!(positions(&states).len(), 16);
+        assert!(states.find(&|state| state.0[0] == 83).is_none());
     }
 
     #[test]
     fn great_contexts_make_others_go() {
         let mut states = CommonStates::default();
         for position in 0..4u8 {
-            states.remember(StateHash([position; 32]), &record(position.into(), 30_000));
+            states.remember(StateHash([position; 32]), &record(position.into(), 8_000));
         }
         assert_eq!(positions(&states), [2, 3]);
-        states.remember(StateHash([9; 32]), &record(9, 70_000));
+        states.remember(StateHash([9; 32]), &record(9, 17_000));
         assert!(positions(&states).is_empty());
     }
 }
