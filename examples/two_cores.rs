@@ -39,14 +39,15 @@ impl Node {
         Ok(Self { key: NodeKey::from_seed(&[seed; 32]), replica, now_ms: 1_700_000_000_000 })
     }
 
-    fn setup(&self, peer: NodeId, nonce: [u8; 32]) -> Setup {
+    fn setup(&self, peer: NodeId, secret: [u8; 32]) -> Setup {
         Setup {
             me: self.key.node_id(),
             peer,
             config: SyncConfig::default(),
             limits: Limits::default(),
-            nonce,            // random and new for each session, in earnest
-            channel: [7; 32], // a secret of the connection, for instance TLS's exporter
+            // another for each session, in earnest, and known to both ends only: for instance TLS's
+            // exporter over the number of the stream
+            secret,
             clock: Stamp::new(self.now_ms, 0),
         }
     }
@@ -97,7 +98,7 @@ fn reconcile(a: &Node, b: &Node, round: u8) -> Result<[Outcome; 2], Box<dyn Erro
     let mut first = Session::initiate(a.setup(b.key.node_id(), [round; 32]), &views[0]);
     let hello = first.poll_transmit(Lane::Control, &views[0]).ok_or("a session begins")?;
     let hello = Session::read_hello(&hello).map_err(|code| code.to_string())?;
-    let second = Session::respond(&hello, b.setup(a.key.node_id(), [!round; 32]), &views[1]);
+    let second = Session::respond(&hello, b.setup(a.key.node_id(), [round; 32]), &views[1]);
     let mut sessions = [first, second];
     loop {
         let mut moved = false;

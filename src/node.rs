@@ -213,14 +213,13 @@ impl<S: Store> Node<S> {
     }
 
     /// What a session is given besides its snapshot.
-    fn setup(&self, peer: NodeId, channel: [u8; 32], config: SyncConfig) -> Setup {
+    fn setup(&self, peer: NodeId, secret: [u8; 32], config: SyncConfig) -> Setup {
         Setup {
             me: self.id(),
             peer,
             config,
             limits: self.replica.limits().clone(),
-            nonce: rand::random(),
-            channel,
+            secret,
             clock: self.clock(),
         }
     }

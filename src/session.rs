@@ -45,8 +45,7 @@
 //!     peer: peer.node_id(),
 //!     config: SyncConfig::default(),
 //!     limits: Limits::default(),
-//!     nonce: me.node_id().0, // random, in earnest
-//!     channel: [0; 32],
+//!     secret: [0; 32], // of the connection and its stream, in earnest
 //!     clock: Stamp::new(1_700_000_000_000, 0),
 //! };
 //!
@@ -82,6 +81,7 @@ mod phase;
 pub mod plan;
 mod short;
 mod sketching;
+mod states;
 mod stats;
 mod steer;
 mod symbols;

@@ -375,8 +375,7 @@ fn hello(of: &Mem) -> Vec<u8> {
         peer: NodeId([2; 32]),
         config: SyncConfig { mode: Mode::Both, ..SyncConfig::default() },
         limits: Limits::default(),
-        nonce: rand::rng().random(),
-        channel: [0; 32],
+        secret: rand::rng().random(),
         clock: Stamp::new(now(), 0),
     };
     Session::initiate(setup, &view).poll_transmit(Lane::Control, &view).unwrap()

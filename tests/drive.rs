@@ -191,8 +191,7 @@ impl Stage {
             peer: self.honest.node.id(),
             config: SyncConfig::default(),
             limits: self.other.node.replica.limits().clone(),
-            nonce: rand::random(),
-            channel: self.theirs.channel_secret().unwrap(),
+            secret: self.theirs.session_secret(&send).unwrap(),
             clock: Stamp::new(Node::<MemoryStore>::now_ms(), 0),
         };
         let view = self.other.collection.snapshot().unwrap();

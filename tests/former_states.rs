@@ -6,12 +6,9 @@
 mod common;
 
 use common::{Node, Oracle, Run, key, reopened, run};
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
-use selfsame::clock::Stamp;
 use selfsame::replica::Snapshot;
 use selfsame::session::message::{
-    Following, FreeMessage, HelloReply, Message, TreeSaid, TurnEnd, TurnMessage, Wants,
+    Following, FreeMessage, HelloReply, Message, TreeSaid, TreeTag, TurnEnd, TurnMessage, Wants,
 };
 use selfsame::session::{
     AbortCode, Failure, Lane, Mode, Outcome, Phase, Session, Strategy, SyncConfig, wire,
@@ -144,14 +141,14 @@ struct End {
 impl End {
     fn initiator(node: &Node, peer: &Node, config: SyncConfig) -> Self {
         let view = node.collection.snapshot().unwrap();
-        let setup = node.setup(peer.id(), config, &mut SmallRng::seed_from_u64(1));
+        let setup = node.setup(peer.id(), config, [1; 32]);
         let session = Session::initiate(setup, &view);
         Self { session, view, now_ms: node.now_ms }
     }
 
     fn responder(node: &Node, peer: &Node, hello: &[u8]) -> Self {
         let view = node.collection.snapshot().unwrap();
-        let setup = node.setup(peer.id(), SyncConfig::default(), &mut SmallRng::seed_from_u64(2));
+        let setup = node.setup(peer.id(), SyncConfig::default(), [1; 32]);
         let session = Session::respond(&Session::read_hello(hello).unwrap(), setup, &view);
         Self { session, view, now_ms: node.now_ms }
     }
@@ -191,8 +188,7 @@ fn nothing_is_applied_before_the_leader_has_judged_the_marks() {
 #[test]
 fn whoever_is_led_says_its_marks_first_and_once() {
     let (a, b, _) = behind(5);
-    let following =
-        Following { nonce: [4; 32], clock: Stamp::new(b.now_ms, 0), writer: None, heard: None };
+    let following = Following { writer: None, heard: None };
     let following = Message::Turn(TurnMessage::Following(following));
     let end = TurnEnd { tree: TreeSaid::Same, settled: true, partial: false };
     let wrong = [
@@ -229,7 +225,7 @@ fn who_claims_to_be_ahead_must_have_the_state_that_it_stated_and_be_asked() {
         panic!("{reply:?}")
     };
     let mut lied = opening.clone();
-    lied.totals.bytes += 1;
+    lied.tree = TreeTag::of(&[1; 32], &selfsame::hash::TreeHash([8; 32]));
     let mut follower = End::initiator(&b, &a, both.clone());
     follower.say();
     follower.hear_message(&Message::HelloReply(HelloReply::Ahead { state, opening: lied }));

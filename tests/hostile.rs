@@ -8,25 +8,24 @@ use std::collections::BTreeMap;
 
 use common::{Around, Node, key, run, run_around};
 use proptest::prelude::*;
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use selfsame::clock::Stamp;
 use selfsame::codec::bits::BitWriter;
 use selfsame::delta::{Encoded, Encoding, IdMargin, Signature, SignatureKey};
 use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use selfsame::entry::{Record, Sibling, Totals};
-use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
+use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use selfsame::limits::Limits;
 use selfsame::merkle::log::{HeadStatement, LogId, LogIdentity, LogKind};
-use selfsame::merkle::{Envelope, Leaf, MerkleLog, PagedTree, Prefix};
+use selfsame::merkle::{Leaf, MerkleLog, PagedTree, Prefix};
 use selfsame::replica::{
     CloneSign, CollectionView, IncomingSibling, KeyUpdate, RefusalReason, ViewError, Warming,
     WriterMark,
 };
 use selfsame::session::message::{
     Bases, Bulk, Bytes, CollectionTag, Estimate, FreeMessage, Hello, HelloReply, KeyState, Level,
-    Message, NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TurnEnd, TurnMessage,
-    Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
+    Message, NodeHashes, Opening, OpeningPart, Ready, StateTag, TreeSaid, TreeTag, TurnEnd,
+    TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots, WireHead, WirePrefix,
+    WriterList,
 };
 use selfsame::session::{
     AbortCode, Failure, Fault, Lane, LimitName, Mode, Outcome, Phase, Profile, Session, Strategy,
@@ -49,7 +48,7 @@ const MALLORY: u64 = 0xbad;
 struct Claim {
     mode: Mode,
     tree: TreeHash,
-    totals: Totals,
+    entries: u64,
     causality: Causality,
     above: Option<DotSet>,
     /// What it tells of its writer, and repeats of the victim's.
@@ -61,7 +60,7 @@ impl Claim {
         Self {
             mode,
             tree: HashAlgorithm::Blake3.empty(),
-            totals: Totals::default(),
+            entries: 0,
             causality: Causality::default(),
             above: Some(DotSet::default()),
             marks: [None; 2],
@@ -78,7 +77,7 @@ impl Claim {
     fn all_seen(mode: Mode, victim: &Node) -> Self {
         Self {
             tree: TreeHash([7; 32]),
-            totals: Totals { entries: 1, siblings: 1, bytes: 1, latest: Stamp(1) },
+            entries: 1,
             causality: (*victim.collection.causality().unwrap()).clone(),
             ..Self::empty(mode)
         }
@@ -86,10 +85,8 @@ impl Claim {
 
     fn opening(&self) -> Opening {
         Opening {
-            nonce: [5; 32],
-            clock: Stamp::new(1_000_000, 0),
-            tree: self.tree,
-            totals: self.totals,
+            tree: tag_of(&self.tree),
+            entries: self.entries,
             causality: WireCausality::new(&self.causality, None),
             above: self.above.as_ref().map(WireDots::from),
             writer: self.marks[0],
@@ -98,11 +95,10 @@ impl Claim {
         }
     }
 
-    fn state(&self, victim: &Node) -> StateHash {
-        let spec = victim.collection.spec().clone();
-        let algorithm = spec.algorithm;
-        let root = Envelope::new(spec, self.tree, self.totals).unwrap().root();
-        algorithm.state(&root, &self.causality.hash(algorithm).unwrap())
+    fn state(&self, victim: &Node) -> StateTag {
+        let spec = victim.collection.spec();
+        let context = self.causality.hash(spec.algorithm).unwrap();
+        StateTag::of(&SECRET, spec, &tag_of(&self.tree), &context)
     }
 }
 
@@ -123,8 +119,7 @@ fn mallory() -> NodeId {
 impl Victim {
     fn greeted(node: Node, hello: &Hello) -> Self {
         let view = node.collection.snapshot().unwrap();
-        let mut rng = SmallRng::seed_from_u64(1);
-        let setup = node.setup(mallory(), SyncConfig::default(), &mut rng);
+        let setup = node.setup(mallory(), SyncConfig::default(), SECRET);
         let session = Session::respond(hello, setup, &view);
         Self { node, view, session, said: Vec::new(), sent_bytes: 0, values: Vec::new() }
     }
@@ -157,15 +152,21 @@ impl Victim {
 
     fn end_turn(&mut self, tree: TreeHash, settled: bool) {
         self.hear(&Message::TurnEnd(TurnEnd {
-            tree: TreeSaid::Now(tree),
+            tree: TreeSaid::Now(tag_of(&tree)),
             settled,
             partial: false,
         }));
     }
 
-    fn states(&mut self, held: Vec<KeyState>) {
-        let (absent, ask) = (Vec::new(), Vec::new());
-        self.turn(TurnMessage::States { found_by: Phase::Announce, held, absent, ask });
+    fn states(&mut self, told: Vec<Told>) {
+        let mut list = WriterList::default();
+        let mut held = Vec::new();
+        for (key, siblings, mut value) in told {
+            let siblings = siblings.iter().map(|one| list.tell(one, value.take())).collect();
+            held.push(KeyState { key, siblings });
+        }
+        let (writers, absent, ask) = (list.into_writers(), Vec::new(), Vec::new());
+        self.turn(TurnMessage::States { found_by: Phase::Announce, writers, held, absent, ask });
     }
 
     /// Everything that the victim does until it waits for the peer.
@@ -223,13 +224,30 @@ impl Victim {
     }
 }
 
+/// The secret of every session here.
+const SECRET: [u8; 32] = [9; 32];
+
+fn ready(tree: TreeHash) -> Ready {
+    Ready {
+        tree,
+        clock: Stamp::new(1_000_000, 0),
+        refusals_sent: 0,
+        refusals_received: 0,
+        tally: Tally::default(),
+    }
+}
+
+fn tag_of(tree: &TreeHash) -> TreeTag {
+    TreeTag::of(&SECRET, tree)
+}
+
 fn hello(victim: &Node, claim: &Claim) -> Hello {
     Hello {
         collection: CollectionTag::of(victim.collection.spec()),
         mode: claim.mode,
         strategy: Strategy::Auto,
         profile: Profile::Auto,
-        state: StateTag::of(&[9; 32], &claim.state(victim)),
+        state: claim.state(victim),
         base: None,
         estimator: None,
     }
@@ -252,9 +270,11 @@ fn sibling(counter: u64, value: &[u8]) -> Sibling {
     }
 }
 
-fn state(name: impl ToString, siblings: Vec<Sibling>) -> KeyState {
-    let key = Bytes(name.to_string().into_bytes());
-    KeyState { key, siblings, values: Vec::new() }
+/// A key, its siblings, and the value that rides along with the first of them.
+type Told = (Bytes, Vec<Sibling>, Option<Bytes>);
+
+fn state(name: impl ToString, siblings: Vec<Sibling>) -> Told {
+    (Bytes(name.to_string().into_bytes()), siblings, None)
 }
 
 fn every_dot_of(writer: Writer) -> WireDots {
@@ -565,7 +585,7 @@ fn removals_by_and_by_add_up_for_the_brake() {
         dots.insert_run(DotRun::new(writer, from, from + 799).unwrap());
         victim.turn(TurnMessage::Removed(WireDots::from(&dots)));
         victim.hear(&Message::TurnEnd(TurnEnd {
-            tree: TreeSaid::Now(empty),
+            tree: TreeSaid::Now(tag_of(&empty)),
             settled: true,
             partial: true,
         }));
@@ -772,8 +792,7 @@ fn hostile_levels_are_refused_before_anything_is_built_of_them() {
 
 /// A claim of as many entries as the sketches in these tests are made for, and few of them known.
 fn claim_of(victim: &Node, entries: u64) -> Claim {
-    let totals = Totals { entries, siblings: entries, bytes: entries, latest: Stamp(1) };
-    Claim { totals, ..Claim::all_seen(Mode::Both, victim) }
+    Claim { entries, ..Claim::all_seen(Mode::Both, victim) }
 }
 
 /// A victim whose turn it is to look for what differs, and that has sent its estimator.
@@ -1089,13 +1108,12 @@ fn an_estimate_that_nobody_asked_for_is_a_breach() {
         Estimate::Wrapped(Estimator::default().wrapped()),
     ] {
         let view = of_victim.collection.snapshot().unwrap();
-        let mut rng = SmallRng::seed_from_u64(1);
-        let setup = of_victim.setup(mallory(), SyncConfig::default(), &mut rng);
+        let setup = of_victim.setup(mallory(), SyncConfig::default(), SECRET);
         let mut session = Session::initiate(setup, &view);
         session.poll_transmit(Lane::Control, &view).unwrap();
         let claim = Claim::all_seen(Mode::Both, &other);
         let reply = Message::HelloReply(HelloReply::Differs {
-            state: StateTag::of(&[9; 32], &claim.state(&other)),
+            state: claim.state(&other),
             estimate: Some(estimate),
             opening: Box::new(claim.opening()),
             base_known: false,
@@ -1315,7 +1333,7 @@ fn only_small_values_ride_along() {
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::open(node, &claim);
     let mut large = state("large", vec![sibling(1, &[1; 5_000])]);
-    large.values = vec![(0, Bytes(vec![1; 5_000]))];
+    large.2 = Some(Bytes(vec![1; 5_000]));
     victim.states(vec![large]);
     victim.ended_by(AbortCode::Protocol);
 }
@@ -1510,7 +1528,7 @@ fn an_opening_must_hash_to_the_state_of_the_hello() {
     let claim = Claim::all_seen(Mode::Both, &node);
     let mut victim = Victim::greeted(node, &hello(&node_with(5, Limits::default()), &claim));
     let mut other = claim.opening();
-    other.totals.bytes += 1;
+    other.tree = tag_of(&TreeHash([8; 32]));
     victim.turn(TurnMessage::Opening(other));
     victim.ended_by(AbortCode::Lie);
 }
@@ -1612,7 +1630,7 @@ fn a_giver_must_have_the_tree_of_its_opening() {
     let tree = victim.tree();
     victim.end_turn(tree, true);
     victim.work();
-    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    let ready = ready(tree);
     victim.free(FreeMessage::Ready(ready));
     victim.work();
     assert!(
@@ -1637,18 +1655,12 @@ fn a_forged_subtree_is_located() {
 fn a_root_that_is_only_claimed_never_ends_in_complete() {
     let node = node_with(5, Limits::default());
     let mut claim = Claim::all_seen(Mode::Both, &node);
-    claim.totals.entries = 9;
-    claim.totals.siblings = 9;
+    claim.entries = 9;
     let mut victim = Victim::open(node, &claim);
     let tree = victim.tree();
     victim.end_turn(tree, true);
     victim.work();
-    let ready = Ready {
-        tree: TreeHash([1; 32]),
-        refusals_sent: 0,
-        refusals_received: 0,
-        tally: Tally::default(),
-    };
+    let ready = ready(TreeHash([1; 32]));
     victim.free(FreeMessage::Ready(ready));
     victim.work();
     victim.ended_by(AbortCode::RootMismatch);
@@ -1662,7 +1674,7 @@ fn a_certificate_that_the_peer_did_not_sign_is_none() {
     let tree = victim.tree();
     victim.end_turn(tree, true);
     victim.work();
-    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    let ready = ready(tree);
     victim.free(FreeMessage::Ready(ready));
     victim.work();
     victim.free(FreeMessage::Joined { signature: Some(Bytes(vec![1; 64])) });
@@ -1797,17 +1809,12 @@ fn figures_that_a_peer_states_do_not_overflow() {
 
 #[test]
 fn what_does_not_belong_here_ends_the_session() {
-    let ready = Ready {
-        tree: TreeHash([1; 32]),
-        refusals_sent: 0,
-        refusals_received: 0,
-        tally: Tally::default(),
-    };
+    let ready = ready(TreeHash([1; 32]));
     let claim = Claim::empty(Mode::Both);
     let node = || node_with(3, Limits::default());
     let early = [
         Message::TurnEnd(TurnEnd {
-            tree: TreeSaid::Now(TreeHash([1; 32])),
+            tree: TreeSaid::Now(tag_of(&TreeHash([1; 32]))),
             settled: true,
             partial: false,
         }),
@@ -1858,7 +1865,7 @@ fn once_it_joins_only_the_end_may_follow() {
     let tree = victim.tree();
     victim.end_turn(tree, true);
     victim.work();
-    let ready = Ready { tree, refusals_sent: 0, refusals_received: 0, tally: Tally::default() };
+    let ready = ready(tree);
     victim.free(FreeMessage::Ready(ready));
     let dot = Dot::of(victim.view.writers().unwrap()[0], 1).unwrap();
     victim.free(FreeMessage::Refused(vec![(dot, RefusalReason::Drift)]));

@@ -474,11 +474,11 @@ fn exporters_agree_and_differ_between_connections() {
     run(async {
         let (alice, bob) = (endpoint(1, &[]), endpoint(2, &[1]));
         let (dialled, accepted) = connect(&alice, &bob).await;
-        let salt = dialled.exporter("selfsame salt").unwrap();
-        assert_eq!(salt, accepted.exporter("selfsame salt").unwrap());
-        assert_ne!(salt, dialled.exporter("selfsame filter").unwrap());
+        let salt = dialled.exporter("selfsame salt", b"").unwrap();
+        assert_eq!(salt, accepted.exporter("selfsame salt", b"").unwrap());
+        assert_ne!(salt, dialled.exporter("selfsame filter", b"").unwrap());
         let (other, _held) = connect(&alice, &bob).await;
-        assert_ne!(salt, other.exporter("selfsame salt").unwrap());
+        assert_ne!(salt, other.exporter("selfsame salt", b"").unwrap());
     });
 }
 

@@ -201,13 +201,12 @@ fn an_end_that_is_stopped_after_its_join_does_not_say_that_the_session_failed() 
 /// A session in which one end is stopped when it has done its part. The other's last word does not
 /// reach it.
 fn stop_when_joined(a: &Node, b: &Node, config: SyncConfig, stopped: usize) -> [Outcome; 2] {
-    let mut rng = SmallRng::seed_from_u64(5);
     let nodes = [a, b];
     let views = [0, 1].map(|at: usize| nodes[at].collection.snapshot().unwrap());
-    let mut first = Session::initiate(a.setup(b.id(), config.clone(), &mut rng), &views[0]);
+    let mut first = Session::initiate(a.setup(b.id(), config.clone(), [5; 32]), &views[0]);
     let hello = first.poll_transmit(Lane::Control, &views[0]).unwrap();
     let hello = Session::read_hello(&hello).unwrap();
-    let second = Session::respond(&hello, b.setup(a.id(), config, &mut rng), &views[1]);
+    let second = Session::respond(&hello, b.setup(a.id(), config, [5; 32]), &views[1]);
     let mut ends = [first, second];
     for _ in 0..50 {
         for at in [1 - stopped, stopped] {

@@ -8,15 +8,15 @@ use selfsame::delta::{
     SignatureKey,
 };
 use selfsame::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use selfsame::entry::{Sibling, Totals};
-use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, StateHash, TreeHash};
+use selfsame::entry::Sibling;
+use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use selfsame::merkle::Envelope;
 use selfsame::replica::{CollectionView, RefusalReason, WriterMark};
 use selfsame::session::message::{
     Bases, Bulk, Bytes, CANDIDATE_KEY_BYTES, CollectionTag, Estimate, Following, FreeMessage,
     Hello, HelloReply, KeyState, LeafList, Level, Message, NodeHashes, Opening, Ready, StateTag,
-    TreeSaid, TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality, WireDots,
-    WirePrefix,
+    TreeSaid, TreeTag, TurnEnd, TurnMessage, Unmatched, ValueItem, Want, Wants, WireCausality,
+    WireDots, WirePrefix, WriterList,
 };
 use selfsame::session::{AbortCode, Lane, Mode, Phase, Profile, Strategy, Tally, wire};
 use selfsame::sketch::{
@@ -29,6 +29,9 @@ use crate::session::{End, Stage};
 
 /// How many kinds of message there are.
 pub(crate) const KINDS: u8 = 34;
+
+/// The secret of every session here.
+pub(crate) const SECRET: [u8; 32] = [9; 32];
 
 const PHASES: [Phase; 4] =
     [Phase::Announce, Phase::BloomExchange, Phase::SketchExchange, Phase::MerkleComparison];
@@ -68,7 +71,7 @@ impl<'a> Forge<'a> {
                 tree: match self.byte(3) % 4 {
                     0 => TreeSaid::Unchanged,
                     1 => TreeSaid::Same,
-                    _ => TreeSaid::Now(self.tree(0)),
+                    _ => TreeSaid::Now(TreeTag::of(&SECRET, &self.tree(0))),
                 },
                 settled: self.flag(1),
                 partial: self.flag(2),
@@ -151,18 +154,15 @@ impl<'a> Forge<'a> {
         (sibling, value)
     }
 
-    /// A snapshot that nobody has, and its state hash.
-    fn claim(&self) -> Option<(Opening, StateHash)> {
+    /// A snapshot that nobody has, and its state.
+    fn claim(&self) -> Option<(Opening, StateTag)> {
         let (mine, yours) = (&self.other.view, &self.victim.view);
-        let (tree, totals) = match self.byte(0) % 4 {
-            0 => (self.algorithm().empty(), Totals::default()),
-            1 => (mine.envelope().tree_hash(), mine.envelope().totals()),
-            2 => (yours.envelope().tree_hash(), yours.envelope().totals()),
-            _ => {
-                let entries = u64::from(self.byte(0));
-                let totals = Totals { entries, siblings: entries, ..Totals::default() };
-                (TreeHash([self.byte(1); 32]), totals)
-            }
+        let of = |envelope: &Envelope| (envelope.tree_hash(), envelope.totals().entries);
+        let (tree, entries) = match self.byte(0) % 4 {
+            0 => (self.algorithm().empty(), 0),
+            1 => of(mine.envelope()),
+            2 => of(yours.envelope()),
+            _ => (TreeHash([self.byte(1); 32]), u64::from(self.byte(0))),
         };
         let causality = match self.byte(2) % 4 {
             0 => mine.causality().clone(),
@@ -175,9 +175,9 @@ impl<'a> Forge<'a> {
             _ => Causality::new([(self.writer(3), 1)], self.dots(5), &DotSet::default()),
         };
         let above = self.flag(8).then(|| WireDots::from(&self.dots(9)));
-        let envelope = Envelope::new(yours.spec().clone(), tree, totals).ok()?;
         let context = causality.hash(self.algorithm()).ok()?;
-        let state = self.algorithm().state(&envelope.root(), &context);
+        let tree = TreeTag::of(&SECRET, &tree);
+        let state = StateTag::of(&SECRET, yours.spec(), &tree, &context);
         let causality = WireCausality::new(&causality, None);
         let mark = |at: usize| WriterMark {
             writer: self.writer(at),
@@ -185,16 +185,14 @@ impl<'a> Forge<'a> {
             puts: [self.byte(at) % 2; 8],
         };
         let (writer, heard) = (self.flag(10).then(|| mark(11)), self.flag(12).then(|| mark(13)));
-        let (nonce, clock) = ([4; 32], Stamp::new(1_000_000, 0));
-        let opening =
-            Opening { nonce, clock, tree, totals, causality, above, writer, heard, parts: 0 };
+        let opening = Opening { tree, entries, causality, above, writer, heard, parts: 0 };
         Some((opening, state))
     }
 
     fn opening(&self) -> Option<TurnMessage> {
-        let Opening { nonce, clock, writer, heard, .. } = self.claim()?.0;
+        let Opening { writer, heard, .. } = self.claim()?.0;
         Some(match self.byte(11) % 3 {
-            0 => TurnMessage::Following(Following { nonce, clock, writer, heard }),
+            0 => TurnMessage::Following(Following { writer, heard }),
             _ => TurnMessage::Opening(self.claim()?.0),
         })
     }
@@ -202,7 +200,6 @@ impl<'a> Forge<'a> {
     /// What opens a session, or answers that.
     fn first(&self) -> Option<Message> {
         let (opening, state) = self.claim()?;
-        let state = StateTag::of(&[9; 32], &state);
         if self.victim.has_begun() {
             let (opening, estimate) = (Box::new(opening), self.flag(7).then(|| self.estimate()));
             return Some(Message::HelloReply(match self.byte(11) % 3 {
@@ -370,10 +367,13 @@ impl<'a> Forge<'a> {
         }
         siblings.sort_unstable_by_key(|sibling| sibling.dot);
         let name = key(self.byte(0) % 20);
-        let values = if self.flag(9) { vec![(0, Bytes(value))] } else { Vec::new() };
-        let held = KeyState { key: Bytes(name.as_bytes().to_vec()), siblings, values };
+        let mut writers = WriterList::default();
+        let mut value = self.flag(9).then_some(Bytes(value));
+        let siblings = siblings.iter().map(|sibling| writers.tell(sibling, value.take())).collect();
+        let held = KeyState { key: Bytes(name.as_bytes().to_vec()), siblings };
         TurnMessage::States {
             found_by: PHASES[usize::from(self.byte(10)) % PHASES.len()],
+            writers: writers.into_writers(),
             held: if self.byte(11) & 3 != 3 { vec![held] } else { Vec::new() },
             absent: (0..(self.byte(11) >> 2) & 3).map(|n| self.key_hash(usize::from(n))).collect(),
             ask: (0..(self.byte(11) >> 4) & 3).map(|n| self.key_hash(usize::from(n) + 3)).collect(),
@@ -415,6 +415,7 @@ impl<'a> Forge<'a> {
             }
             13 => FreeMessage::Ready(Ready {
                 tree: self.tree(0),
+                clock: Stamp::new(1_000_000, 0),
                 refusals_sent: u64::from(self.byte(1) % 3),
                 refusals_received: u64::from(self.byte(2) % 3),
                 tally,

@@ -5,8 +5,6 @@
 
 use std::collections::VecDeque;
 
-use rand::SeedableRng;
-use rand::rngs::SmallRng;
 use selfsame::hash::HashAlgorithm;
 use selfsame::limits::Limits;
 use selfsame::replica::{CollectionView, Snapshot, ViewError};
@@ -15,7 +13,7 @@ use selfsame::store::MemoryStore;
 use selfsame::types::NodeId;
 
 use crate::common::{Node, key, run};
-use crate::forge::Forge;
+use crate::forge::{Forge, SECRET};
 use crate::script::{Cast, Script, Settings, Step, Write};
 
 /// Honest moves after the script, more than any session of this size needs.
@@ -104,9 +102,8 @@ impl Stage {
     }
 
     fn setup(&self, at: usize) -> selfsame::session::Setup {
-        let mut rng = SmallRng::seed_from_u64(at as u64);
         let End { node, peer, .. } = &self.ends[at];
-        node.setup(*peer, self.config.clone(), &mut rng)
+        node.setup(*peer, self.config.clone(), SECRET)
     }
 
     fn step(&mut self, step: &Step) {

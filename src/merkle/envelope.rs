@@ -105,6 +105,12 @@ impl Envelope {
         Ok(Self { spec, tree_hash, totals })
     }
 
+    /// That of a collection with nothing in it.
+    #[must_use]
+    pub fn empty(spec: CollectionSpec) -> Self {
+        Self { tree_hash: spec.algorithm.empty(), totals: Totals::default(), spec }
+    }
+
     /// Reads the bytes strictly: what is accepted encodes to the same bytes.
     ///
     /// # Errors

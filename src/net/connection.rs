@@ -196,15 +196,15 @@ impl Connection {
     }
 
     /// Key material that only the two ends of this connection can compute (RFC 8446, 7.5): the
-    /// same at both, another for each label and each connection.
+    /// same at both, another for each label, each context and each connection.
     ///
     /// # Errors
     /// TLS cannot export, which after a handshake it always can.
-    pub fn exporter(&self, label: &str) -> Result<[u8; 32], NetError> {
+    pub fn exporter(&self, label: &str, context: &[u8]) -> Result<[u8; 32], NetError> {
         let mut material = [0; 32];
         self.link
             .quinn
-            .export_keying_material(&mut material, label.as_bytes(), b"")
+            .export_keying_material(&mut material, label.as_bytes(), context)
             .map_err(|error| NetError::Tls(format!("{error:?}")))?;
         Ok(material)
     }

@@ -259,12 +259,13 @@ impl Link {
         drop(self.desk.take(tag_of(session)));
     }
 
-    /// A secret that both ends of this connection share and nobody else knows.
+    /// A secret of the session on this control stream that both ends share and nobody else knows.
     ///
     /// # Errors
     /// The connection has ended.
-    pub fn channel_secret(&self) -> Result<[u8; 32], LinkError> {
-        Ok(self.connection.exporter("selfsame v1 channel")?)
+    pub fn session_secret(&self, control: &SendStream) -> Result<[u8; 32], LinkError> {
+        let number = control.number().to_le_bytes();
+        Ok(self.connection.exporter("selfsame v1 session", &number)?)
     }
 }
 

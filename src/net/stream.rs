@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use quinn::{ReadError, StoppedError, WriteError};
+use quinn::{ReadError, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::codes::StreamCode;
@@ -33,6 +33,12 @@ impl SendStream {
     /// Lets these bytes go before the first that are written, in one packet with them.
     pub(super) fn begin_with(&mut self, head: &[u8]) {
         self.head.extend_from_slice(head);
+    }
+
+    /// Its number, which no other stream of the connection has; the same at both ends.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        VarInt::from(self.stream.id()).into_inner()
     }
 
     /// Ends the stream cleanly: the peer reads everything, then the end.

@@ -392,12 +392,12 @@ impl<S: Store> Node<S> {
         let place = self.sessions.admit(self.session_key(peer, name), true);
         let place = place.map_err(ClientError::NoPlace)?;
         let begun = async {
-            let view = collection.snapshot()?;
-            let setup = self.setup(peer, link.channel_secret()?, config.clone());
-            let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
             // a peer may have let this node open as many streams as it ever will
             let opened = tokio::time::timeout(self.patience, link.open(StreamKind::Session)).await;
             let streams = opened.map_err(|_| ClientError::Silent(self.patience))??;
+            let setup = self.setup(peer, link.session_secret(&streams.0)?, config.clone());
+            let view = collection.snapshot()?;
+            let session = tokio::task::block_in_place(|| Session::initiate(setup, &view));
             Ok::<_, ClientError>((view, session, streams))
         };
         let (view, session, (send, receive)) = match begun.await {

@@ -335,11 +335,11 @@ impl<S: Store> Server<S> {
             place.failed(&AbortCode::Contradiction.to_string());
             return self.refuse(peer, send, AbortCode::Contradiction).await;
         }
-        let (Ok(view), Ok(channel)) = (collection.snapshot(), link.channel_secret()) else {
+        let (Ok(view), Ok(secret)) = (collection.snapshot(), link.session_secret(&send)) else {
             place.failed("the collection could not be read");
             return self.refuse(peer, send, AbortCode::Internal).await;
         };
-        let setup = node.setup(peer, channel, node.config.clone());
+        let setup = node.setup(peer, secret, node.config.clone());
         let session = block_in_place(|| Session::respond(&hello, setup, &view));
         let world = World {
             link,

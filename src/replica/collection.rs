@@ -501,8 +501,8 @@ impl<S: Store> Collection<S> {
             let mut batch = crate::store::Batch::default();
             batch.put(Table::Joins, &self.id.join(peer), &row);
             live.number = self.store.apply(batch)?;
-            if let Some(state) = record.state(&self.spec) {
-                live.common.remember(state, record);
+            if let Ok(context) = record.merged.hash(self.spec.algorithm) {
+                live.common.remember(context, record);
             }
             Ok(())
         })

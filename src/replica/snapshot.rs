@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use crate::hash::{ContextHash, KeyHash, StateHash, ValueHash};
+use crate::hash::{ContextHash, KeyHash, StateHash, TreeHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::sketch::Sketches;
 use crate::store::{Read, Row, Span, Store, Table};
@@ -365,14 +365,17 @@ impl<S: Store> CollectionView for Snapshot<S> {
     fn common_state(
         &self,
         peer: &NodeId,
-        is: &dyn Fn(&StateHash) -> bool,
+        is: &dyn Fn(&TreeHash, &ContextHash) -> bool,
     ) -> Result<Option<Arc<JoinRecord>>, ViewError> {
         if let Some(found) = self.common.find(is) {
             return Ok(Some(found));
         }
         // of before this opening
         let record = self.join_record(peer)?;
-        let known = record.filter(|record| record.state(self.spec()).as_ref().is_some_and(is));
+        let known = record.filter(|record| {
+            let context = record.merged.hash(self.spec().algorithm);
+            context.is_ok_and(|context| is(&record.tree, &context))
+        });
         Ok(known.map(Arc::new))
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::entry::{Record, Sibling, Totals};
-use crate::hash::{KeyHash, StateHash, TreeHash, ValueHash};
+use crate::hash::{ContextHash, KeyHash, TreeHash, ValueHash};
 use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
 use crate::sketch::Sketches;
 use crate::types::{CollectionSpec, Key, NodeId};
@@ -81,16 +81,6 @@ pub struct JoinRecord {
     pub tree: TreeHash,
     /// Its totals.
     pub totals: Totals,
-}
-
-impl JoinRecord {
-    /// The state that both held then; none for a record that nothing can be a record of.
-    #[must_use]
-    pub fn state(&self, spec: &CollectionSpec) -> Option<StateHash> {
-        let envelope = Envelope::new(spec.clone(), self.tree, self.totals).ok()?;
-        let context = self.merged.hash(spec.algorithm).ok()?;
-        Some(spec.algorithm.state(&envelope.root(), &context))
-    }
 }
 
 /// One atomic moment of a collection, as a session reads it (rule D5).
@@ -217,7 +207,7 @@ pub trait CollectionView {
     fn common_state(
         &self,
         peer: &NodeId,
-        is: &dyn Fn(&StateHash) -> bool,
+        is: &dyn Fn(&TreeHash, &ContextHash) -> bool,
     ) -> Result<Option<Arc<JoinRecord>>, ViewError> {
         let _ = (peer, is);
         Ok(None)

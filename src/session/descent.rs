@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use super::knowledge::resident;
 use super::machine::{Flow, Session};
-use super::message::{Bytes, LeafList, NodeHashes, TurnMessage, WirePrefix};
+use super::message::{Bytes, LeafList, NodeHashes, TreeTag, TurnMessage, WirePrefix};
 use super::outcome::{AbortCode, Failure, LimitName};
 use super::phase::Phase;
 use super::plan::{self, Method};
@@ -33,6 +33,8 @@ const ITEM_BYTES: usize = 200;
 pub(super) struct Descent {
     tree: PagedTree,
     started_here: bool,
+    /// What the peer stated of its tree, until it has answered for that.
+    stated: Option<TreeTag>,
     /// What the peer stated of subtrees that are to be looked into.
     claims: BTreeMap<Prefix, TreeHash>,
 }
@@ -99,8 +101,8 @@ impl Session {
     }
 
     fn new_descent(&self, started_here: bool) -> Descent {
-        let claims = self.theirs.tree.map(|tree| (Prefix::ALL, tree)).into_iter().collect();
-        Descent { tree: self.knowledge.frozen(), started_here, claims }
+        let (tree, stated) = (self.knowledge.frozen(), self.theirs.tree);
+        Descent { tree, started_here, stated, claims: BTreeMap::new() }
     }
 
     /// The peer begins a descent.
@@ -157,8 +159,13 @@ impl Session {
         children: &[TreeHash],
     ) -> Result<(), Failure> {
         let algorithm = descent.tree.algorithm();
-        let claimed = descent.claims.remove(prefix).ok_or_else(protocol)?;
-        if fold(algorithm, prefix.len(), children) != claimed {
+        let folded = fold(algorithm, prefix.len(), children);
+        let as_stated = if prefix.is_empty() {
+            descent.stated.take().ok_or_else(protocol)? == self.tag_of(&folded)
+        } else {
+            descent.claims.remove(prefix).ok_or_else(protocol)? == folded
+        };
+        if !as_stated {
             return Err(self.not_as_stated(*prefix));
         }
         for (at, &hash) in children.iter().enumerate() {

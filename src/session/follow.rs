@@ -9,14 +9,14 @@ use std::sync::Arc;
 use super::config::Strategy;
 use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
-use super::message::{Following, Hello, HelloReply, Message, Opening, StateTag, TurnMessage};
-use super::outcome::{AbortCode, Failure};
+use super::message::{
+    Following, Hello, HelloReply, Message, Opening, StateTag, TreeTag, TurnMessage,
+};
+use super::outcome::Failure;
 use super::phase::Phase;
 use super::plan;
 use super::turn::protocol;
 use crate::dots::DotSet;
-use crate::hash::session_id;
-use crate::merkle::Envelope;
 use crate::replica::{CollectionView, JoinRecord};
 
 impl Session {
@@ -29,8 +29,11 @@ impl Session {
         if !self.may_be_led() {
             return Ok(None);
         }
-        let channel = &self.setup.channel;
-        let is = |state: &_| StateTag::of(channel, state) == hello.state;
+        let secret = &self.setup.secret;
+        let is = |tree: &_, context: &_| {
+            let tree = TreeTag::of(secret, tree);
+            StateTag::of(secret, &self.ours.spec, &tree, context) == hello.state
+        };
         Ok(view.common_state(&self.setup.peer, &is)?)
     }
 
@@ -50,18 +53,17 @@ impl Session {
         former: &JoinRecord,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        let envelope = Envelope::new(self.ours.spec.clone(), former.tree, former.totals)
-            .map_err(|_| Failure::Ours(AbortCode::Internal))?;
         self.theirs.base = Some(former.merged.clone());
         let (opening, parts) = self.opening(view)?.into_parts();
-        let state = StateTag::of(&self.setup.channel, &self.ours.state);
+        let state = self.state_tag();
         let reply = HelloReply::Ahead { state, opening: Box::new(opening) };
         self.control.push_back(Message::HelloReply(reply));
         self.control.extend(parts.into_iter().map(Message::OpeningPart));
         // what it holds above its context is not remembered: at worst it is told again, or a
         // comparison finds what of it is dead by now
         let above = Some(DotSet::default());
-        self.peer_has(&envelope, PeerSeen { causality: former.merged.clone(), above })?;
+        let snapshot = (self.tag_of(&former.tree), former.totals.entries);
+        self.peer_has(snapshot, PeerSeen { causality: former.merged.clone(), above })?;
         self.theirs.since = Some(former.log_position);
         self.stage = Stage::AwaitFollowing;
         self.turn = Turn::Mine;
@@ -91,8 +93,7 @@ impl Session {
     /// This side's opening, where the peer knows its snapshot.
     pub(super) fn following(&self, view: &dyn CollectionView) -> Message {
         let (writer, heard) = self.marks_to_tell(view);
-        let (nonce, clock) = (self.setup.nonce, self.setup.clock);
-        Message::Turn(TurnMessage::Following(Following { nonce, clock, writer, heard }))
+        Message::Turn(TurnMessage::Following(Following { writer, heard }))
     }
 
     /// The opening of an initiator that is led.
@@ -101,8 +102,7 @@ impl Session {
         following: &Following,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        self.theirs.clock = Some(following.clock);
-        self.id = Some(session_id(&following.nonce, &self.setup.nonce));
+        self.begin();
         let seen = Arc::clone(self.peer_seen()?);
         self.judge_marks((following.writer, following.heard), &seen, view)?;
         self.stage = Stage::Exchange;

@@ -15,7 +15,7 @@ use super::give::Outgoing;
 use super::knowledge::{Knowledge, Overlay, PeerSeen};
 use super::message::{
     BaseTag, Bulk, CollectionTag, FreeMessage, Hello, HelloReply, Message, StateTag, TagMismatch,
-    TurnMessage,
+    TreeTag, TurnMessage,
 };
 use super::opening::Gathering;
 use super::outcome::{AbortCode, Failure, LimitName, Outcome};
@@ -29,8 +29,8 @@ use super::turn::{TurnItem, protocol};
 use super::verify::Verification;
 use super::wire;
 use crate::clock::Stamp;
-use crate::dots::Causality;
-use crate::hash::{Root, SessionId, StateHash, TreeHash};
+use crate::dots::{Causality, DotSet};
+use crate::hash::{ContextHash, SessionId, TreeHash, session_id};
 use crate::limits::Limits;
 use crate::merkle::Envelope;
 use crate::replica::CollectionView;
@@ -101,10 +101,9 @@ pub struct Setup {
     pub config: SyncConfig,
     /// This node's limits.
     pub limits: Limits,
-    /// 32 random bytes, new for every session.
-    pub nonce: [u8; 32],
-    /// A secret of the connection that both ends share (TLS exporter): keys filters.
-    pub channel: [u8; 32],
+    /// A secret of this one session that both ends share and nobody else knows (TLS exporter over
+    /// the number of the control stream): it names the session, and keys tags, ids and filters.
+    pub secret: [u8; 32],
     /// This node's clock.
     pub clock: Stamp,
 }
@@ -115,7 +114,7 @@ pub(super) struct Ours {
     pub(super) spec: CollectionSpec,
     pub(super) envelope: Envelope,
     pub(super) causality: Causality,
-    pub(super) state: StateHash,
+    pub(super) context: ContextHash,
     pub(super) epoch: u64,
     pub(super) log_position: u64,
 }
@@ -127,14 +126,14 @@ pub(super) struct Peer {
     pub(super) state: Option<StateTag>,
     pub(super) base: Option<Causality>,
     pub(super) seen: Option<Arc<PeerSeen>>,
-    /// Root of its snapshot.
-    pub(super) root: Option<Root>,
+    /// Tree of its snapshot.
+    pub(super) snapshot: Option<TreeTag>,
     /// Entries of its snapshot.
     pub(super) entries: u64,
     /// Its opening, while parts of it are to come.
     pub(super) opening: Option<Gathering>,
-    /// Tree hash at the end of its last turn.
-    pub(super) tree: Option<TreeHash>,
+    /// Tree at the end of its last turn.
+    pub(super) tree: Option<TreeTag>,
     /// Position in this side's log since which removals are news to it, if it is led.
     pub(super) since: Option<u64>,
 }
@@ -194,9 +193,11 @@ pub struct Session {
     pub(super) exchange: Option<Exchange>,
     pub(super) steering: Option<Steering>,
     pub(super) descent: Option<Descent>,
-    /// Tree hash that this side stated last.
-    pub(super) said: TreeHash,
+    /// Tree that this side stated last.
+    pub(super) said: TreeTag,
     pub(super) items: VecDeque<TurnItem>,
+    /// Dots that are named as seen dead at the end of this side's turn.
+    pub(super) removed: DotSet,
     pub(super) effort: Effort,
     pub(super) control: VecDeque<Message>,
     /// A message that had no room in the last frame, encoded.
@@ -278,17 +279,18 @@ impl Session {
         let totals = view.envelope().totals();
         let stats = SyncStats {
             entries: totals.entries,
-            snapshot_bytes: (totals.bytes, 0),
+            snapshot_bytes: totals.bytes,
             ..SyncStats::default()
         };
         let ours = Ours {
             spec: view.spec().clone(),
             envelope: view.envelope().clone(),
             causality: view.causality().clone(),
-            state: StateHash([0; 32]),
+            context: ContextHash([0; 32]),
             epoch: view.epoch(),
             log_position: view.log_position(),
         };
+        let said = TreeTag::of(&setup.secret, &ours.envelope.tree_hash());
         Self {
             role,
             flow,
@@ -311,8 +313,9 @@ impl Session {
             exchange: None,
             steering: None,
             descent: None,
-            said: view.envelope().tree_hash(),
+            said,
             items: VecDeque::new(),
+            removed: DotSet::default(),
             effort: Effort::default(),
             control: VecDeque::new(),
             unsent: Vec::new(),
@@ -327,15 +330,33 @@ impl Session {
         }
     }
 
-    fn state_hash(&self) -> Result<StateHash, Failure> {
-        let algorithm = self.ours.spec.algorithm;
-        let context = self.ours.causality.hash(algorithm);
-        let context = context.map_err(|_| LimitName::ContextHash)?;
-        Ok(algorithm.state(&self.ours.envelope.root(), &context))
+    /// The tag of the snapshot, from whose context it is made once.
+    fn tag_snapshot(&mut self) -> Result<StateTag, Failure> {
+        let context = self.ours.causality.hash(self.ours.spec.algorithm);
+        self.ours.context = context.map_err(|_| LimitName::ContextHash)?;
+        Ok(self.state_tag())
+    }
+
+    pub(super) fn state_tag(&self) -> StateTag {
+        let tree = self.tag_of(&self.ours.envelope.tree_hash());
+        StateTag::of(&self.setup.secret, &self.ours.spec, &tree, &self.ours.context)
+    }
+
+    pub(super) fn tag_of(&self, tree: &TreeHash) -> TreeTag {
+        TreeTag::of(&self.setup.secret, tree)
+    }
+
+    /// The session has more to do than to say that both are the same.
+    pub(super) fn begin(&mut self) {
+        let mut nonces = [[0; 32]; 2];
+        let mut hasher = blake3::Hasher::new_derive_key("selfsame v1 nonces");
+        hasher.update(&self.setup.secret);
+        hasher.finalize_xof().fill(nonces.as_flattened_mut());
+        self.id = Some(session_id(&nonces[0], &nonces[1]));
     }
 
     fn hello(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
-        self.ours.state = self.state_hash()?;
+        let state = self.tag_snapshot()?;
         self.theirs.base = view.join_record(&self.setup.peer)?.map(|record| record.merged);
         self.marks.known = view.heard_mark(&self.setup.peer)?;
         let algorithm = self.ours.spec.algorithm;
@@ -346,7 +367,7 @@ impl Session {
             mode: self.setup.config.mode,
             strategy: self.setup.config.strategy,
             profile: self.setup.config.profile,
-            state: StateTag::of(&self.setup.channel, &self.ours.state),
+            state,
             base: base.as_ref().map(BaseTag::of),
             estimator,
         }));
@@ -361,9 +382,8 @@ impl Session {
                 TagMismatch::Policy => AbortCode::PolicyMismatch,
             })
         })?;
-        self.ours.state = self.state_hash()?;
+        let state = self.tag_snapshot()?;
         self.theirs.state = Some(hello.state);
-        let state = StateTag::of(&self.setup.channel, &self.ours.state);
         if state == hello.state {
             self.control.push_back(Message::HelloReply(HelloReply::Same));
             self.outcome = Some(self.nothing_to_do());
@@ -694,6 +714,7 @@ impl Session {
             self.control.clear();
         }
         self.items.clear();
+        self.removed = DotSet::default();
         (self.exchange, self.steering, self.descent) = (None, None, None);
         if let Some(code) = code {
             self.control.push_back(Message::Free(FreeMessage::Abort(code)));
@@ -725,7 +746,7 @@ impl Session {
         self.phase
     }
 
-    /// The session's id, once both nonces are known.
+    /// The session's id, once the peer's opening has come.
     #[must_use]
     pub const fn id(&self) -> Option<SessionId> {
         self.id
@@ -745,7 +766,7 @@ impl Session {
         well && matches!(self.role, Role::Initiator) && self.theirs.state.is_none()
     }
 
-    /// The peer's clock, once its opening has come.
+    /// The peer's clock, once it has come to verification.
     #[must_use]
     pub const fn peer_clock(&self) -> Option<Stamp> {
         self.theirs.clock

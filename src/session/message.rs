@@ -18,12 +18,14 @@
 mod hello;
 mod opening;
 mod sketching;
+mod states;
 mod steering;
 mod wants;
 
-pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch};
+pub use hello::{BaseTag, CollectionTag, Hello, HelloReply, StateTag, TagMismatch, TreeTag};
 pub use opening::{Following, Opening, OpeningPart};
 pub use sketching::Estimate;
+pub use states::{Content, KeyState, ToldSibling, WriterList};
 pub use steering::{Level, Unmatched};
 pub use wants::{Bases, Want, Wants};
 
@@ -36,7 +38,6 @@ use super::phase::Phase;
 use crate::clock::Stamp;
 use crate::delta::{BlockSignature, Encoded, Encoding, GapRequest, Signature};
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
-use crate::entry::Sibling;
 use crate::hash::{HashAlgorithm, KeyHash, LogHash, TreeHash};
 use crate::merkle::log::{HeadStatement, LogHeadFields, LogId, LogIdentity, LogKind};
 use crate::merkle::{LogHeadError, SignedLogHead};
@@ -276,17 +277,6 @@ impl WireCausality {
     }
 }
 
-/// What one side's snapshot holds of a key, told once per session.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-pub struct KeyState {
-    /// The key.
-    pub key: Bytes,
-    /// Its siblings, ascending by dot.
-    pub siblings: Vec<Sibling>,
-    /// Small values that ride along, by position of their sibling.
-    pub values: Vec<(u16, Bytes)>,
-}
-
 /// Hashes of the children of a prefix, 4 bits further down.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct NodeHashes {
@@ -329,6 +319,8 @@ pub enum TurnMessage {
     States {
         /// The phase that found them.
         found_by: Phase,
+        /// The writers that the siblings here name by their position.
+        writers: Vec<Writer>,
         /// Keys held.
         held: Vec<KeyState>,
         /// Keys of which nothing is held.
@@ -392,7 +384,7 @@ pub enum TurnMessage {
     Following(Following),
 }
 
-/// A tree hash, said as shortly as it can be.
+/// A tree, said as shortly as it can be.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub enum TreeSaid {
     /// The one that this side stated last: in its opening, or at the end of a turn.
@@ -400,7 +392,7 @@ pub enum TreeSaid {
     /// The one that the other side stated last.
     Same,
     /// This.
-    Now(TreeHash),
+    Now(TreeTag),
 }
 
 /// Ends a turn.
@@ -516,6 +508,8 @@ impl WireHead {
 pub struct Ready {
     /// Tree hash of the merged snapshot without refused keys.
     pub tree: TreeHash,
+    /// This side's clock.
+    pub clock: Stamp,
     /// How many refusals this side has sent.
     pub refusals_sent: u64,
     /// How many refusals this side has taken in.

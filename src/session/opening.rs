@@ -7,14 +7,12 @@ use super::knowledge::PeerSeen;
 use super::machine::{Flow, Role, Session, Stage, Turn};
 use super::memory::{causality_bytes, dots_bytes};
 use super::message::{
-    Message, Opening, OpeningPart, StateTag, TurnMessage, WireCausality, WireDots,
+    Message, Opening, OpeningPart, StateTag, TreeTag, TurnMessage, WireCausality, WireDots,
 };
 use super::outcome::{AbortCode, Failure, LimitName};
 use super::turn::{DOTS_AT_ONCE, protocol};
 use crate::dots::{Dot, DotSet, Writer};
-use crate::hash::session_id;
 use crate::limits::Limits;
-use crate::merkle::Envelope;
 use crate::replica::CollectionView;
 
 /// Most runs of dots above the context that are listed in an opening.
@@ -135,10 +133,8 @@ impl Session {
     pub(super) fn opening(&self, view: &dyn CollectionView) -> Result<Opening, Failure> {
         let (writer, heard) = self.marks_to_tell(view);
         Ok(Opening {
-            nonce: self.setup.nonce,
-            clock: self.setup.clock,
-            tree: self.ours.envelope.tree_hash(),
-            totals: self.ours.envelope.totals(),
+            tree: self.tag_of(&self.ours.envelope.tree_hash()),
+            entries: self.ours.envelope.totals().entries,
             causality: WireCausality::new(&self.ours.causality, self.theirs.base.as_ref()),
             above: Self::dots_above(view)?.as_ref().map(WireDots::from),
             writer,
@@ -153,11 +149,7 @@ impl Session {
         opening: Opening,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
-        self.theirs.clock = Some(opening.clock);
-        self.id = Some(match self.role {
-            Role::Initiator => session_id(&self.setup.nonce, &opening.nonce),
-            Role::Responder => session_id(&opening.nonce, &self.setup.nonce),
-        });
+        self.begin();
         if opening.parts == 0 {
             return self.peer_opened(opening, view);
         }
@@ -230,16 +222,13 @@ impl Session {
             }
             Some(_) => return Err(LimitName::DotsAbove.into()),
         };
-        let spec = &self.ours.spec;
-        let envelope = Envelope::new(spec.clone(), opening.tree, opening.totals);
-        let envelope = envelope.map_err(|_| Failure::Ours(AbortCode::Lie))?;
-        let context = causality.hash(spec.algorithm).map_err(|_| protocol())?;
-        let state = spec.algorithm.state(&envelope.root(), &context);
-        if Some(StateTag::of(&self.setup.channel, &state)) != self.theirs.state {
+        let context = causality.hash(self.ours.spec.algorithm).map_err(|_| protocol())?;
+        let state = StateTag::of(&self.setup.secret, &self.ours.spec, &opening.tree, &context);
+        if Some(state) != self.theirs.state {
             return Err(Failure::Ours(AbortCode::Lie));
         }
         let dead = causality.exceptions().clone();
-        let seen = self.peer_has(&envelope, PeerSeen { causality, above })?;
+        let seen = self.peer_has((opening.tree, opening.entries), PeerSeen { causality, above })?;
         self.judge_marks((opening.writer, opening.heard), &seen, view)?;
         self.stage = Stage::Exchange;
         match self.flow {
@@ -252,17 +241,14 @@ impl Session {
         }
     }
 
-    /// Takes note of the peer's snapshot, if there is room for it.
+    /// Takes note of the peer's snapshot, its tree and its entries, if there is room for it.
     pub(super) fn peer_has(
         &mut self,
-        envelope: &Envelope,
+        (tree, entries): (TreeTag, u64),
         seen: PeerSeen,
     ) -> Result<Arc<PeerSeen>, Failure> {
-        let totals = envelope.totals();
-        self.stats.snapshot_bytes.1 = totals.bytes;
-        self.theirs.entries = totals.entries;
-        self.theirs.tree = Some(envelope.tree_hash());
-        self.theirs.root = Some(envelope.root());
+        self.theirs.entries = entries;
+        (self.theirs.tree, self.theirs.snapshot) = (Some(tree), Some(tree));
         self.effort.context_bytes = causality_bytes(&seen.causality)
             + causality_bytes(&self.ours.causality)
             + self.theirs.base.as_ref().map_or(0, causality_bytes)

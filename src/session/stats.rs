@@ -35,8 +35,8 @@ pub struct SyncStats {
     pub turns: u64,
     /// Entries of the snapshot.
     pub entries: u64,
-    /// Bytes of the snapshot's values, and of the peer's.
-    pub snapshot_bytes: (u64, u64),
+    /// Bytes of the snapshot's values.
+    pub snapshot_bytes: u64,
     /// What changed here.
     pub here: Tally,
     /// What changed there, as the peer says.

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::machine::{Flow, Session};
 use super::merge;
-use super::message::{Bases, Bulk, Bytes, FreeMessage, KeyState, Message, Want, Wants};
+use super::message::{Bases, Bulk, Bytes, FreeMessage, Message, Want, Wants};
 use super::outcome::Failure;
-use super::turn::{protocol, raw};
+use super::turn::protocol;
 use crate::delta::{
     self, BaseId, BlockSignature, Encoded, Encoding, Expected, GapRequest, IdMargin, Signature,
     SignatureKey,
@@ -156,20 +156,25 @@ impl Incoming {
     }
 
     /// Counts the siblings that the peer tells without their values; says how many came before.
-    pub(super) fn count_told(&mut self, state: &KeyState) -> u32 {
+    pub(super) fn count_told(&mut self, siblings: usize) -> u32 {
         let first = self.told;
-        self.told = first.saturating_add(alone(state).count() as u32);
+        self.told = first.saturating_add(siblings as u32);
         first
     }
 
     /// Takes note of the numbers of these siblings.
-    pub(super) fn number(&mut self, first: u32, state: &KeyState) {
-        self.numbers.extend(alone(state).zip(first..));
+    pub(super) fn number(&mut self, first: u32, siblings: &[Dot]) {
+        self.numbers.extend(siblings.iter().copied().zip(first..));
     }
 
     /// The sibling that the peer means by a number of what it was asked for.
     fn asked(&self, of: u32) -> Result<Dot, Failure> {
         self.asked.get(&of).copied().ok_or_else(protocol)
+    }
+
+    /// A small value that came along with the state of its key.
+    pub(super) fn rides_along(&mut self, dot: Dot, value: Vec<u8>) {
+        self.inline.insert(dot, value.into());
     }
 
     /// Forgets the values that came along and were not news.
@@ -257,14 +262,6 @@ impl Incoming {
     }
 }
 
-/// The siblings that are told without their values.
-fn alone(state: &KeyState) -> impl Iterator<Item = Dot> + '_ {
-    let siblings = state.siblings.iter().enumerate();
-    let alone =
-        siblings.filter(|(at, _)| state.values.iter().all(|&(of, _)| usize::from(of) != *at));
-    alone.map(|(_, sibling)| sibling.dot)
-}
-
 fn signature_bytes(want: &Wanted) -> usize {
     want.signature.as_ref().map_or(0, Signature::wire_len)
 }
@@ -280,23 +277,6 @@ impl Session {
 
     pub(super) const fn gives(&self) -> bool {
         matches!(self.flow, Flow::Both | Flow::Give)
-    }
-
-    /// A small value that came along with the state of its key.
-    pub(super) fn inline_value(
-        &mut self,
-        sibling: &Sibling,
-        value: Vec<u8>,
-    ) -> Result<(), Failure> {
-        let fits = value.len() as u64 == sibling.size
-            && self.ours.spec.algorithm.value_hash(&value) == sibling.value_hash;
-        if !fits || !self.takes() {
-            return Err(protocol());
-        }
-        let encoded = raw(value);
-        self.stats.received.count(&encoded, sibling.size);
-        self.incoming.inline.insert(sibling.dot, encoded.bytes.into());
-        Ok(())
     }
 
     /// Works out what is to be added and removed of a key by what is known now.
@@ -735,8 +715,7 @@ impl Session {
     /// A key of this session for one purpose, known to both ends and to nobody else.
     pub(super) fn derive_key(&self, purpose: &'static str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key(purpose);
-        hasher.update(&self.setup.channel);
-        hasher.update(self.id.as_ref().map_or(&[], |id| id.as_bytes().as_slice()));
+        hasher.update(&self.setup.secret);
         hasher.finalize().into()
     }
 }

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use super::config::Strategy;
 use super::knowledge::{Overlay, Theirs};
 use super::machine::{Flow, Role, Session, Turn};
-use super::message::{
-    Bytes, KeyState, LeafList, Message, NodeHashes, TreeSaid, TurnEnd, TurnMessage, WireDots,
-};
+use super::message::{LeafList, Message, NodeHashes, TreeSaid, TurnEnd, TurnMessage, WireDots};
 use super::outcome::{AbortCode, Failure, LimitName};
 use super::phase::{Phase, searched};
 use super::plan;
@@ -20,8 +18,6 @@ use crate::hash::KeyHash;
 use crate::replica::CollectionView;
 use crate::types::Key;
 
-/// Values up to this size ride along with the state of their key.
-const INLINE_BYTES: u64 = 256;
 /// Aim for the size of a message that gathers several items.
 pub(super) const GATHERED_BYTES: usize = 128 << 10;
 /// Bytes that a run of dots takes in a message, at most.
@@ -73,18 +69,33 @@ impl Session {
         }
     }
 
-    /// Names dots as seen dead here.
+    /// Names dots as seen dead here: together with all others, at the end of this side's turn.
     pub(super) fn name_removed(&mut self, dots: &DotSet) {
         self.effort.named_removed = self.effort.named_removed.saturating_add(dots.count());
-        for part in split_runs(dots) {
-            self.queue_dots(&part, TurnMessage::Removed);
+        for run in dots.runs() {
+            if !self.has_room_to_say(RUN_BYTES) {
+                return;
+            }
+            self.removed.insert_run(run);
         }
     }
 
-    fn queue_dots(&mut self, dots: &DotSet, message: impl FnOnce(WireDots) -> TurnMessage) {
-        let bytes = RUN_BYTES * dots.run_count();
-        let message = Box::new(message(WireDots::from(dots)));
-        self.queue(TurnItem::Message(message), bytes);
+    /// Whether anything waits to be said in this side's turn.
+    fn has_to_say(&self) -> bool {
+        let steers = self.steering.as_ref().is_some_and(Steering::has_answers);
+        steers || !self.items.is_empty() || !self.removed.is_empty()
+    }
+
+    /// The next dots that are named as seen dead.
+    fn gather_removed(&mut self) -> Option<TurnMessage> {
+        let mut part = DotSet::default();
+        for run in self.removed.runs().take(RUNS_PER_MESSAGE) {
+            part.insert_run(run);
+        }
+        for run in part.runs() {
+            self.removed.remove_through(run.writer, run.last);
+        }
+        (!part.is_empty()).then(|| TurnMessage::Removed(WireDots::from(&part)))
     }
 
     /// Queues what answers the peer. It decides how much that is: over the limit the rest is left
@@ -178,9 +189,9 @@ impl Session {
         match message {
             TurnMessage::Opening(opening) => self.peer_opening(opening, view),
             TurnMessage::Following(following) => self.peer_follows(&following, view),
-            TurnMessage::States { found_by, held, absent, ask } => {
+            TurnMessage::States { found_by, writers, held, absent, ask } => {
                 for state in held {
-                    self.peer_holds(state, found_by, view, now_ms)?;
+                    self.peer_holds(state, &writers, found_by, view, now_ms)?;
                 }
                 for key in absent {
                     self.peer_lacks(key, found_by, view)?;
@@ -246,11 +257,10 @@ impl Session {
                 self.announce(view)?;
             }
         }
-        let steers = self.steering.as_ref().is_some_and(Steering::has_answers);
-        if steers || !self.items.is_empty() {
+        if self.has_to_say() {
             return Ok(());
         }
-        let equal = self.knowledge.tree_hash() == tree;
+        let equal = self.tag_of(&self.knowledge.tree_hash()) == tree;
         if self.partial || equal {
             self.agreed = true;
             if end.settled {
@@ -276,7 +286,7 @@ impl Session {
         (self.effort.queued_bytes, self.effort.sketch_bytes) = (0, 0);
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
-        let tree = self.knowledge.tree_hash();
+        let tree = self.tag_of(&self.knowledge.tree_hash());
         let said = if self.theirs.tree == Some(tree) {
             TreeSaid::Same
         } else if self.said == tree {
@@ -297,7 +307,7 @@ impl Session {
             return Ok(Some(message));
         }
         match self.items.front() {
-            None => Ok(None),
+            None => Ok(self.gather_removed()),
             Some(TurnItem::Message(_)) => match self.items.pop_front() {
                 Some(TurnItem::Message(message)) => Ok(Some(*message)),
                 _ => Ok(None),
@@ -324,179 +334,6 @@ impl Session {
         }
     }
 
-    fn gather_states(
-        &mut self,
-        phase: Phase,
-        view: &dyn CollectionView,
-    ) -> Result<TurnMessage, Failure> {
-        let (mut held, mut absent, mut ask) = (Vec::new(), Vec::new(), Vec::new());
-        let mut bytes = 0;
-        while held.len() + absent.len() + ask.len() < self.setup.config.max_batch_size.max(1)
-            && bytes < GATHERED_BYTES
-        {
-            match self.items.front() {
-                Some(&TurnItem::Tell(key, found_by)) if found_by == phase => {
-                    match self.state_of(&key, view)? {
-                        Some(state) => {
-                            bytes += state.key.0.len() + 64 * state.siblings.len();
-                            bytes += state.values.iter().map(|(_, v)| v.0.len()).sum::<usize>();
-                            self.knowledge.entry(key, phase).said = true;
-                            held.push(state);
-                        }
-                        None if self.flow == Flow::Both => {
-                            // what the peer holds may be dead, and then has to be named (rule D6)
-                            if self.knowledge.ask_instead(key, phase) {
-                                self.stats.phase(phase).keys_found += 1;
-                                ask.push(key);
-                            }
-                        }
-                        None => absent.push(key),
-                    }
-                }
-                Some(&TurnItem::Ask(key, found_by)) if found_by == phase => ask.push(key),
-                _ => break,
-            }
-            self.items.pop_front();
-            if self.told_bytes > self.setup.limits.max_session_bytes {
-                // enough for one session: the rest is told by the next
-                self.partial = true;
-                self.items.retain(|item| !matches!(item, TurnItem::Tell(..) | TurnItem::Ask(..)));
-            }
-        }
-        Ok(TurnMessage::States { found_by: phase, held, absent, ask })
-    }
-
-    fn state_of(
-        &mut self,
-        key: &KeyHash,
-        view: &dyn CollectionView,
-    ) -> Result<Option<KeyState>, Failure> {
-        let Some(entry) = view.entry(key)? else { return Ok(None) };
-        let peer = self.peer_seen()?;
-        let news = entry.record.siblings().iter().filter(|sibling| !peer.has(sibling.dot));
-        let told: u64 = news.fold(0, |sum, sibling| sum.saturating_add(sibling.size));
-        let mut values = Vec::new();
-        if self.flow != Flow::Compare {
-            let small = entry
-                .record
-                .siblings()
-                .iter()
-                .enumerate()
-                .filter(|(_, sibling)| sibling.size <= INLINE_BYTES && !peer.has(sibling.dot));
-            for (at, sibling) in small {
-                if let Some(value) = view.value(key, &sibling.value_hash)? {
-                    values.push((at as u16, Bytes(value.to_vec())));
-                }
-            }
-        }
-        for (_, value) in &values {
-            self.stats.sent.count(&raw(value.0.clone()), value.0.len() as u64);
-        }
-        if self.flow != Flow::Compare {
-            self.told_bytes = self.told_bytes.saturating_add(told);
-        }
-        let siblings = entry.record.siblings().to_vec();
-        let alone = |at: usize| values.iter().all(|&(of, _)| usize::from(of) != at);
-        let told = siblings.iter().enumerate().filter(|(at, _)| alone(*at));
-        self.outgoing.told.extend(told.map(|(_, sibling)| sibling.dot));
-        Ok(Some(KeyState { key: Bytes(entry.key.as_bytes().to_vec()), siblings, values }))
-    }
-
-    fn peer_holds(
-        &mut self,
-        mut state: KeyState,
-        found_by: Phase,
-        view: &dyn CollectionView,
-        now_ms: u64,
-    ) -> Result<(), Failure> {
-        if self.flow == Flow::Give {
-            return Err(protocol());
-        }
-        let key = Key::new(std::mem::take(&mut state.key.0)).map_err(|_| protocol())?;
-        let record = Record::new(state.siblings.clone()).map_err(|_| protocol())?;
-        if record.siblings() != state.siblings {
-            return Err(protocol());
-        }
-        let key_hash = self.ours.spec.algorithm.key_hash(&key);
-        let first = self.incoming.count_told(&state);
-        if !self.room_for(&key_hash) || !self.room_for_bytes(&key, &record) {
-            return Ok(());
-        }
-        let touched = self.note_twins(&key_hash, &record, view)?;
-        self.count_found(&key_hash, found_by);
-        self.knowledge.learn_dots(key_hash, &record);
-        self.incoming.number(first, &state);
-        let known = self.knowledge.entry(key_hash, found_by);
-        if known.theirs != Theirs::Unknown {
-            return Err(protocol());
-        }
-        known.key = Some(key);
-        known.theirs = Theirs::Holds(record);
-        for (at, value) in state.values {
-            let sibling = state.siblings.get(usize::from(at)).ok_or_else(protocol)?;
-            if sibling.size > INLINE_BYTES {
-                return Err(protocol());
-            }
-            self.inline_value(sibling, value.0)?;
-        }
-        self.learned(key_hash, found_by, view, now_ms)?;
-        self.incoming.forget_inline();
-        let peer = Arc::clone(self.peer_seen()?);
-        for own in touched {
-            self.knowledge.refresh(&own, view, &peer)?;
-            // what is held here under the dot is news to the peer
-            self.tell(own, found_by);
-        }
-        Ok(())
-    }
-
-    /// A dot that is held here and stands for another put there: the greater of the two stays
-    /// (rule D7). Else each side would take its own for seen and dead at the other, and both would
-    /// go.
-    fn note_twins(
-        &mut self,
-        key: &KeyHash,
-        record: &Record,
-        view: &dyn CollectionView,
-    ) -> Result<Vec<KeyHash>, Failure> {
-        let mut touched = Vec::new();
-        if self.flow == Flow::Compare {
-            return Ok(touched);
-        }
-        for &sibling in record.siblings() {
-            let own = self.own_sibling(sibling.dot, view)?;
-            if let Some(own) = own.filter(|own| *own != (*key, sibling)) {
-                self.knowledge.note_twin(own, (*key, sibling));
-                self.note_own_twin(sibling.dot, view);
-                self.incoming.spare(sibling.dot);
-                self.stats.same_dot = self.knowledge.twins().count();
-                touched.push(own.0);
-            }
-        }
-        Ok(touched)
-    }
-
-    fn peer_lacks(
-        &mut self,
-        key: KeyHash,
-        found_by: Phase,
-        view: &dyn CollectionView,
-    ) -> Result<(), Failure> {
-        if matches!(self.flow, Flow::Give | Flow::Both) {
-            return Err(protocol());
-        }
-        if !self.room_for(&key) {
-            return Ok(());
-        }
-        self.count_found(&key, found_by);
-        let known = self.knowledge.entry(key, found_by);
-        if known.theirs != Theirs::Unknown {
-            return Err(protocol());
-        }
-        known.theirs = Theirs::Nothing;
-        self.learned(key, found_by, view, 0)
-    }
-
     pub(super) fn room_for(&mut self, key: &KeyHash) -> bool {
         let limits = &self.setup.limits;
         let room = self.incoming.accepted_bytes() <= limits.max_session_bytes.saturating_mul(2)
@@ -507,7 +344,7 @@ impl Session {
         room
     }
 
-    fn room_for_bytes(&mut self, key: &Key, record: &Record) -> bool {
+    pub(super) fn room_for_bytes(&mut self, key: &Key, record: &Record) -> bool {
         let bytes = key.as_bytes().len() + LEARNED_SIBLING_BYTES * record.siblings().len();
         let total = self.effort.learned_bytes.saturating_add(bytes);
         let most = self.setup.limits.max_session_entries.saturating_mul(BYTES_PER_KEY);
@@ -519,14 +356,14 @@ impl Session {
         room
     }
 
-    fn count_found(&mut self, key: &KeyHash, found_by: Phase) {
+    pub(super) fn count_found(&mut self, key: &KeyHash, found_by: Phase) {
         if self.knowledge.get(key).is_none() {
             self.stats.phase(found_by).keys_found += 1;
         }
     }
 
     /// After the peer's state of a key became known: overlay, transfer, answer.
-    fn learned(
+    pub(super) fn learned(
         &mut self,
         key: KeyHash,
         found_by: Phase,
@@ -755,17 +592,6 @@ fn known_of_run(run: DotRun, seen: &Causality, above: Option<&DotSet>, known: &m
         known.insert_run(both);
         from = last.checked_add(1).filter(|&next| next <= run.last);
     }
-}
-
-fn split_runs(dots: &DotSet) -> Vec<DotSet> {
-    let runs: Vec<_> = dots.runs().collect();
-    runs.chunks(RUNS_PER_MESSAGE)
-        .map(|chunk| {
-            let mut part = DotSet::default();
-            chunk.iter().for_each(|&run| part.insert_run(run));
-            part
-        })
-        .collect()
 }
 
 /// Items of one kind from the front, up to about a message.

@@ -85,7 +85,10 @@ impl Session {
     #[must_use]
     pub fn agreed_state(&self) -> Option<StateHash> {
         match &self.outcome {
-            Some(Outcome::Complete { certificate: None }) => Some(self.ours.state),
+            Some(Outcome::Complete { certificate: None }) => {
+                let root = self.ours.envelope.root();
+                Some(self.ours.spec.algorithm.state(&root, &self.ours.context))
+            }
             Some(Outcome::Complete { certificate: Some(certificate) }) => {
                 let message = certificate.message();
                 let algorithm = self.ours.spec.algorithm;
@@ -201,6 +204,7 @@ impl Session {
 
     pub(super) fn peer_ready(&mut self, ready: Ready) -> Result<(), Failure> {
         self.stats.there = ready.tally;
+        self.theirs.clock = Some(ready.clock);
         self.verification.ready_received = Some(ready);
         Ok(())
     }
@@ -327,7 +331,9 @@ impl Session {
         if !same {
             let tally = self.tally(view)?;
             self.stats.here = tally;
-            let ready = Ready { tree, refusals_sent: sent, refusals_received: received, tally };
+            let clock = self.setup.clock;
+            let ready =
+                Ready { tree, clock, refusals_sent: sent, refusals_received: received, tally };
             self.verification.ready_sent = Some(ready.clone());
             self.send_free(FreeMessage::Ready(ready));
         }
@@ -359,9 +365,8 @@ impl Session {
 
     /// What was taken must be the snapshot whose context is to be joined: that of the opening.
     fn check_taken(&self) -> Result<(), Failure> {
-        let tree = self.knowledge.tree();
-        let taken = Envelope::new(self.ours.spec.clone(), tree.tree_hash(), tree.totals());
-        let same = taken.is_ok_and(|taken| Some(taken.root()) == self.theirs.root);
+        let taken = self.tag_of(&self.knowledge.tree_hash());
+        let same = Some(taken) == self.theirs.snapshot;
         if same { Ok(()) } else { Err(Failure::Ours(AbortCode::Lie)) }
     }
 

@@ -89,14 +89,13 @@ impl Node {
             .collect()
     }
 
-    pub fn setup(&self, peer: NodeId, config: SyncConfig, rng: &mut SmallRng) -> Setup {
+    pub fn setup(&self, peer: NodeId, config: SyncConfig, secret: [u8; 32]) -> Setup {
         Setup {
             me: self.id(),
             peer,
             config,
             limits: self.limits.clone(),
-            nonce: rng.random(),
-            channel: [9; 32],
+            secret,
             clock: Stamp::new(self.now_ms, 0),
         }
     }
@@ -233,7 +232,8 @@ pub fn run_around(
     let (id_a, id_b) = (a.id(), b.id());
     let mut nodes = [a, b];
     let view = nodes[0].collection.snapshot().unwrap();
-    let session = Session::initiate(nodes[0].setup(id_b, config.clone(), &mut rng), &view);
+    let secret = rng.random();
+    let session = Session::initiate(nodes[0].setup(id_b, config.clone(), secret), &view);
     let mut ends = [
         End { peer: id_b, session: Some(session), view, inbox: Default::default(), frames: 0 },
         End {
@@ -266,7 +266,7 @@ pub fn run_around(
                     if let Some(frame) = ends[1].inbox[0].pop_front() {
                         let hello = Session::read_hello(&frame).unwrap();
                         ends[1].view = nodes[1].collection.snapshot().unwrap();
-                        let setup = nodes[1].setup(id_a, config.clone(), &mut rng);
+                        let setup = nodes[1].setup(id_a, config.clone(), secret);
                         responder = Some(Session::respond(&hello, setup, &ends[1].view));
                     }
                 }

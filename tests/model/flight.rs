@@ -59,7 +59,7 @@ pub struct Moved {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Flight {
     pub from: usize,
-    /// Makes its nonces other ones than those of other sessions.
+    /// Makes its secret another one than those of other sessions.
     pub number: u8,
     pub sides: [Side; 2],
     /// Whether the process of an end died after the end was over.
@@ -112,15 +112,12 @@ pub struct Ends {
 
 impl Ends {
     fn setup(&self, me: usize, number: u8, strategy: Strategy) -> Setup {
-        let mut nonce = [number; 32];
-        nonce[0] = me as u8;
         Setup {
             me: self.keys[me].node_id(),
             peer: self.keys[1 - me].node_id(),
             config: SyncConfig { strategy, ..SyncConfig::default() },
             limits: selfsame::limits::Limits::default(),
-            nonce,
-            channel: [9; 32],
+            secret: [number; 32],
             clock: Stamp::new(NOW_MS, 0),
         }
     }

@@ -4,12 +4,13 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use selfsame::hash::{ContextHash, TreeHash};
 use selfsame::net::{CloseCode, FrameReader, FrameWriter, NetError, StreamKind, World, drive};
 use selfsame::node::client::ClientError;
 use selfsame::node::query::Query;
 use selfsame::node::server::Event;
 use selfsame::node::{Node, Unwatched, Watch};
-use selfsame::session::message::{CollectionTag, Hello, Message, StateTag};
+use selfsame::session::message::{CollectionTag, Hello, Message, StateTag, TreeTag};
 use selfsame::session::wire::{self, MAX_FRAME_BYTES};
 use selfsame::session::{
     AbortCode, Failure, Mode, Outcome, Profile, Session, Setup, Strategy, SyncConfig,
@@ -87,7 +88,7 @@ impl<'a> TakesBack<'a> {
 
 impl Watch for TakesBack<'_> {
     fn progress(&self, session: &Session) {
-        // an id needs the nonces of both
+        // an id needs the openings of both
         if session.id().is_some()
             && let Some((node, peer, rules)) = self.0.lock().unwrap().take()
         {
@@ -154,17 +155,16 @@ async fn nothing_is_applied_once_a_grant_is_gone() {
         let link = a.connect(&b).await.unwrap();
         let collection = a.collection("c");
         let view = collection.snapshot().unwrap();
+        let (send, receive) = link.open(StreamKind::Session).await.unwrap();
         let setup = Setup {
             me: a.id(),
             peer: b.id(),
             config: SyncConfig { mode: Mode::Pull, ..a.node.config.clone() },
             limits: a.node.replica.limits().clone(),
-            nonce: [7; 32],
-            channel: link.channel_secret().unwrap(),
+            secret: link.session_secret(&send).unwrap(),
             clock: a.node.clock(),
         };
         let session = Session::initiate(setup, &view);
-        let (send, receive) = link.open(StreamKind::Session).await.unwrap();
         let held = AtomicU64::new(0);
         let permit = || {
             let entries = a.entries("c");
@@ -221,7 +221,10 @@ async fn unknown_and_forbidden_look_the_same_byte_for_byte() {
             mode,
             strategy: Strategy::Auto,
             profile: Profile::Auto,
-            state: StateTag::of(&[2; 32], &selfsame::hash::StateHash([1; 32])),
+            state: {
+                let tree = TreeTag::of(&[2; 32], &TreeHash([1; 32]));
+                StateTag::of(&[2; 32], &spec, &tree, &ContextHash([1; 32]))
+            },
             base: None,
             estimator: None,
         }))

@@ -47,6 +47,7 @@ pub struct Flight {
     pub nodes: [usize; 2],
     config: SyncConfig,
     hello: Option<Vec<u8>>,
+    secret: [u8; 32],
     ends: [Option<End>; 2],
     models: [Option<Arc<Model>>; 2],
     outcomes: [Option<Outcome>; 2],
@@ -88,14 +89,13 @@ impl Flight {
 }
 
 impl World {
-    fn setup(&mut self, me: usize, peer: usize, config: SyncConfig) -> Setup {
+    fn setup(&self, [me, peer]: [usize; 2], config: SyncConfig, secret: [u8; 32]) -> Setup {
         Setup {
             me: self.nodes[me].id(),
             peer: self.nodes[peer].id(),
             config,
             limits: self.nodes[me].limits.clone(),
-            nonce: self.dice.bytes32(),
-            channel: [9; 32],
+            secret,
             clock: Stamp::new(self.now_at(me), 0),
         }
     }
@@ -121,7 +121,8 @@ impl World {
     /// A session begins; whoever is asked hears of it when the first frame arrives.
     pub fn begin_session(&mut self, from: usize, to: usize, config: SyncConfig) -> Holds {
         let Some(view) = self.view(from) else { return Ok(()) };
-        let setup = self.setup(from, to, config.clone());
+        let secret = self.dice.bytes32();
+        let setup = self.setup([from, to], config.clone(), secret);
         let session = Session::initiate(setup, &*view);
         let model = Arc::new(self.nodes[from].model().clone());
         let end = End {
@@ -147,6 +148,7 @@ impl World {
             id,
             nodes: [from, to],
             config,
+            secret,
             hello: None,
             ends: [Some(end), None],
             models: [Some(model), None],
@@ -171,7 +173,7 @@ impl World {
             return Ok(());
         };
         let config = self.flights[which].config.clone();
-        let setup = self.setup(to, from, config);
+        let setup = self.setup([to, from], config, self.flights[which].secret);
         let session = Session::respond(&hello, setup, &*view);
         let model = Arc::new(self.nodes[to].model().clone());
         let flight = &mut self.flights[which];

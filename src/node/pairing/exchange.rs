@@ -55,7 +55,7 @@ fn statement(
     inviter: &NodeId,
     joiner: &NodeId,
 ) -> Result<Vec<u8>, NetError> {
-    let channel = connection.exporter("selfsame v1 pair")?;
+    let channel = connection.exporter("selfsame v1 pair", b"")?;
     Ok([label.as_bytes(), &channel, &inviter.0, &joiner.0].concat())
 }
 

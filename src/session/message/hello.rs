@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Estimate, Opening};
-use crate::hash::{ContextHash, HashAlgorithm, StateHash};
+use crate::hash::{ContextHash, HashAlgorithm, TreeHash};
+use crate::merkle::Envelope;
 use crate::session::config::{Mode, Profile, Strategy};
 use crate::sketch::FoldedEstimator;
 use crate::types::{CollectionName, CollectionSpec, Policy};
@@ -84,20 +85,44 @@ fn first_of<const N: usize>(hasher: &blake3::Hasher) -> [u8; N] {
     first
 }
 
-/// A state hash as it travels: 16 bytes, keyed by the connection.
+/// A tree hash as it travels while a session looks for what differs: 16 bytes, keyed by the
+/// session.
 ///
-/// Equality is decided on it. Whoever writes to a collection cannot look for two states with one
-/// tag beforehand, since the secret of the connection is known to its two ends alone; and an end
-/// that wants to say "equal" needs no tag for that.
+/// Whoever writes to a collection cannot look for two trees with one tag beforehand, since the
+/// secret of a session is known to its two ends alone; and an end that wants to say "equal" needs
+/// no tag for that. Verification has whole hashes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+pub struct TreeTag([u8; 16]);
+
+impl TreeTag {
+    /// The tag of a tree in a session with this secret.
+    #[must_use]
+    pub fn of(secret: &[u8; 32], tree: &TreeHash) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key("selfsame v1 tree tag");
+        hasher.update(secret).update(&tree.0);
+        Self(first_of(&hasher))
+    }
+}
+
+/// A state as it travels, with what the collection is, its tree and its context: 16 bytes, keyed by
+/// the session as a [`TreeTag`] is.
+///
+/// Whether there is anything to do is decided on it, and what an opening says is held against it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct StateTag([u8; 16]);
 
 impl StateTag {
-    /// The tag of a state on a connection with this secret.
+    /// The tag of a state in a session with this secret.
     #[must_use]
-    pub fn of(channel: &[u8; 32], state: &StateHash) -> Self {
+    pub fn of(
+        secret: &[u8; 32],
+        spec: &CollectionSpec,
+        tree: &TreeTag,
+        context: &ContextHash,
+    ) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("selfsame v1 state tag");
-        hasher.update(channel).update(state.as_bytes());
+        let nothing = Envelope::empty(spec.clone()).root();
+        hasher.update(secret).update(&nothing.0).update(&tree.0).update(&context.0);
         Self(first_of(&hasher))
     }
 }
@@ -187,10 +212,18 @@ mod tests {
     }
 
     #[test]
-    fn a_state_has_another_tag_on_another_connection() {
-        let state = StateHash([7; 32]);
-        assert_eq!(StateTag::of(&[1; 32], &state), StateTag::of(&[1; 32], &state));
-        assert_ne!(StateTag::of(&[1; 32], &state), StateTag::of(&[2; 32], &state));
-        assert_ne!(StateTag::of(&[1; 32], &state), StateTag::of(&[1; 32], &StateHash([8; 32])));
+    fn a_state_has_another_tag_in_another_session() {
+        let tag = |secret, name, tree, context| {
+            let secret = [secret; 32];
+            let tree = TreeTag::of(&secret, &TreeHash([tree; 32]));
+            let spec = spec(name, Policy::Lww);
+            StateTag::of(&secret, &spec, &tree, &ContextHash([context; 32]))
+        };
+        assert_eq!(tag(1, "a", 7, 7), tag(1, "a", 7, 7));
+        for other in [tag(2, "a", 7, 7), tag(1, "b", 7, 7), tag(1, "a", 8, 7), tag(1, "a", 7, 8)] {
+            assert_ne!(tag(1, "a", 7, 7), other);
+        }
+        let tree = TreeHash([7; 32]);
+        assert_ne!(TreeTag::of(&[1; 32], &tree), TreeTag::of(&[2; 32], &tree));
     }
 }

@@ -2,24 +2,17 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{WireCausality, WireDots};
-use crate::clock::Stamp;
+use super::{TreeTag, WireCausality, WireDots};
 use crate::dots::{DotSet, Writer};
-use crate::entry::Totals;
-use crate::hash::TreeHash;
 use crate::replica::WriterMark;
 
 /// What one side's snapshot is: enough to work out what it has not seen.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Opening {
-    /// This side's nonce: both together name the session.
-    pub nonce: [u8; 32],
-    /// This side's clock.
-    pub clock: Stamp,
-    /// Tree hash of the snapshot.
-    pub tree: TreeHash,
-    /// Totals of the snapshot.
-    pub totals: Totals,
+    /// Tree of the snapshot.
+    pub tree: TreeTag,
+    /// Its entries.
+    pub entries: u64,
     /// Context and exceptions of the snapshot.
     pub causality: WireCausality,
     /// Dots held above the context, unless they are too many runs to list.
@@ -35,10 +28,6 @@ pub struct Opening {
 /// The opening of an initiator whose snapshot the responder knows.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct Following {
-    /// As in an [`Opening`].
-    pub nonce: [u8; 32],
-    /// As in an [`Opening`].
-    pub clock: Stamp,
     /// As in an [`Opening`].
     pub writer: Option<WriterMark>,
     /// As in an [`Opening`].

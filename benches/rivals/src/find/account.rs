@@ -3,7 +3,9 @@
 use std::ops::AddAssign;
 
 use selfsame::session::Lane;
-use selfsame::session::message::{FreeMessage, HelloReply, Message, Opening, TurnMessage};
+use selfsame::session::message::{
+    Content, FreeMessage, HelloReply, Message, Opening, ToldSibling, TurnEnd, TurnMessage,
+};
 use selfsame::session::wire;
 use serde::Serialize;
 
@@ -24,7 +26,7 @@ pub(super) struct Bytes {
     pub(super) records: u64,
     /// Values, and requests for them.
     pub(super) values: u64,
-    /// Verification, signatures of both.
+    /// That nothing is left to find, verification, signatures of both.
     pub(super) verify: u64,
 }
 
@@ -83,6 +85,11 @@ fn account_message(message: &Message, length: u64, bytes: &mut Bytes) -> Result<
     let before = bytes.total();
     let mut finds = true;
     match message {
+        Message::TurnEnd(TurnEnd { settled: true, .. }) => {
+            // nobody has anything to find any more
+            finds = false;
+            bytes.verify += length;
+        }
         Message::Hello(_) | Message::HelloReply(HelloReply::Same) | Message::TurnEnd(_) => {}
         Message::HelloReply(
             HelloReply::Differs { opening, .. } | HelloReply::Ahead { opening, .. },
@@ -91,9 +98,14 @@ fn account_message(message: &Message, length: u64, bytes: &mut Bytes) -> Result<
         }
         Message::Turn(TurnMessage::Opening(opening)) => bytes.contexts += contexts(opening)?,
         Message::OpeningPart(_) => bytes.contexts += length,
-        Message::Turn(TurnMessage::States { held, .. }) => {
+        Message::Turn(TurnMessage::States { held, writers, .. }) => {
+            bytes.records += encoded(writers)?;
             for state in held {
-                let values: u64 = state.values.iter().map(|(_, value)| value.0.len() as u64).sum();
+                let value = |told: &ToldSibling| match &told.content {
+                    Content::Value(value) => value.0.len() as u64,
+                    Content::Named { .. } => 0,
+                };
+                let values: u64 = state.siblings.iter().map(value).sum();
                 bytes.values += values;
                 bytes.records += encoded(state)? - values;
             }
@@ -126,6 +138,7 @@ pub(super) fn limit_bytes(ids: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use selfsame::clock::Stamp;
     use selfsame::session::message::{Bytes as Raw, KeyState};
     use selfsame::session::{AbortCode, Phase};
 
@@ -133,11 +146,16 @@ mod tests {
     fn the_parts_of_a_frame_add_up_to_its_length() -> Result<(), RivalsError> {
         let state = KeyState {
             key: Raw(b"player:1".to_vec()),
-            siblings: Vec::new(),
-            values: vec![(0, Raw(vec![7; 100]))],
+            siblings: vec![ToldSibling {
+                writer: 0,
+                counter: 1,
+                stamp: Stamp(1),
+                content: Content::Value(Raw(vec![7; 100])),
+            }],
         };
         let states = TurnMessage::States {
             found_by: Phase::Announce,
+            writers: Vec::new(),
             held: vec![state],
             absent: Vec::new(),
             ask: Vec::new(),

@@ -110,8 +110,9 @@ impl Run<'_> {
         rng: &mut SmallRng,
     ) -> Result<(), RivalsError> {
         let [a, b] = nodes;
-        let setup_a = setup(a, b.id(), config, rng);
-        let setup_b = setup(b, a.id(), config, rng);
+        let secret = rng.random();
+        let setup_a = setup(a, b.id(), config, secret);
+        let setup_b = setup(b, a.id(), config, secret);
         let (begun, time) = timed(|| {
             let view = a.collection.snapshot().map_err(wrong)?;
             Ok::<_, RivalsError>((Session::initiate(setup_a, &view), view))
@@ -182,14 +183,13 @@ impl Run<'_> {
     }
 }
 
-fn setup(node: &Node, peer: NodeId, config: &SyncConfig, rng: &mut SmallRng) -> Setup {
+fn setup(node: &Node, peer: NodeId, config: &SyncConfig, secret: [u8; 32]) -> Setup {
     Setup {
         me: node.id(),
         peer,
         config: config.clone(),
         limits: node.limits.clone(),
-        nonce: rng.random(),
-        channel: [9; 32],
+        secret,
         clock: Stamp::new(node.now_ms, 0),
     }
 }
