@@ -86,7 +86,7 @@ impl Session {
         self.marks.unjudged = true;
         let reason =
             "the peer was at this state before: it tells what it has seen since".to_owned();
-        self.note_plan(Phase::Announce, reason, plan::announcement_cost(0, 0));
+        self.note_plan(Phase::Announce, reason, plan::announcement_cost(0, 0, 0));
         self.peer_opening(opening, view)
     }
 

@@ -177,11 +177,13 @@ fn hidden_bytes(estimate: u64, entries: u64) -> u64 {
     (estimate as f64 * (own * node + 120.0) + estimate as f64 * node / 8.0) as u64
 }
 
-/// What announcing so many entries, of one sibling each, and removals is expected to cost.
+/// What announcing so many entries, of one sibling each, and removals is expected to cost, with
+/// keys of a dozen bytes and so many bytes of value, or of what names it, on average.
 #[must_use]
-pub fn announcement_cost(entries: u64, removals: u64) -> Cost {
+pub fn announcement_cost(entries: u64, removals: u64, value_bytes: u64) -> Cost {
+    let each = value_bytes.saturating_add(30);
     Cost {
-        bytes: entries.saturating_mul(85).saturating_add(removals.saturating_mul(3)),
+        bytes: entries.saturating_mul(each).saturating_add(removals.saturating_mul(3)),
         messages: 1,
         work_us: (entries as f64 * TOLD_US) as u64,
     }

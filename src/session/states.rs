@@ -17,7 +17,17 @@ use crate::types::Key;
 /// Values up to this size ride along with the state of their key.
 const INLINE_BYTES: u64 = 256;
 
+/// Bytes that stand for a larger one: its size and hash.
+const NAMED_BYTES: u64 = 36;
+
 impl Session {
+    /// What a value takes in what is told of a sibling, on average.
+    pub(super) fn told_value_bytes(&self) -> u64 {
+        let totals = self.ours.envelope.totals();
+        let average = totals.bytes.checked_div(totals.siblings).unwrap_or(0);
+        if average <= INLINE_BYTES { average } else { NAMED_BYTES }
+    }
+
     pub(super) fn gather_states(
         &mut self,
         phase: Phase,

@@ -153,7 +153,7 @@ impl Session {
             format!(
                 "the {peer} has not seen {entries} entries and may hold {removals} removed dots"
             ),
-            plan::announcement_cost(entries, removals),
+            plan::announcement_cost(entries, removals, self.told_value_bytes()),
         );
         Ok(())
     }
