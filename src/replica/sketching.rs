@@ -130,9 +130,14 @@ impl KeptSketches {
 
     /// What is to be read next for a tree of so many entries.
     fn next(&mut self, entries: u64, limits: &Limits) -> Option<Slice> {
-        let has = |depth| self.whole.as_ref().is_some_and(|whole| whole.depth() >= depth);
+        let kept = self.whole.as_ref().map(Sketches::depth);
+        let has = |depth| kept.is_some_and(|kept| kept >= depth);
         let from = |has: bool, from: u64| if has { from / DROPPED_BELOW } else { from };
-        let wanted = if entries >= from(has(Depth::Fine), FINE_FROM_ENTRIES) {
+        let making = self.making.as_ref().map(|making| making.sketches.depth());
+        let room = limits.max_sketch_bytes.saturating_sub(self.all.load(Ordering::Relaxed));
+        let has_room = |depth: Depth| has(depth) || making == Some(depth) || depth.bytes() <= room;
+        let is_large = entries >= from(has(Depth::Fine), FINE_FROM_ENTRIES);
+        let wanted = if is_large && has_room(Depth::Fine) {
             Depth::Fine
         } else if entries >= from(has(Depth::Coarse), limits.sketches_from_entries) {
             Depth::Coarse
@@ -151,8 +156,7 @@ impl KeptSketches {
         if self.making.as_ref().is_none_or(|making| making.sketches.depth() != wanted) {
             self.making = None;
             self.account();
-            let bytes = self.all.load(Ordering::Relaxed).saturating_add(wanted.bytes());
-            if bytes > limits.max_sketch_bytes {
+            if !has_room(wanted) {
                 return None;
             }
             let sketches = Sketches::new(wanted);
@@ -278,4 +282,37 @@ fn sketched(
         with_pages(rows, id, name, tree, |tree| tree.leaves_under(&prefix).collect())?;
     let items = leaves.iter().map(|leaf| (leaf.key, leaf.record));
     Ok(SketchedGroup::of_items(group, depth, items))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(bytes: usize, others: usize, entries: u64) -> Option<Depth> {
+        let all = Arc::new(AtomicUsize::new(others));
+        let limits = Limits { max_sketch_bytes: bytes, ..Limits::default() };
+        let mut kept = KeptSketches::new(Arc::clone(&all));
+        let slice = kept.next(entries, &limits);
+        assert_eq!(all.load(Ordering::Relaxed), others + kept.bytes());
+        assert!(all.load(Ordering::Relaxed) <= bytes.max(others));
+        // what is begun goes on
+        let again = kept.next(entries, &limits).map(|slice| (slice.depth, slice.group));
+        assert_eq!(again, slice.as_ref().map(|slice| (slice.depth, 1)));
+        slice.map(|slice| slice.depth)
+    }
+
+    #[test]
+    fn what_there_is_no_memory_for_is_kept_coarser_or_not_at_all() {
+        let (coarse, fine) = (Depth::Coarse.bytes(), Depth::Fine.bytes());
+        let large = FINE_FROM_ENTRIES;
+        let small = Limits::default().sketches_from_entries;
+        assert_eq!(asked(fine, 0, large), Some(Depth::Fine));
+        assert_eq!(asked(fine, 1, large), Some(Depth::Coarse));
+        assert_eq!(asked(coarse, 0, large), Some(Depth::Coarse));
+        assert_eq!(asked(coarse, 1, large), None);
+        assert_eq!(asked(fine, 0, small), Some(Depth::Coarse));
+        assert_eq!(asked(coarse - 1, 0, small), None);
+        assert_eq!(asked(fine, 0, small - 1), None);
+        assert_eq!(asked(0, 5, large), None);
+    }
 }
