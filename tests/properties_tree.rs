@@ -10,7 +10,7 @@ use selfsame::clock::Stamp;
 use selfsame::entry::Totals;
 use selfsame::hash::{HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 use selfsame::merkle::{
-    Change, Leaf, PageMismatch, PageRow, PagedTree, Prefix, RowsError, Sealed, Tree,
+    Change, Claim, Leaf, PageMismatch, PageRow, PagedTree, Prefix, Proof, RowsError, Sealed, Tree,
 };
 
 type Leaves = BTreeMap<KeyHash, Leaf>;
@@ -254,14 +254,14 @@ proptest! {
         for (tree, leaves) in frozen {
             check_tree(&tree, &leaves);
         }
-        let shuffled = leaves.values().rev().copied().collect();
+        let shuffled = leaves.values().rev().copied();
         prop_assert_eq!(Tree::build(algorithm, shuffled), tree);
     }
 
     #[test]
     fn buckets_are_the_trees_of_one_byte_prefixes(keys in keys()) {
         let leaves: Leaves = keys.iter().map(|key| (*key, leaf(*key, key.0[31]))).collect();
-        let tree = Tree::build(HashAlgorithm::Blake3, leaves.values().copied().collect());
+        let tree = Tree::build(HashAlgorithm::Blake3, leaves.values().copied());
         let (hashes, totals) = (tree.bucket_hashes(), tree.bucket_totals());
         for bucket in 0..=255_u8 {
             let below = under(&leaves, &Prefix::new(&[bucket], 8).unwrap());
@@ -299,7 +299,7 @@ fn a_tree_of_many_leaves_is_the_oracles() {
             (0..9_000).map(move |number| leaf(key(number), version))
         };
         let mut leaves: Leaves = many(1).map(|leaf| (leaf.key, leaf)).collect();
-        let mut tree = Tree::build(algorithm, many(1).collect());
+        let mut tree = Tree::build(algorithm, many(1));
         check_tree(&tree, &leaves);
         let changes: Vec<Change> = many(2)
             .enumerate()
@@ -315,18 +315,77 @@ fn a_tree_of_many_leaves_is_the_oracles() {
     }
 }
 
+/// A key that parts from all leaves of a sealed page is not in the tree, and one of them is what
+/// shows that.
+#[test]
+fn a_proof_of_absence_asks_for_the_page_that_it_needs() {
+    let leaves = spread(0..500, 1);
+    let whole = PagedTree::build(HashAlgorithm::Blake3, 8, leaves.clone()).unwrap();
+    let sealed = PagedTree::from_rows(HashAlgorithm::Blake3, 8, whole.rows()).unwrap();
+    for absent in spread(500..900, 1) {
+        let mut tree = sealed.clone();
+        let Err(Sealed(page)) = Proof::prove(&tree, &absent.key) else {
+            panic!("no page is in memory");
+        };
+        let below = leaves.iter().filter(|leaf| page.contains(&leaf.key));
+        tree.unseal(&page, below.copied().collect()).unwrap();
+        let proof = Proof::prove(&tree, &absent.key).unwrap();
+        assert_eq!(proof, Proof::prove(&whole, &absent.key).unwrap());
+        let claim = Claim::absent(absent.key);
+        proof.verify(HashAlgorithm::Blake3, &whole.tree_hash(), &claim).unwrap();
+    }
+}
+
+/// Whatever the order: all at once, with early ones that ascend, or one by one, up and down again.
+#[test]
+fn one_by_one_or_all_at_once_it_is_one_tree() {
+    let leaves = spread(0..3_000, 1);
+    let mut ascending = leaves.clone();
+    ascending.sort_by_key(|leaf| leaf.key);
+    let whole = Tree::build(HashAlgorithm::Blake3, ascending.iter().copied());
+    check_tree(&whole, &ascending.iter().map(|leaf| (leaf.key, *leaf)).collect());
+    let late = ascending.iter().skip(1_000).chain(&ascending[..1_500]).copied();
+    assert_eq!(Tree::build(HashAlgorithm::Blake3, late), whole);
+    for page_leaves in [0, 3, 32, 64, 100] {
+        let mut single = Tree::new(HashAlgorithm::Blake3);
+        let mut paged = PagedTree::new(HashAlgorithm::Blake3, page_leaves);
+        for leaf in &leaves {
+            assert_eq!((single.put(*leaf), paged.put(*leaf).unwrap()), (None, None));
+        }
+        assert_eq!((&single, paged.tree_hash()), (&whole, whole.tree_hash()));
+        assert_eq!((single.depth(), paged.depth()), (whole.depth(), whole.depth()));
+        let rows: Vec<PageRow> = paged.rows().collect();
+        assert_eq!(rows, oracle_rows(HashAlgorithm::Blake3, paged.page_leaves(), &ascending, 0));
+        let mut stored: BTreeMap<Prefix, PageRow> = BTreeMap::new();
+        for row in paged.take_page_changes().written {
+            stored.insert(row.prefix, row);
+        }
+        for leaf in leaves.iter().rev().take(2_990) {
+            assert_eq!(single.remove(&leaf.key), Some(*leaf));
+            assert_eq!(paged.remove(&leaf.key).unwrap(), Some(*leaf));
+        }
+        let rest = Tree::build(HashAlgorithm::Blake3, leaves[..10].iter().copied());
+        assert_eq!((&single, paged.tree_hash()), (&rest, rest.tree_hash()));
+        assert_eq!((single.depth(), paged.depth()), (rest.depth(), rest.depth()));
+        let changes = paged.take_page_changes();
+        changes.removed.iter().for_each(|prefix| assert!(stored.remove(prefix).is_some()));
+        stored.extend(changes.written.iter().map(|row| (row.prefix, *row)));
+        assert!(paged.rows().eq(stored.into_values()));
+    }
+}
+
 fn spread(numbers: std::ops::Range<u32>, version: u8) -> Vec<Leaf> {
     let key = |number: u32| KeyHash(HashAlgorithm::Blake3.value_hash(&number.to_le_bytes()).0);
     numbers.map(|number| leaf(key(number), version)).collect()
 }
 
 #[test]
-fn a_leaf_costs_less_than_170_bytes_and_a_sealed_page_next_to_nothing() {
+fn a_leaf_costs_less_than_165_bytes_and_a_sealed_page_next_to_nothing() {
     let leaves = spread(0..20_000, 1);
     let tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
-    assert!(tree.memory_bytes() < 170 * leaves.len());
+    assert!(tree.memory_bytes() < 165 * leaves.len());
     let mut paged = PagedTree::build(HashAlgorithm::Blake3, 64, leaves.clone()).unwrap();
-    assert!(paged.memory_bytes() < 170 * leaves.len());
+    assert!(paged.memory_bytes() < 165 * leaves.len());
     let pages: Vec<Prefix> = paged.rows().map(|row| row.prefix).collect();
     for page in &pages {
         assert!(paged.seal(page));
@@ -434,7 +493,7 @@ fn check_paged(tree: &mut PagedTree, stored: &mut Stored) {
 
 fn read_paged(tree: &mut PagedTree, stored: &Stored, key: &KeyHash, prefix: &Prefix, fan: u8) {
     let leaves = &stored.leaves;
-    let whole = Tree::build(tree.algorithm(), leaves.values().copied().collect());
+    let whole = Tree::build(tree.algorithm(), leaves.values().copied());
     assert_eq!(stored.with_pages(tree, |tree| tree.get(key)), leaves.get(key).copied());
     let hash = stored.with_pages(tree, |tree| tree.hash_under(prefix));
     assert_eq!(hash, whole.hash_under(prefix));
@@ -528,7 +587,7 @@ proptest! {
         dropped in any::<prop::sample::Index>(),
         other in 1..=8_usize,
     ) {
-        let leaves = keys.iter().map(|key| leaf(*key, 1)).collect();
+        let leaves = keys.iter().map(|key| leaf(*key, 1));
         let tree = PagedTree::build(HashAlgorithm::Blake3, page_leaves, leaves).unwrap();
         let rows: Vec<PageRow> = tree.rows().collect();
         let open = |rows: &[PageRow], page_leaves| {
@@ -567,7 +626,7 @@ proptest! {
         index in any::<prop::sample::Index>(),
     ) {
         let leaves: Leaves = keys.iter().map(|key| (*key, leaf(*key, 1))).collect();
-        let all = leaves.values().copied().collect();
+        let all = leaves.values().copied();
         let written = PagedTree::build(HashAlgorithm::Blake3, page_leaves, all).unwrap();
         let rows: Vec<PageRow> = written.rows().collect();
         let mut tree =

@@ -4,143 +4,212 @@
 //! then inner nodes from the deepest bit index up: nodes that split at one bit share a BLAKE3 key
 //! and none is above another, so the lanes of the processor hash up to sixteen of them at once.
 
-use super::slots::{Kind, NodeId};
+use super::bunch::{Span, Top};
+use super::bunches::BunchId;
+use super::slots::{Kind, Line, NodeId};
 use super::trie::Trie;
 use crate::hash::{Block, HASH_LEN, HashAlgorithm, LANES, TreeHash};
 
 /// From so many leaves on, levels are worth sorting for.
 const LEVELS_FROM: usize = 6;
 /// From so many nodes on, hashing is not put off any longer: they are still in the cache.
-const ENOUGH: usize = 4_096;
+const ENOUGH: usize = 1_024;
 /// One level for every bit index, and one for leaves.
 const LEVELS: usize = 257;
 const LEAF_LEVEL: u16 = 256;
 
-/// Where a hash goes: a side of an inner node, or nowhere (it is handed back).
+/// Where a hash goes: a side of an inner node, whose line is there, or nowhere (it is handed
+/// back).
 #[derive(Clone, Copy, Default)]
-pub(super) enum Target {
-    Child(u32, bool),
+pub(super) enum Target<A> {
+    Child(A, bool),
     #[default]
     Top,
 }
 
 /// Where preimages are and hashes go.
 pub(super) trait Lines {
-    fn leaf(&self, at: u32) -> &Block;
-    fn inner(&self, at: u32) -> &Block;
-    fn deliver(&mut self, target: Target, hash: &TreeHash);
+    /// What names a line.
+    type At: Copy;
 
-    /// A byte from where a hash is to go.
-    fn peek(&self, target: Target) -> u8;
+    fn line(&self, at: Self::At) -> &Block;
+    fn deliver(&mut self, target: Target<Self::At>, hash: &TreeHash);
+
+    /// A byte from where a preimage is and one from where its hash is to go, if they may be far
+    /// from the processor.
+    fn peek(&self, at: Self::At, target: Target<Self::At>) -> u8;
 }
 
 /// Hashes leaves (`bit` is none) or inner nodes that split at one bit.
-pub(super) fn hash_level(
+pub(super) fn hash_level<L: Lines, N>(
     algorithm: HashAlgorithm,
     bit: Option<u8>,
-    mut nodes: impl Iterator<Item = (u32, Target)>,
-    lines: &mut impl Lines,
+    nodes: &[N],
+    node: impl Fn(&N) -> (L::At, Target<L::At>),
+    lines: &mut L,
 ) {
     let key = HashAlgorithm::blake3_block_key(bit);
     let mut hashes = [[0; HASH_LEN]; LANES];
-    let mut targets = [Target::Top; LANES];
-    loop {
-        let (mut count, mut peeked) = (0, 0);
-        let mut blocks = [&[0; 2 * HASH_LEN]; LANES];
-        for (at, target) in nodes.by_ref().take(LANES) {
-            blocks[count] = if bit.is_none() { lines.leaf(at) } else { lines.inner(at) };
-            targets[count] = target;
-            count += 1;
-            // the memory is asked at once for all that is written below, one after the other
-            peeked ^= lines.peek(target);
-        }
-        std::hint::black_box(peeked);
-        if count == 0 {
-            return;
-        }
-        match algorithm {
-            HashAlgorithm::Blake3 => key.hash_many(&blocks[..count], &mut hashes),
-            HashAlgorithm::Sha256 => {
-                for (hash, block) in hashes.iter_mut().zip(&blocks[..count]) {
-                    *hash = algorithm.of_block(bit, block).0;
+    for many in nodes.chunks(4 * LANES) {
+        // the memory is asked at once for all that is read and written below
+        let peeked = many.iter().map(&node).map(|(at, target)| lines.peek(at, target));
+        std::hint::black_box(peeked.fold(0, |all, byte| all ^ byte));
+        for some in many.chunks(LANES) {
+            let mut blocks = [&[0; 2 * HASH_LEN]; LANES];
+            for (block, one) in blocks.iter_mut().zip(some) {
+                *block = lines.line(node(one).0);
+            }
+            let blocks = &blocks[..some.len()];
+            match algorithm {
+                HashAlgorithm::Blake3 => key.hash_many(blocks, &mut hashes),
+                HashAlgorithm::Sha256 => {
+                    for (hash, block) in hashes.iter_mut().zip(blocks) {
+                        *hash = algorithm.of_block(bit, block).0;
+                    }
                 }
             }
-        }
-        for (target, hash) in targets[..count].iter().zip(&hashes) {
-            lines.deliver(*target, &TreeHash(*hash));
+            for (one, hash) in some.iter().zip(&hashes) {
+                lines.deliver(node(one).1, &TreeHash(*hash));
+            }
         }
     }
 }
 
 /// Nodes of many leaves whose hash is due, by level.
-pub(super) struct Levels {
-    leaves: Vec<(u32, Target)>,
-    /// By the bit at which they split.
-    inners: Vec<Vec<(u32, Target)>>,
+pub(super) struct Levels<A> {
+    leaves: Vec<(A, Target<A>)>,
+    /// By the bit at which they split, up to the greatest that there was.
+    inners: Vec<Vec<(A, Target<A>)>>,
 }
 
-impl Levels {
+impl<A: Copy> Levels<A> {
     pub(super) fn new() -> Self {
-        Self { leaves: Vec::new(), inners: vec![Vec::new(); 256] }
+        Self { leaves: Vec::new(), inners: Vec::new() }
     }
 
-    pub(super) fn push_leaf(&mut self, at: u32, target: Target) {
-        self.leaves.push((at, target));
-    }
-
-    pub(super) fn push_inner(&mut self, bit: u8, at: u32, target: Target) {
-        self.inners[usize::from(bit)].push((at, target));
+    /// A leaf (`bit` is none) or an inner node.
+    pub(super) fn push(&mut self, bit: Option<u8>, at: A, target: Target<A>) {
+        match bit {
+            Some(bit) => {
+                let level = usize::from(bit);
+                if level >= self.inners.len() {
+                    self.inners.resize_with(level + 1, Vec::new);
+                }
+                self.inners[level].push((at, target));
+            }
+            None => self.leaves.push((at, target)),
+        }
     }
 
     /// Hashes all, and forgets them; how many inner nodes they were.
-    pub(super) fn run(&mut self, algorithm: HashAlgorithm, lines: &mut impl Lines) -> usize {
-        hash_level(algorithm, None, self.leaves.drain(..), lines);
+    pub(super) fn run<L: Lines<At = A>>(
+        &mut self,
+        algorithm: HashAlgorithm,
+        lines: &mut L,
+    ) -> usize {
+        hash_level(algorithm, None, &self.leaves, |node| *node, lines);
+        self.leaves.clear();
         let mut inner_hashes = 0;
         for (bit, nodes) in (0..=u8::MAX).zip(&mut self.inners).rev() {
             if !nodes.is_empty() {
                 inner_hashes += nodes.len();
-                hash_level(algorithm, Some(bit), nodes.drain(..), lines);
+                hash_level(algorithm, Some(bit), nodes, |node| *node, lines);
+                nodes.clear();
             }
         }
         inner_hashes
     }
 }
 
+/// A line of a trie: that of an inner node, or one of a bunch.
+#[derive(Clone, Copy)]
+pub(super) struct Address {
+    id: NodeId,
+    line: u8,
+}
+
+impl Address {
+    pub(super) const fn inner(index: u32) -> Self {
+        Self { id: NodeId::inner(index), line: 0 }
+    }
+
+    // a bunch has 72 lines at most
+    pub(super) const fn within(id: BunchId, line: usize) -> Self {
+        Self { id: NodeId::bunch(id), line: line as u8 }
+    }
+}
+
+impl Trie {
+    /// The line of a node, and the bit at which it splits; none of a leaf.
+    pub(super) fn line_of(&self, id: NodeId) -> (Option<u8>, Address) {
+        match id.kind() {
+            Kind::Bunch(id) => {
+                let (bunch, layout) = (self.bunches.bunch(id), id.layout());
+                match bunch.top(Span::ALL) {
+                    Top::Leaf(at) => (None, Address::within(id, layout.leaf(at))),
+                    Top::Inner { node, .. } => {
+                        (Some(bunch.bit(node)), Address::within(id, layout.inner(node)))
+                    }
+                }
+            }
+            Kind::Inner(index) => (Some(self.inners.split(index).bit), Address::inner(index)),
+            Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
+        }
+    }
+
+    fn line(&self, at: Address) -> &Line {
+        match at.id.kind() {
+            Kind::Bunch(id) => &self.bunches.lines(id)[usize::from(at.line)],
+            Kind::Inner(index) => self.inners.line(index),
+            Kind::Sealed(_) => unreachable!("sealed pages have no lines"),
+        }
+    }
+
+    fn line_mut(&mut self, at: Address) -> &mut Line {
+        match at.id.kind() {
+            Kind::Bunch(id) => &mut self.bunches.lines_mut(id)[usize::from(at.line)],
+            Kind::Inner(index) => self.inners.line_mut(index),
+            Kind::Sealed(_) => unreachable!("sealed pages have no lines"),
+        }
+    }
+}
+
 /// The lines of a trie; keeps the hash for the top.
 pub(super) struct TrieLines<'a> {
     pub(super) trie: &'a mut Trie,
+    /// Whether they were used a moment ago.
+    pub(super) are_near: bool,
     pub(super) top: Option<TreeHash>,
 }
 
 impl Lines for TrieLines<'_> {
-    fn leaf(&self, at: u32) -> &Block {
-        &self.trie.leaves.line(at).0
+    type At = Address;
+
+    fn line(&self, at: Address) -> &Block {
+        &self.trie.line(at).0
     }
 
-    fn inner(&self, at: u32) -> &Block {
-        &self.trie.inners.line(at).0
-    }
-
-    fn deliver(&mut self, target: Target, hash: &TreeHash) {
+    fn deliver(&mut self, target: Target<Address>, hash: &TreeHash) {
         match target {
-            Target::Child(inner, right) => self.trie.inners.set_child_hash(inner, right, hash),
+            Target::Child(above, right) => self.trie.line_mut(above).set_half(right, &hash.0),
             Target::Top => self.top = Some(*hash),
         }
     }
 
-    fn peek(&self, target: Target) -> u8 {
+    fn peek(&self, at: Address, target: Target<Address>) -> u8 {
         match target {
-            Target::Child(inner, _) => self.inner(inner)[0],
-            Target::Top => 0,
+            _ if self.are_near => 0,
+            Target::Child(above, _) => self.line(at)[0] ^ self.line(above)[0],
+            Target::Top => self.line(at)[0],
         }
     }
 }
 
 #[derive(Clone, Copy)]
 struct Job {
-    at: u32,
+    at: Address,
     level: u16,
-    target: Target,
+    target: Target<Address>,
 }
 
 impl Job {
@@ -158,12 +227,9 @@ pub(super) struct Jobs {
 }
 
 impl Jobs {
-    pub(super) fn push(&mut self, trie: &Trie, node: NodeId, target: Target) {
-        let (at, level) = match node.kind() {
-            Kind::Inner(at) => (at, u16::from(trie.inners.split(at).bit)),
-            Kind::Leaf(at) => (at, LEAF_LEVEL),
-            Kind::Sealed(_) => unreachable!("the hash of a sealed page is never due"),
-        };
+    /// A leaf (`bit` is none) or an inner node.
+    pub(super) fn push(&mut self, bit: Option<u8>, at: Address, target: Target<Address>) {
+        let level = bit.map_or(LEAF_LEVEL, u16::from);
         self.inner_hashes += usize::from(level < LEAF_LEVEL);
         self.due_leaves += usize::from(level == LEAF_LEVEL);
         self.due.push(Job { at, level, target });
@@ -182,19 +248,17 @@ impl Jobs {
     /// Hashes what is due; the hash of the node for the top, if it is among that.
     pub(super) fn run(&mut self, trie: &mut Trie) -> Option<TreeHash> {
         let algorithm = trie.algorithm;
-        let mut lines = TrieLines { trie, top: None };
+        let mut lines = TrieLines { trie, are_near: false, top: None };
         if std::mem::take(&mut self.due_leaves) < LEVELS_FROM {
             for job in self.due.drain(..) {
-                let block =
-                    if job.bit().is_none() { lines.leaf(job.at) } else { lines.inner(job.at) };
-                let hash = algorithm.of_block(job.bit(), block);
+                let hash = algorithm.of_block(job.bit(), lines.line(job.at));
                 lines.deliver(job.target, &hash);
             }
             return lines.top;
         }
         for level in self.by_level().chunk_by(|one, other| one.level == other.level) {
-            let nodes = level.iter().map(|job| (job.at, job.target));
-            hash_level(algorithm, level[0].bit(), nodes, &mut lines);
+            let node = |job: &Job| (job.at, job.target);
+            hash_level(algorithm, level[0].bit(), level, node, &mut lines);
         }
         self.due.clear();
         lines.top

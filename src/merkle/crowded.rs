@@ -1,5 +1,8 @@
 //! Entries with more than one sibling, found by the totals of the subtrees above them.
 
+use std::ops::Range;
+
+use super::bunches::{BunchId, Spot};
 use super::paged::PagedTree;
 use super::shape::Sealed;
 use super::slots::{Kind, NodeId};
@@ -19,7 +22,7 @@ impl PagedTree {
         let trie = self.trie();
         let bounded = after.is_some();
         let waiting = trie.top.iter().map(|top| (*top, bounded)).collect();
-        Crowded { trie, after: after.copied(), waiting }
+        Crowded { trie, after: after.copied(), waiting, bunch: None }
     }
 }
 
@@ -30,12 +33,24 @@ pub struct Crowded<'a> {
     after: Option<KeyHash>,
     /// Nodes that wait, and whether some of their keys may not come after the bound.
     waiting: Vec<(NodeId, bool)>,
+    /// What is left of a bunch.
+    bunch: Option<(BunchId, Range<usize>)>,
 }
 
 impl Crowded<'_> {
     /// Whether the key comes after the bound.
     fn comes(&self, key: &KeyHash) -> bool {
         self.after.is_none_or(|after| *key > after)
+    }
+
+    fn next_of_bunch(&mut self) -> Option<Leaf> {
+        let (id, mut left) = self.bunch.take()?;
+        let leaves =
+            left.by_ref().map(|at| self.trie.bunches.leaf(Spot { bunch: id, at: at as u8 }));
+        let found =
+            leaves.into_iter().find(|leaf| leaf.totals.siblings > 1 && self.comes(&leaf.key));
+        self.bunch = found.map(|_| (id, left));
+        found
     }
 
     fn enter(&mut self, index: u32, bounded: bool) {
@@ -62,18 +77,16 @@ impl Iterator for Crowded<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
+            if let Some(leaf) = self.next_of_bunch() {
+                return Some(Ok(leaf));
+            }
             let (id, bounded) = self.waiting.pop()?;
             let totals = self.trie.totals(id);
             if totals.siblings <= totals.entries {
                 continue;
             }
             match id.kind() {
-                Kind::Leaf(index) => {
-                    let leaf = self.trie.leaves.leaf(index);
-                    if self.comes(&leaf.key) {
-                        return Some(Ok(leaf));
-                    }
-                }
+                Kind::Bunch(id) => self.bunch = Some((id, 0..self.trie.bunches.bunch(id).len())),
                 Kind::Sealed(index) => {
                     let prefix = self.trie.sealed.slot(index).prefix;
                     let around = self.after.is_some_and(|after| prefix.contains(&after));

@@ -8,36 +8,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::batch::{Jobs, Target};
-use super::build;
-use super::replace;
+use super::batch::{Address, Jobs, Target};
+use super::build::Builder;
+use super::bunch::{Bunch, Due, Family, Kept, MOST};
+use super::bunches::{BunchId, Spot};
+use super::replace::{self, Walk};
 use super::shape::{Prefix, Sealed};
-use super::slots::{Delta, Extent, Kind, MAX_SLOTS, NodeId, SMALL, Split, TreeNode, totals_of};
+use super::single;
+use super::slots::{Amounts, Delta, Kind, Line, NodeId, Split, TreeNode, totals_of};
 use super::tree::{Applied, Change, Leaf};
 use super::trie::{Place, Trie, Way};
 use crate::hash::{KeyHash, TreeHash};
 
 const KEY_BITS: u16 = 256;
+/// Changes of a batch that are looked up and applied together: the bunches of so many stay in a
+/// core's own cache between the two.
+const GROUP: usize = 1_024;
 
 /// Prefixes at which the row of a page may have changed, and whether there was one before.
 pub(super) type Touched = BTreeMap<Prefix, bool>;
-
-/// What can be set into an empty place of the trie.
-pub(super) trait Planted {
-    fn key(&self) -> &KeyHash;
-    // none when it turns out that nothing is to stand there
-    fn leaf(&self) -> Option<&Leaf>;
-}
-
-impl Planted for Leaf {
-    fn key(&self) -> &KeyHash {
-        &self.key
-    }
-
-    fn leaf(&self) -> Option<&Leaf> {
-        Some(self)
-    }
-}
 
 /// A change that does change something.
 #[derive(Clone, Copy)]
@@ -47,27 +36,23 @@ struct Edit<'a> {
     fork: u16,
 }
 
-impl Planted for Edit<'_> {
-    fn key(&self) -> &KeyHash {
+impl<'a> Edit<'a> {
+    const fn key(&self) -> &'a KeyHash {
         self.change.key()
     }
 
-    fn leaf(&self) -> Option<&Leaf> {
-        match self.change {
-            Change::Put(leaf) => Some(leaf),
-            Change::Remove(_) => None,
-        }
+    /// What is to stand there.
+    const fn leaf(&self) -> Option<&'a Leaf> {
+        self.change.leaf()
     }
-}
 
-impl<'a> Edit<'a> {
     // none if it changes nothing
     fn at(trie: &Trie, place: Place, change: &'a Change) -> Option<Self> {
         let fork = match (place, change) {
             (Place::Empty | Place::Apart(_), Change::Remove(_)) => return None,
             (Place::Empty, Change::Put(_)) => 0,
             (Place::Apart(bit), Change::Put(_)) => u16::from(bit),
-            (Place::Here(index), Change::Put(leaf)) if says(trie, index, leaf) => return None,
+            (Place::Here(spot), Change::Put(leaf)) if says(trie, spot, leaf) => return None,
             (Place::Here(_), _) => KEY_BITS,
         };
         Some(Self { change, fork })
@@ -104,30 +89,54 @@ fn ascending(changes: &[Change]) -> Vec<&Change> {
 }
 
 /// Whether a leaf says just this.
-fn says(trie: &Trie, index: u32, leaf: &Leaf) -> bool {
-    trie.leaves.record(index) == leaf.record && trie.leaves.totals(index) == totals_of(leaf)
+fn says(trie: &Trie, spot: Spot, leaf: &Leaf) -> bool {
+    let same_record = trie.bunches.bunch(spot.bunch).record(usize::from(spot.at)) == leaf.record;
+    same_record && trie.bunches.totals(spot) == totals_of(leaf)
 }
 
-/// Fills an empty trie. Of several leaves with one key the last wins.
-pub(super) fn build(trie: &mut Trie, touched: &mut Touched, mut leaves: Vec<Leaf>) {
-    if !leaves.is_sorted_by(|earlier, later| earlier.key < later.key) {
-        leaves.sort_by_key(|leaf| leaf.key);
-        leaves.dedup_by(|later, earlier| {
-            let same = later.key == earlier.key;
-            if same {
-                *earlier = *later;
-            }
-            same
-        });
+/// The trie of these leaves, in any order. Of several with one key the last wins.
+pub(super) fn build(
+    empty: Trie,
+    touched: &mut Touched,
+    leaves: impl IntoIterator<Item = Leaf>,
+) -> Trie {
+    let (algorithm, page_leaves) = (empty.algorithm, empty.page_leaves);
+    let mut leaves = leaves.into_iter();
+    let mut builder = Builder::new(empty);
+    let Some(early) = leaves.find(|leaf| !builder.push(leaf)) else {
+        return finish(builder, touched);
+    };
+    let (before, _) = builder.finish();
+    let mut sorted: Vec<Leaf> = before.leaves_under(&Prefix::ALL).flatten().collect();
+    drop(before);
+    sorted.push(early);
+    sorted.extend(leaves);
+    sorted.sort_by_key(|leaf| leaf.key);
+    sorted.dedup_by(|later, earlier| {
+        let same = later.key == earlier.key;
+        if same {
+            *earlier = *later;
+        }
+        same
+    });
+    fill(Trie::new(algorithm, page_leaves), touched, sorted)
+}
+
+/// The trie of leaves that strictly ascend by key.
+fn fill(empty: Trie, touched: &mut Touched, leaves: impl IntoIterator<Item = Leaf>) -> Trie {
+    let mut builder = Builder::new(empty);
+    for leaf in leaves {
+        assert!(builder.push(&leaf), "leaves ascend here");
     }
-    fill(trie, touched, &leaves);
+    finish(builder, touched)
 }
 
-/// Fills an empty trie with leaves that strictly ascend by key.
-fn fill(trie: &mut Trie, touched: &mut Touched, leaves: &[Leaf]) {
-    for page in build::build(trie, leaves) {
+fn finish(builder: Builder, touched: &mut Touched) -> Trie {
+    let (trie, pages) = builder.finish();
+    for page in pages {
         touched.entry(page).or_insert(false);
     }
+    trie
 }
 
 /// Applies all changes or, if a page is in the way, none. Of several for one key the last wins.
@@ -140,28 +149,43 @@ pub(super) fn apply(
         return Ok(apply_one(trie, touched, change)?.1);
     }
     let changes = ascending(changes);
-    let keys: Vec<&KeyHash> = changes.iter().map(|change| change.key()).collect();
-    let ways = trie.find_many(&keys)?;
-    let changes = changes.into_iter().zip(ways.iter());
-    let edits: Vec<Option<Edit<'_>>> =
-        changes.map(|(change, (place, _))| Edit::at(trie, place, change)).collect();
-    let leaves = edits.iter().flatten().count();
-    if leaves == 0 {
-        return Ok(Applied::default());
+    trie.check_loaded(changes.iter().map(|change| change.key()))?;
+    if trie.top.is_none() {
+        let empty = Trie::new(trie.algorithm, trie.page_leaves);
+        let puts = changes.iter().filter_map(|change| change.leaf());
+        let planted = fill(empty, touched, puts.copied());
+        let leaves = planted.top_sums().totals.entries as usize;
+        *trie = Arc::new(planted);
+        return Ok(Applied { leaves, inner_hashes: leaves.saturating_sub(1) });
     }
-    let trie = Arc::make_mut(trie);
-    let inner_hashes = if trie.top.is_none() {
-        let leaves: Vec<Leaf> = edits.iter().flatten().filter_map(Planted::leaf).copied().collect();
-        fill(trie, touched, &leaves);
-        leaves.len() - 1
-    } else if edits.iter().flatten().all(Edit::replaces) {
-        let leaves = edits.iter().map(|edit| edit.as_ref().and_then(Planted::leaf));
-        replace::replace_many(trie, touched, &keys, leaves, &ways)
-    } else {
-        let edits: Vec<Edit<'_>> = edits.into_iter().flatten().collect();
-        write(trie, touched, &edits)
-    };
-    Ok(Applied { leaves, inner_hashes })
+    let mut applied = Applied::default();
+    let mut walk = Walk::new();
+    for group in changes.chunks(GROUP) {
+        // side by side: what stood anywhere is far from the processor
+        let group: Vec<Change> = group.iter().map(|change| **change).collect();
+        let mut edits: Vec<Option<Edit<'_>>> = Vec::with_capacity(group.len());
+        let judge = |place| edits.push(Edit::at(trie, place, &group[edits.len()]));
+        let keys: Vec<&KeyHash> = group.iter().map(Change::key).collect();
+        let ways = trie.find_many(walk.last_key(), &keys, judge)?;
+        let count = edits.iter().flatten().count();
+        if count == 0 {
+            continue;
+        }
+        applied.leaves += count;
+        let trie = Arc::make_mut(trie);
+        if edits.iter().flatten().all(Edit::replaces) {
+            let leaves = edits.iter().map(|edit| edit.as_ref().and_then(Edit::leaf));
+            walk.replace_all(trie, touched, &keys, leaves, &ways);
+        } else {
+            applied.inner_hashes += std::mem::replace(&mut walk, Walk::new()).finish(trie);
+            let edits: Vec<Edit<'_>> = edits.into_iter().flatten().collect();
+            applied.inner_hashes += write(trie, touched, &edits);
+        }
+    }
+    if applied.leaves > 0 {
+        applied.inner_hashes += walk.finish(Arc::make_mut(trie));
+    }
+    Ok(applied)
 }
 
 /// Applies one change; the leaf that was there.
@@ -173,17 +197,24 @@ pub(super) fn apply_one(
     let mut way = Way::new();
     let place = trie.find_way(change.key(), &mut way)?;
     let old = match place {
-        Place::Here(index) => Some(trie.leaves.leaf(index)),
+        Place::Here(spot) => Some(trie.bunches.leaf(spot)),
         Place::Empty | Place::Apart(_) => None,
     };
     let Some(edit) = Edit::at(trie, place, change) else { return Ok((old, Applied::default())) };
     let trie = Arc::make_mut(trie);
     let inner_hashes = match (place, edit.leaf()) {
-        (Place::Here(index), Some(leaf)) => {
-            replace::replace_one(trie, touched, &way, index, leaf);
-            way.len()
+        (Place::Here(spot), Some(leaf)) => replace::replace_one(trie, touched, &way, spot, leaf),
+        _ => {
+            trie.ask_amounts(&way);
+            let hashed = match (place, edit.leaf(), &old) {
+                (Place::Apart(bit), Some(leaf), _) => {
+                    single::insert(trie, touched, &way, bit, leaf)
+                }
+                (Place::Here(_), None, Some(old)) => single::remove(trie, touched, &way, old),
+                _ => None,
+            };
+            hashed.unwrap_or_else(|| write(trie, touched, &[edit]))
         }
-        _ => write(trie, touched, &[edit]),
     };
     Ok((old, Applied { leaves: 1, inner_hashes }))
 }
@@ -192,7 +223,7 @@ fn write(trie: &mut Trie, touched: &mut Touched, edits: &[Edit<'_>]) -> usize {
     let mut editor = Editor::new(trie, touched);
     let part = match editor.trie.top_node() {
         Some(top) => editor.edit(top, 0, false, edits).part,
-        None => editor.grow(edits),
+        None => editor.plant(edits),
     };
     editor.finish(part)
 }
@@ -236,11 +267,22 @@ pub(super) struct Editor<'a> {
     pub(super) trie: &'a mut Trie,
     touched: &'a mut Touched,
     jobs: Jobs,
+    scratch: Scratch,
+}
+
+/// What is needed again for every bunch that changes.
+#[derive(Default)]
+struct Scratch {
+    /// The bunch as it was.
+    lines: Vec<Line>,
+    /// Its leaves as they are to be, and where they stood.
+    leaves: Vec<Leaf>,
+    places: Vec<Option<u8>>,
 }
 
 impl<'a> Editor<'a> {
     pub(super) fn new(trie: &'a mut Trie, touched: &'a mut Touched) -> Self {
-        Self { trie, touched, jobs: Jobs::default() }
+        Self { trie, touched, jobs: Jobs::default(), scratch: Scratch::default() }
     }
 
     /// Sets the part at the top and hashes what is due; the number of inner nodes hashed.
@@ -260,23 +302,41 @@ impl<'a> Editor<'a> {
     /// Hashes what is due under a part and the part itself, which is to stand nowhere yet.
     pub(super) fn hash(&mut self, part: &Part) -> (usize, TreeHash) {
         if part.hash.is_none() {
-            self.jobs.push(self.trie, part.id, Target::Top);
+            let (bit, at) = self.trie.line_of(part.id);
+            self.jobs.push(bit, at, Target::Top);
         }
         let due = self.jobs.run(self.trie);
         (self.jobs.inner_hashes(), part.hash.or(due).expect("the hash is known or due"))
     }
 
-    /// The subtree of these items, ascending by key and no key twice.
-    pub(super) fn grow<T: Planted>(&mut self, items: &[T]) -> Option<Part> {
-        let (first, last) = (items.first()?, items.last()?);
-        let Some(bit) = first.key().first_difference(last.key()) else {
-            let leaf = first.leaf()?;
-            assert!(self.trie.leaves.used() < MAX_SLOTS, "a tree holds at most 2^30 leaves");
-            return Some(Part::new(NodeId::leaf(self.trie.leaves.insert(leaf))));
-        };
-        let (zeros, ones) = split(items, bit);
-        let (left, right) = (self.grow(zeros), self.grow(ones));
-        self.join(bit, left, right)
+    /// The subtree of leaves that strictly ascend by key.
+    pub(super) fn grow(&mut self, leaves: &[Leaf]) -> Option<Part> {
+        self.assemble(leaves, None)
+    }
+
+    /// The subtree of what these edits put.
+    fn plant(&mut self, edits: &[Edit<'_>]) -> Option<Part> {
+        let leaves: Vec<Leaf> = edits.iter().filter_map(Edit::leaf).copied().collect();
+        self.grow(&leaves)
+    }
+
+    fn assemble(&mut self, leaves: &[Leaf], kept: Option<Kept<'_>>) -> Option<Part> {
+        if leaves.len() > self.trie.bunch_leaves() {
+            let bit = leaves[0].key.first_difference(&leaves[leaves.len() - 1].key)?;
+            let middle = leaves.partition_point(|leaf| !leaf.key.bit(bit));
+            let (zeros, ones) = leaves.split_at(middle);
+            let kept = kept.map(|kept| kept.split_at(middle));
+            let left = self.assemble(zeros, kept.map(|(zeros, _)| zeros));
+            let right = self.assemble(ones, kept.map(|(_, ones)| ones));
+            return self.join(bit, left, right);
+        }
+        let id = (!leaves.is_empty()).then(|| self.trie.bunches.reserve(leaves.len()))?;
+        let jobs = &mut self.jobs;
+        let hash = self.trie.bunches.lay(id, leaves, kept, |Due { line, bit, above, right }| {
+            let [line, above] = [line, above].map(|line| Address::within(id, line));
+            jobs.push(bit, line, Target::Child(above, right));
+        });
+        Some(Part { id: NodeId::bunch(id), hash, origin: Origin::New })
     }
 
     /// The subtree `node`, which stands at `at` (within a page or not), with these changes.
@@ -287,7 +347,9 @@ impl<'a> Editor<'a> {
             return Edited { part, delta: Delta::default() };
         };
         let split_bit = match node.id.kind() {
-            Kind::Leaf(_) => KEY_BITS,
+            Kind::Bunch(id) => {
+                return self.edit_bunch(id, self.trie.hash(node), at, in_page, edits);
+            }
             Kind::Inner(index) => u16::from(self.trie.inners.split(index).bit),
             Kind::Sealed(index) => self.trie.sealed.slot(index).prefix.len(),
         };
@@ -299,9 +361,8 @@ impl<'a> Editor<'a> {
             self.vanish(Prefix::of(nearest.key(), at));
         }
         match node.id.kind() {
-            Kind::Leaf(index) => self.edit_leaf(index, nearest),
             Kind::Inner(index) => self.edit_inner(index, in_page || page, edits),
-            Kind::Sealed(_) => unreachable!("looking changes up stops at sealed pages"),
+            _ => unreachable!("looking changes up stops at sealed pages"),
         }
     }
 
@@ -318,8 +379,8 @@ impl<'a> Editor<'a> {
         let (zeros, ones) = split(edits, bit);
         let (planted, rest) = if nearest.key().bit(bit) { (ones, zeros) } else { (zeros, ones) };
         let old = self.edit(node, at, in_page, rest);
-        let new = self.grow(planted);
-        let delta = planted.iter().filter_map(Planted::leaf).fold(old.delta, |delta, leaf| {
+        let new = self.plant(planted);
+        let delta = planted.iter().filter_map(Edit::leaf).fold(old.delta, |delta, leaf| {
             delta.and(&Delta::between(None, Some(&totals_of(leaf))))
         });
         let (left, right) = if nearest.key().bit(bit) { (old.part, new) } else { (new, old.part) };
@@ -348,30 +409,97 @@ impl<'a> Editor<'a> {
                 return Edited { part: left.or(right), delta };
             }
         };
+        let amounts = self.trie.inners.amounts(index).with(&delta);
+        let may_fit = amounts.is_none_or(|amounts| amounts.entries() as usize <= MOST);
+        if may_fit && self.fit_in_a_bunch(&left, &right) {
+            self.trie.inners.remove(index);
+            let part = Some(self.fuse(before.bit, left, right));
+            return Edited { part, delta };
+        }
         let depth = one_sided
             .and_then(|(side, old)| {
                 let new = self.trie.depth(if side { right.id } else { left.id });
                 depth_with_child(before.depth, old, new)
             })
             .unwrap_or_else(|| self.depth_above(&left, &right));
-        let extent = self.extent_after(index, &before, &delta, [&left, &right]);
-        let ids = [left.id, right.id];
-        let index = self.trie.inners.update(index, ids, depth, extent);
-        let part = Some(self.link(index, before.bit, extent.entries(), left, right));
+        let amounts = amounts.unwrap_or_else(|| self.amounts(&left, &right));
+        let split = Split { left: left.id, right: right.id, depth, bit: before.bit };
+        self.trie.inners.update(index, split, amounts);
+        let part = Some(self.link(index, before.bit, amounts.entries(), left, right));
         Edited { part, delta }
     }
 
-    fn edit_leaf(&mut self, index: u32, edit: &Edit<'_>) -> Edited {
-        let old = self.trie.leaves.totals(index);
-        if let Some(leaf) = edit.leaf() {
-            let new = totals_of(leaf);
-            self.trie.leaves.replace(index, &leaf.record, &new);
-            let part = Some(Part::new(NodeId::leaf(index)));
-            Edited { part, delta: Delta::between(Some(&old), Some(&new)) }
-        } else {
-            self.trie.leaves.remove(index);
-            Edited { part: None, delta: Delta::between(Some(&old), None) }
+    /// The leaves of a bunch change: those that stay keep their hashes.
+    fn edit_bunch(
+        &mut self,
+        id: BunchId,
+        hash: TreeHash,
+        at: u16,
+        in_page: bool,
+        edits: &[Edit<'_>],
+    ) -> Edited {
+        if self.trie.page_leaves > 0 && !in_page {
+            self.vanish(Prefix::of(edits[0].key(), at));
         }
+        let bunches = &mut self.trie.bunches;
+        let Scratch { mut lines, mut leaves, mut places } = std::mem::take(&mut self.scratch);
+        lines.clear();
+        lines.extend_from_slice(bunches.lines(id));
+        let from = Bunch::new(&lines, id.layout());
+        let most = from.len() + edits.len();
+        leaves.clear();
+        leaves.reserve(most);
+        places.clear();
+        places.reserve(most);
+        let mut delta = Delta::default();
+        let mut edits = edits.iter().peekable();
+        for at in 0..from.len() {
+            let old = bunches.leaf(Spot { bunch: id, at: at as u8 });
+            while let Some(edit) = edits.next_if(|edit| *edit.key() < old.key) {
+                delta = delta.and(&Delta::between(None, edit.leaf().map(totals_of).as_ref()));
+                leaves.extend(edit.leaf());
+                places.resize(leaves.len(), None);
+            }
+            if let Some(edit) = edits.next_if(|edit| *edit.key() == old.key) {
+                let new = edit.leaf().map(totals_of);
+                delta = delta.and(&Delta::between(Some(&old.totals), new.as_ref()));
+                leaves.extend(edit.leaf());
+                places.resize(leaves.len(), None);
+            } else {
+                leaves.push(old);
+                places.push(Some(at as u8));
+            }
+        }
+        for leaf in edits.filter_map(Edit::leaf) {
+            delta = delta.and(&Delta::between(None, Some(&totals_of(leaf))));
+            leaves.push(*leaf);
+            places.push(None);
+        }
+        bunches.remove(id);
+        let family = Family::of(from);
+        let part = self.assemble(&leaves, Some(Kept::new(from, hash, &places, &family)));
+        self.scratch = Scratch { lines, leaves, places };
+        Edited { part, delta }
+    }
+
+    fn fit_in_a_bunch(&self, left: &Part, right: &Part) -> bool {
+        let are_bunches = [left, right].iter().all(|part| matches!(part.id.kind(), Kind::Bunch(_)));
+        let entries = || self.trie.entries(left.id) + self.trie.entries(right.id);
+        are_bunches && entries() <= self.trie.bunch_leaves() as u64
+    }
+
+    /// One bunch of two, under a node that splits at a bit.
+    fn fuse(&mut self, bit: u8, left: Part, right: Part) -> Part {
+        let sides = [left, right];
+        for part in &sides {
+            self.place(part, u16::from(bit) + 1, true);
+        }
+        let hashes = sides.each_ref().map(|part| self.hash(part).1);
+        let ids = sides.map(|part| match part.id.kind() {
+            Kind::Bunch(id) => id,
+            _ => unreachable!("only bunches become one"),
+        });
+        Part::new(NodeId::bunch(self.trie.bunches.fuse(bit, ids, &hashes)))
     }
 
     /// The node over both sides; the only side that there is otherwise.
@@ -382,11 +510,15 @@ impl<'a> Editor<'a> {
         right: Option<Part>,
     ) -> Option<Part> {
         match (left, right) {
+            (Some(left), Some(right)) if self.fit_in_a_bunch(&left, &right) => {
+                Some(self.fuse(bit, left, right))
+            }
             (Some(left), Some(right)) => {
-                let (depth, extent) =
-                    (self.depth_above(&left, &right), self.extent([&left, &right]));
-                let index = self.trie.inners.insert(bit, [left.id, right.id], depth, extent);
-                Some(self.link(index, bit, extent.entries(), left, right))
+                let depth = self.depth_above(&left, &right);
+                let amounts = self.amounts(&left, &right);
+                let split = Split { left: left.id, right: right.id, depth, bit };
+                let index = self.trie.inners.insert(split, amounts);
+                Some(self.link(index, bit, amounts.entries(), left, right))
             }
             (left, right) => left.or(right),
         }
@@ -396,35 +528,8 @@ impl<'a> Editor<'a> {
         self.trie.depth(left.id).max(self.trie.depth(right.id)) + 1
     }
 
-    fn extent(&self, [left, right]: [&Part; 2]) -> Extent {
-        let entries = self.trie.entries(left.id) + self.trie.entries(right.id);
-        match u32::try_from(entries) {
-            Ok(entries) if entries <= SMALL => Extent::Small(entries),
-            _ => Extent::of(&self.trie.totals(left.id).plus(self.trie.totals(right.id))),
-        }
-    }
-
-    fn extent_after(
-        &self,
-        index: u32,
-        before: &Split,
-        delta: &Delta,
-        children: [&Part; 2],
-    ) -> Extent {
-        match (before.small_entries(), self.trie.inners.amounts(index)) {
-            (Some(entries), _) => {
-                let entries = i64::from(entries) + delta.entries();
-                match u32::try_from(entries) {
-                    Ok(entries) if entries <= SMALL => Extent::Small(entries),
-                    _ => self.extent(children),
-                }
-            }
-            (None, Some(amounts)) => match amounts.with(delta).map(Extent::Large) {
-                Some(extent) if extent.entries() > SMALL => extent,
-                _ => self.extent(children),
-            },
-            (None, None) => self.extent(children),
-        }
+    fn amounts(&self, left: &Part, right: &Part) -> Amounts {
+        Amounts::of(&self.trie.totals(left.id).plus(self.trie.totals(right.id)))
     }
 
     // both sides get their place in the node, which has all but their hashes
@@ -434,7 +539,10 @@ impl<'a> Editor<'a> {
             self.place(&part, u16::from(bit) + 1, in_page);
             match &part.hash {
                 Some(hash) => self.trie.inners.set_child_hash(index, side, hash),
-                None => self.jobs.push(self.trie, part.id, Target::Child(index, side)),
+                None => {
+                    let (line_bit, at) = self.trie.line_of(part.id);
+                    self.jobs.push(line_bit, at, Target::Child(Address::inner(index), side));
+                }
             }
         }
         if self.jobs.are_enough() {
@@ -470,7 +578,7 @@ impl<'a> Editor<'a> {
 
 /// Depth of an inner node one child of which is another now; none when that cannot be told
 /// without the other child.
-const fn depth_with_child(depth: u16, old: u16, new: u16) -> Option<u16> {
+pub(super) const fn depth_with_child(depth: u16, old: u16, new: u16) -> Option<u16> {
     if new + 1 >= depth {
         Some(new + 1)
     } else if old + 1 < depth {
@@ -480,7 +588,7 @@ const fn depth_with_child(depth: u16, old: u16, new: u16) -> Option<u16> {
     }
 }
 
-/// Items whose bit is 0 and items whose bit is 1; all have the bits before it in common.
-fn split<T: Planted>(items: &[T], bit: u8) -> (&[T], &[T]) {
-    items.split_at(items.partition_point(|item| !item.key().bit(bit)))
+/// Edits whose bit is 0 and edits whose bit is 1; all have the bits before it in common.
+fn split<'e, 'c>(edits: &'e [Edit<'c>], bit: u8) -> (&'e [Edit<'c>], &'e [Edit<'c>]) {
+    edits.split_at(edits.partition_point(|edit| !edit.key().bit(bit)))
 }

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use super::edit::{self, Editor, Touched};
 use super::rows::{PageChanges, PageMismatch, PageRow, Rows, RowsError};
-use super::shape::{Prefix, Sealed, Shape, View};
+use super::shape::{Prefix, Sealed, Shape, Trail, View};
 use super::slots::{Kind, NodeId, SealedSlot, Sums, TreeNode};
 use super::tree::{Applied, Change, Leaf};
 use super::trie::{Place, Standing, Trie, Walk};
@@ -84,11 +84,11 @@ impl PagedTree {
     pub fn build(
         algorithm: HashAlgorithm,
         page_leaves: usize,
-        leaves: Vec<Leaf>,
+        leaves: impl IntoIterator<Item = Leaf>,
     ) -> Result<Self, RowsError> {
-        let mut trie = Trie::new(algorithm, page_size(page_leaves)?);
+        let empty = Trie::new(algorithm, page_size(page_leaves)?);
         let mut touched = Touched::new();
-        edit::build(&mut trie, &mut touched, leaves);
+        let trie = edit::build(empty, &mut touched, leaves);
         Ok(Self { trie: Arc::new(trie), touched, loaded: Vec::new() })
     }
 
@@ -137,7 +137,7 @@ impl PagedTree {
         let (_, hash) = editor.hash(&part);
         let wrong = if hash != trie.hash(standing.node) {
             Some(PageMismatch::Hash(*prefix))
-        } else if trie.sums(part.id) != expected {
+        } else if trie.sums(TreeNode::whole(part.id, None)) != expected {
             Some(PageMismatch::Totals(*prefix))
         } else {
             None
@@ -163,7 +163,7 @@ impl PagedTree {
             return false; // under the name that it had before its neighbour went
         }
         let trie = Arc::make_mut(&mut self.trie);
-        let sums = trie.sums(standing.node.id);
+        let sums = trie.sums(standing.node);
         trie.free(standing.node.id);
         let sealed = trie.sealed.insert(SealedSlot { prefix: *prefix, sums });
         trie.replace(&standing, NodeId::sealed(sealed));
@@ -290,7 +290,7 @@ impl PagedTree {
     /// A page is sealed.
     pub fn get(&self, key: &KeyHash) -> Result<Option<Leaf>, Sealed> {
         Ok(match self.trie.find(key)? {
-            Place::Here(index) => Some(self.trie.leaves.leaf(index)),
+            Place::Here(spot) => Some(self.trie.bunches.leaf(spot)),
             Place::Empty | Place::Apart(_) => None,
         })
     }
@@ -446,6 +446,10 @@ impl Shape for PagedTree {
 
     fn view(&self, node: TreeNode) -> Result<View<TreeNode>, Sealed> {
         self.trie.view(node)
+    }
+
+    fn trail(&self, key: &KeyHash) -> Result<Option<Trail>, Sealed> {
+        self.trie.trail(key)
     }
 }
 

@@ -19,7 +19,7 @@
 
 use super::digest::same;
 use super::path::Path;
-use super::{Sealed, Shape, View};
+use super::{Sealed, Shape, Trail};
 use crate::codec::{CodecError, Reader, Writing};
 use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 
@@ -130,18 +130,10 @@ impl Proof {
     /// # Errors
     /// A page on the way is not in memory.
     pub fn prove<S: Shape>(shape: &S, key: &KeyHash) -> Result<Self, Sealed> {
-        let Some(top) = shape.top() else { return Ok(Self::of_empty_tree()) };
-        let mut descent = Descent::new(shape, top);
-        let (found, record) = loop {
-            match shape.view(descent.node)? {
-                View::Leaf { key, record } => break (key, record),
-                View::Inner { bit, left, right } => {
-                    descent.step(bit, key.bit(bit), left, right);
-                }
-            }
-        };
+        let Some(trail) = shape.trail(key)? else { return Ok(Self::of_empty_tree()) };
+        let Trail { key: found, record, path, siblings } = trail;
         let end = if found == *key { End::Claimed } else { End::Other { key: found, record } };
-        Ok(descent.finish(end))
+        Ok(Self { end, path, siblings })
     }
 
     /// Whether it can show presence or absence, and how.

@@ -126,6 +126,7 @@ impl Trie {
     pub(super) fn row(&self, prefix: &Prefix) -> Option<PageRow> {
         let standing = self.under(prefix).ok()??;
         let page = standing.at == prefix.len()
+            && standing.node.leaves.is_all()
             && self.fits_page(standing.node.id)
             && (standing.node.parent)
                 .is_none_or(|(parent, _)| !self.fits_page(NodeId::inner(parent)));
@@ -145,7 +146,7 @@ impl Trie {
         let mut waiting = vec![id];
         while let Some(id) = waiting.pop() {
             match id.kind() {
-                Kind::Leaf(index) => self.leaves.remove(index),
+                Kind::Bunch(id) => self.bunches.remove(id),
                 Kind::Sealed(index) => self.sealed.remove(index),
                 Kind::Inner(index) => {
                     let inner = self.inners.split(index);
@@ -157,7 +158,7 @@ impl Trie {
     }
 
     fn row_of(&self, node: TreeNode, prefix: Prefix) -> PageRow {
-        let Sums { totals, depth } = self.sums(node.id);
+        let Sums { totals, depth } = self.sums(node);
         PageRow { prefix, hash: self.hash(node), totals, depth }
     }
 }

@@ -17,6 +17,7 @@ use std::str::FromStr;
 use bitvec::prelude::{BitSlice, Msb0};
 use bitvec::view::BitView;
 
+use super::path::Path;
 use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
 
 /// Bytes that are no prefix of a key hash.
@@ -210,6 +211,17 @@ pub enum View<N> {
     },
 }
 
+/// The way from the top of a tree to a leaf, and the hashes beside it: what a proof consists of.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Trail {
+    /// The leaf's.
+    pub(super) key: KeyHash,
+    pub(super) record: RecordDigest,
+    pub(super) path: Path,
+    /// Deepest first.
+    pub(super) siblings: Vec<TreeHash>,
+}
+
 /// Read access to the nodes of a tree.
 pub trait Shape {
     /// A node of this tree.
@@ -229,6 +241,31 @@ pub trait Shape {
     /// # Errors
     /// The node is a page that is not in memory.
     fn view(&self, node: Self::Node) -> Result<View<Self::Node>, Sealed>;
+
+    /// The way from the top to the leaf nearest to a key, and the hashes beside it; none in an
+    /// empty tree. O(depth).
+    ///
+    /// # Errors
+    /// A page on the way is not in memory.
+    fn trail(&self, key: &KeyHash) -> Result<Option<Trail>, Sealed> {
+        let Some(mut node) = self.top() else { return Ok(None) };
+        let mut path = Path::default();
+        let mut passed = Vec::with_capacity(32);
+        loop {
+            match self.view(node)? {
+                View::Leaf { key, record } => {
+                    let siblings = passed.iter().rev().map(|passed| self.hash(*passed)).collect();
+                    return Ok(Some(Trail { key, record, path, siblings }));
+                }
+                View::Inner { bit, left, right } => {
+                    let (next, beside) = if key.bit(bit) { (right, left) } else { (left, right) };
+                    path.insert(bit);
+                    passed.push(beside);
+                    node = next;
+                }
+            }
+        }
+    }
 
     /// Tree hash of the whole.
     fn tree_hash(&self) -> TreeHash {

@@ -235,7 +235,7 @@ impl Page {
     fn is_page(&self, tree: &PagedTree, prefix: &Prefix, without: Option<&KeyHash>) -> bool {
         let algorithm = tree.algorithm();
         let sound = self.sound.iter().filter(|(key, _)| Some(*key) != without);
-        let leaves = sound.map(|(&key, entry)| leaf_of(algorithm, key, entry)).collect();
+        let leaves = sound.map(|(&key, entry)| leaf_of(algorithm, key, entry));
         let built = PagedTree::build(algorithm, tree.page_leaves(), leaves);
         built.is_ok_and(|built| {
             Ok(built.tree_hash()) == tree.hash_under(prefix)

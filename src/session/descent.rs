@@ -325,7 +325,7 @@ fn read_leaves(list: &LeafList, prefix: &Prefix) -> Result<Vec<(KeyHash, RecordD
 fn hash_of_list(algorithm: HashAlgorithm, leaves: &[(KeyHash, RecordDigest)]) -> TreeHash {
     let totals = Totals { entries: 1, siblings: 1, ..Totals::default() };
     let leaf = |&(key, record)| Leaf { key, record, totals };
-    Tree::build(algorithm, leaves.iter().map(leaf).collect()).tree_hash()
+    Tree::build(algorithm, leaves.iter().map(leaf)).tree_hash()
 }
 
 /// Hash of a prefix of `depth` bits from the hashes of its children: an empty side passes the

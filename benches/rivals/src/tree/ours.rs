@@ -28,10 +28,6 @@ fn leaf(pair: &Pair) -> Leaf {
     }
 }
 
-fn leaves(pairs: &[Pair]) -> Vec<Leaf> {
-    pairs.iter().map(leaf).collect()
-}
-
 fn changes(pairs: &[Pair]) -> Vec<Change> {
     pairs.iter().map(leaf).map(Change::Put).collect()
 }
@@ -63,7 +59,7 @@ macro_rules! whole {
             type Proof = Proof;
 
             fn build(pairs: &[Pair]) -> Result<Self, RivalsError> {
-                Ok(Self(Tree::build($algorithm, leaves(pairs))))
+                Ok(Self(Tree::build($algorithm, pairs.iter().map(leaf))))
             }
 
             fn root(&mut self) -> Vec<u8> {
@@ -107,7 +103,8 @@ impl Contender for Paged {
     type Proof = Proof;
 
     fn build(pairs: &[Pair]) -> Result<Self, RivalsError> {
-        let tree = PagedTree::build(HashAlgorithm::Blake3, DEFAULT_PAGE_LEAVES, leaves(pairs));
+        let leaves = pairs.iter().map(leaf);
+        let tree = PagedTree::build(HashAlgorithm::Blake3, DEFAULT_PAGE_LEAVES, leaves);
         let mut tree = tree.map_err(wrong)?;
         // a store would take them here
         drop(tree.take_page_changes());
