@@ -44,6 +44,7 @@ mod evidence;
 mod group;
 mod history;
 mod join;
+mod known;
 mod list;
 mod loaded;
 mod log;

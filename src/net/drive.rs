@@ -468,8 +468,8 @@ fn work<S: Store>(
             && let Some(updates) = session.poll_apply(true)
         {
             let now_ms = (world.now_ms)();
-            let peer = Some(world.link.peer());
-            match world.collection.apply_of(peer, updates, world.view_epoch(), now_ms) {
+            let peer = world.link.peer();
+            match world.collection.apply_of(peer, world.view, updates, now_ms) {
                 Ok(outcomes) => {
                     report(session, world, &outcomes, now_ms, reports);
                     session.applied(&outcomes, world.view);
@@ -537,10 +537,4 @@ fn timed(session: &mut Session, work: impl FnOnce(&mut Session)) {
     let started = Instant::now();
     block_in_place(|| work(session));
     session.count_busy(started.elapsed().as_micros() as u64);
-}
-
-impl<S: Store> World<'_, S> {
-    fn view_epoch(&self) -> u64 {
-        crate::replica::CollectionView::epoch(self.view)
-    }
 }

@@ -14,7 +14,9 @@ use super::ReplicaError;
 use super::collection::Collection;
 use super::draft::Draft;
 use super::evidence::{ClaimedPut, SameDot};
+use super::known::Known;
 use super::reports::incidents;
+use super::snapshot::Snapshot;
 use super::view::{ApplyOutcome, IncomingSibling, KeyUpdate, RefusalReason, Refused};
 
 /// What is to be done about the items of one key.
@@ -53,16 +55,28 @@ impl<S: Store> Collection<S> {
         epoch: u64,
         now_ms: u64,
     ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
-        self.apply_of(None, updates, epoch, now_ms)
+        self.apply_all((None, None), updates, epoch, now_ms)
     }
 
-    /// The same, said by this peer: what is kept as evidence names it.
+    /// The same, said by this peer in a session that works on this snapshot: what is kept as
+    /// evidence names the peer, and what the session has read is not read again.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
     pub fn apply_of(
         &self,
-        peer: Option<NodeId>,
+        peer: NodeId,
+        view: &Snapshot<S>,
+        updates: Vec<KeyUpdate>,
+        now_ms: u64,
+    ) -> Result<Vec<ApplyOutcome>, ReplicaError> {
+        let known = Some(Arc::clone(&view.known));
+        self.apply_all((Some(peer), known), updates, view.head.epoch, now_ms)
+    }
+
+    fn apply_all(
+        &self,
+        (peer, known): (Option<NodeId>, Option<Arc<Known>>),
         updates: Vec<KeyUpdate>,
         epoch: u64,
         now_ms: u64,
@@ -73,6 +87,7 @@ impl<S: Store> Collection<S> {
         };
         self.change_as(durability, now_ms, |draft, _| {
             self.check_epoch(draft.epoch(), epoch)?;
+            known.into_iter().for_each(|known| draft.know(known));
             updates
                 .into_iter()
                 .map(|update| self.apply_one(draft, update, (peer, now_ms)))
@@ -198,7 +213,7 @@ impl<S: Store> Collection<S> {
                     }
                     held.map(|held| (holder, held))
                 }
-                None if draft.seen(dot)? && !breaks(Mutant::ApplyBlindly) => continue,
+                None if draft.was_seen(dot) && !breaks(Mutant::ApplyBlindly) => continue,
                 None => None,
             };
             if !taken.insert(dot) {

@@ -107,6 +107,7 @@ impl<S: Store> Collection<S> {
             store: &*self.store,
             causality: &live.causality,
             tree: &mut live.tree,
+            known: None,
         }
     }
 

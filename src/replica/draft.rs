@@ -15,7 +15,9 @@ use crate::types::{CollectionName, Key};
 
 use super::collection::PresentWriter;
 use super::evidence::SameDot;
+use super::known::Known;
 use super::rows::{CollectionId, HistoryRow, LogRow, write_entry};
+use super::view::Entry;
 use super::{ReplicaError, pages};
 
 /// Replaced values of a key that are looked at to find when it was deleted.
@@ -32,6 +34,8 @@ pub(super) struct Ground<'a, S> {
     pub(super) store: &'a S,
     pub(super) causality: &'a Causality,
     pub(super) tree: &'a mut PagedTree,
+    /// What a snapshot has read, if the change comes from one.
+    pub(super) known: Option<Arc<Known>>,
 }
 
 /// A key as it was and as it will be.
@@ -99,6 +103,11 @@ impl<'a, S: Read> Draft<'a, S> {
         }
     }
 
+    /// Lets the draft use what a snapshot has read, as far as it is still what is live.
+    pub(super) fn know(&mut self, known: Arc<Known>) {
+        self.ground.known = Some(known);
+    }
+
     /// Counts recoveries.
     pub(super) const fn epoch(&self) -> u64 {
         self.ground.epoch
@@ -151,11 +160,10 @@ impl<'a, S: Read> Draft<'a, S> {
         }
     }
 
-    /// Whether the dot was seen: covered, an exception, held, or removed in this draft.
-    pub(super) fn seen(&self, dot: Dot) -> Result<bool, ReplicaError> {
-        Ok(self.ground.causality.knows(dot)
-            || self.dots.contains_key(&dot)
-            || self.holder(dot)?.is_some())
+    /// Whether a dot that has no [`holder`](Self::holder) was seen all the same: covered, an
+    /// exception, or removed in this draft.
+    pub(super) fn was_seen(&self, dot: Dot) -> bool {
+        self.ground.causality.knows(dot) || self.dots.contains_key(&dot)
     }
 
     /// Whether a dot of the present writer is taken, as far as memory knows: a dot of it that
@@ -217,10 +225,18 @@ impl<'a, S: Read> Draft<'a, S> {
         if self.touched.contains_key(key_hash) {
             return Ok(());
         }
-        let Ground { id, name, algorithm, store, tree, .. } = &mut self.ground;
-        let leaf = pages::with_pages(*store, *id, name, tree, |tree| tree.get(key_hash))?;
-        let entry = pages::read_checked(*store, *id, *algorithm, key_hash, leaf.as_ref())
-            .map_err(|error| error.of(name))?;
+        let Ground { id, name, algorithm, store, tree, known, .. } = &mut self.ground;
+        let leaf = pages::with_known_pages(*store, (*id, name), known.as_deref(), tree, |tree| {
+            tree.get(key_hash)
+        })?;
+        let is_leaf = |entry: &Entry| {
+            leaf.is_some_and(|leaf| leaf.record == entry.record.digest(*algorithm))
+        };
+        let entry = match known.as_ref().and_then(|known| known.entry(key_hash)).filter(is_leaf) {
+            Some(entry) => Some(entry),
+            None => pages::read_checked(*store, *id, *algorithm, key_hash, leaf.as_ref())
+                .map_err(|error| error.of(name))?,
+        };
         let touched = match entry {
             Some(entry) => Touched {
                 key: Some(entry.key),

@@ -12,13 +12,16 @@ use crate::store::{Durability, Read, Span, Store, Table};
 use super::ReplicaError;
 use super::collection::Collection;
 use super::commit::Seen;
-use super::draft::{Draft, Held};
+use super::draft::{Draft, Held, stored_holder};
 use super::pages::ReadError;
 use super::rows::{CollectionId, dot_of_key};
 use super::view::{JoinRecord, JoinRequest};
 
 /// Rows of the dot index read at once.
 const CHUNK: usize = 1_024;
+/// Dots that are asked for one by one: a range scan costs what twenty of them do, and more for
+/// each level of the store.
+const FEW: u64 = 16;
 
 impl<S: Store> Collection<S> {
     /// Joins the peer's context: removes the dots of its exceptions that are held here, takes the
@@ -96,6 +99,9 @@ pub(super) fn held_in(
 ) -> Result<Vec<(Dot, KeyHash)>, ReadError> {
     let [first, last] = [run.first, run.last].map(|at| Dot::of(run.writer, at));
     let (Some(first), Some(last)) = (first, last) else { return Ok(Vec::new()) };
+    if last.counter() - first.counter() < FEW.min(limit as u64) {
+        return held_of_few(store, id, first, last);
+    }
     let (first, last) = (id.dot(first), id.dot(last));
     let prefix = id.writer_dots(run.writer);
     let rows = store.scan(
@@ -103,6 +109,22 @@ pub(super) fn held_in(
         limit,
     )?;
     rows.iter().map(|row| parse_dot_row(&row.key, &row.value)).collect()
+}
+
+/// The same, one by one.
+fn held_of_few(
+    store: &impl Read,
+    id: CollectionId,
+    first: Dot,
+    last: Dot,
+) -> Result<Vec<(Dot, KeyHash)>, ReadError> {
+    let mut found = Vec::new();
+    let mut next = Some(first);
+    while let Some(dot) = next {
+        found.extend(stored_holder(store, id, dot)?.map(|key| (dot, key)));
+        next = dot.next().filter(|next| *next <= last);
+    }
+    Ok(found)
 }
 
 /// A row of the dot index.

@@ -6,10 +6,11 @@ use std::ops::Bound;
 use crate::codec::CodecError;
 use crate::hash::{HashAlgorithm, KeyHash};
 use crate::merkle::{Applied, Change, Leaf, PagedTree, Prefix, Sealed};
-use crate::store::{Read, Span, StoreError, Table};
+use crate::store::{Read, Row, Span, StoreError, Table};
 use crate::types::CollectionName;
 
 use super::ReplicaError;
+use super::known::{Known, KnownPage};
 use super::rows::{CollectionId, key_tail, lost_value, read_entry};
 use super::view::{Entry, ViewError};
 
@@ -78,6 +79,17 @@ pub(super) fn with_pages<S: Read, R>(
     id: CollectionId,
     name: &CollectionName,
     tree: &mut PagedTree,
+    ask: impl FnMut(&mut PagedTree) -> Result<R, Sealed>,
+) -> Result<R, ReplicaError> {
+    with_known_pages(store, (id, name), None, tree, ask)
+}
+
+/// The same; pages that are known already, and are still those of the tree, are not read.
+pub(super) fn with_known_pages<S: Read, R>(
+    store: &S,
+    (id, name): (CollectionId, &CollectionName),
+    known: Option<&Known>,
+    tree: &mut PagedTree,
     mut ask: impl FnMut(&mut PagedTree) -> Result<R, Sealed>,
 ) -> Result<R, ReplicaError> {
     loop {
@@ -85,8 +97,18 @@ pub(super) fn with_pages<S: Read, R>(
             Ok(answer) => return Ok(answer),
             Err(sealed) => sealed,
         };
-        load(store, id, name, tree, &prefix)?;
+        if !known.is_some_and(|known| unseal_known(known, tree, &prefix)) {
+            load(store, id, name, tree, &prefix)?;
+        }
     }
+}
+
+/// Takes a known page into the tree, if it is still that of the tree.
+fn unseal_known(known: &Known, tree: &mut PagedTree, prefix: &Prefix) -> bool {
+    known.page(prefix).is_some_and(|page| {
+        tree.hash_under(prefix) == Ok(page.hash)
+            && tree.unseal(prefix, page.leaves.to_vec()).is_ok()
+    })
 }
 
 /// Applies changes, with the pages that they need: all loaded first, so that the changes are
@@ -111,7 +133,7 @@ fn load<S: Read>(
     tree: &mut PagedTree,
     prefix: &Prefix,
 ) -> Result<(), ReplicaError> {
-    let fits = match read_page_leaves(store, id, tree.algorithm(), prefix) {
+    let fits = match read_page_leaves(store, id, tree, prefix) {
         Ok(leaves) => tree.unseal(prefix, leaves).is_ok(),
         Err(ReadError::Store(error)) => return Err(error.into()),
         Err(_) => false,
@@ -274,35 +296,59 @@ impl Page {
     }
 }
 
-/// The leaves of the entries under a prefix, as the store has them.
-///
-/// Reads a usual page's worth of rows at a time: what stands behind the page is not wanted.
-pub(super) fn read_page_leaves(
+/// The leaves of the entries under a prefix, as the store has them: all of them if they are as
+/// many as the tree says, and in any case no more than one in addition.
+fn read_page_leaves(
     store: &impl Read,
     id: CollectionId,
-    algorithm: HashAlgorithm,
+    tree: &PagedTree,
     prefix: &Prefix,
 ) -> Result<Vec<Leaf>, ReadError> {
-    let mut next = Bound::Included(id.entry(&prefix.first_key()));
-    let mut leaves = Vec::new();
-    while leaves.len() <= MAX_PAGE_LEAVES {
-        let start = next.as_ref().map(Vec::as_slice);
-        let rows =
-            store.scan(Span::of(Table::Entries, &id.prefix()).start_at(start), ROWS_AT_ONCE)?;
-        for row in &rows {
-            let key = entry_key(&row.key)?;
-            if !prefix.contains(&key) {
-                return Ok(leaves);
+    let expected = tree.totals_under(prefix).map_or(0, |totals| totals.entries);
+    let limit = usize::try_from(expected).unwrap_or(usize::MAX).min(MAX_PAGE_LEAVES) + 1;
+    let (first, last) = (id.entry(&prefix.first_key()), id.entry(&prefix.last_key()));
+    let all = id.prefix();
+    let span = Span::of(Table::Entries, &all).start_at(Bound::Included(&first)).through(&last);
+    let rows = store.scan(span, limit)?;
+    rows.iter().map(|row| read_leaf(tree.algorithm(), row)).collect()
+}
+
+/// The leaves of a sealed page, which have the hash and the totals that the tree says: read, and
+/// sifted if need be.
+pub(super) fn read_checked_page(
+    store: &impl Read,
+    id: CollectionId,
+    tree: &PagedTree,
+    prefix: &Prefix,
+) -> Result<KnownPage, ReadError> {
+    let algorithm = tree.algorithm();
+    let wanted = (tree.hash_under(prefix), tree.totals_under(prefix));
+    let verify = |leaves: &[Leaf]| {
+        let built = PagedTree::build(algorithm, tree.page_leaves(), leaves.to_vec()).ok()?;
+        let (hash, totals) = (built.tree_hash(), built.totals());
+        (wanted == (Ok(hash), Ok(totals))).then_some(hash)
+    };
+    match read_page_leaves(store, id, tree, prefix) {
+        Ok(leaves) if leaves.len() <= MAX_PAGE_LEAVES => {
+            if let Some(hash) = verify(&leaves) {
+                return Ok(KnownPage { hash, leaves: leaves.into() });
             }
-            let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key))?;
-            leaves.push(leaf_of(algorithm, key, &entry));
         }
-        match rows.last() {
-            Some(last) if rows.len() == ROWS_AT_ONCE => next = Bound::Excluded(last.key.to_vec()),
-            _ => break,
-        }
+        Err(ReadError::Store(error)) => return Err(error.into()),
+        _ => {}
     }
-    Ok(leaves)
+    let leaves = sifted(store, id, tree, prefix)?;
+    match verify(&leaves) {
+        Some(hash) => Ok(KnownPage { hash, leaves: leaves.into() }),
+        None => Err(ReadError::damaged(format!("page {prefix} does not hash to its row"))),
+    }
+}
+
+/// The leaf of an entry's row.
+fn read_leaf(algorithm: HashAlgorithm, row: &Row) -> Result<Leaf, ReadError> {
+    let key = entry_key(&row.key)?;
+    let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key))?;
+    Ok(leaf_of(algorithm, key, &entry))
 }
 
 /// The key hash in the key of an entry's row.

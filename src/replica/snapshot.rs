@@ -1,17 +1,18 @@
 //! One atomic moment of a collection, as a session reads it (rule D5).
 
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, TreeHash, ValueHash};
-use crate::merkle::{Envelope, Leaf, PagedTree, Prefix};
+use crate::merkle::{Envelope, Leaf, PagedTree, Prefix, Sealed};
 use crate::sketch::Sketches;
 use crate::store::{Read, Row, Span, Store, Table};
 use crate::types::{CollectionSpec, NodeId};
 
 use super::common::CommonStates;
 use super::join::{held_in, parse_dot_row, read_join};
+use super::known::Known;
 use super::lost::Losses;
 use super::marks::{HeardMark, OwnWriter};
 use super::pages::{self, ReadError};
@@ -23,8 +24,6 @@ const CHUNK: usize = 512;
 /// Rows of the log that are read for each removed dot asked for: the others are of keys that
 /// were new.
 const ROWS_PER_DOT: usize = 4;
-/// Pages that are kept to check entries against: at 64 leaves each, about 10 MiB.
-const LOADED_PAGES: usize = 1_024;
 
 /// A collection at one moment: entries, tree, context and exceptions belong together, whatever
 /// is written meanwhile.
@@ -33,8 +32,8 @@ pub struct Snapshot<S: Store> {
     envelope: Envelope,
     causality: Arc<Causality>,
     tree: PagedTree,
-    // the same tree, in which pages are loaded to check entries against
-    checked: Mutex<PagedTree>,
+    /// Pages and entries that were read and verified.
+    pub(super) known: Arc<Known>,
     pub(super) head: Head,
     pub(super) rows: S::Snapshot,
     losses: Arc<Losses<S>>,
@@ -62,13 +61,13 @@ impl<S: Store> Snapshot<S> {
         beside: Beside<S>,
     ) -> Self {
         let Beside { losses, writer, sketches, common } = beside;
-        let checked = Mutex::new(tree.clone());
+        let known = Arc::default();
         Self {
             id,
             envelope,
             causality,
             tree,
-            checked,
+            known,
             head,
             rows,
             losses,
@@ -161,29 +160,27 @@ impl<S: Store> Snapshot<S> {
         self.checked(result.map_err(|error| ReadError::row(what, &error)))
     }
 
-    /// The leaf of a key; loads its page where it must.
+    /// The leaf of a key; reads its page where it must.
     fn leaf(&self, key: &KeyHash) -> Result<Option<Leaf>, ViewError> {
-        if let Ok(leaf) = self.tree.get(key) {
-            return Ok(leaf);
+        let prefix = match self.tree.get(key) {
+            Ok(leaf) => return Ok(leaf),
+            Err(Sealed(prefix)) => prefix,
+        };
+        let leaves = self.checked_page(&prefix)?;
+        let at = leaves.binary_search_by_key(key, |leaf| leaf.key);
+        Ok(at.ok().map(|at| leaves[at]))
+    }
+
+    /// The leaves of a sealed page, ascending; they have the hash and the totals that the tree
+    /// says.
+    fn checked_page(&self, prefix: &Prefix) -> Result<Arc<[Leaf]>, ViewError> {
+        if let Some(page) = self.known.page(prefix) {
+            return Ok(page.leaves);
         }
-        let mut tree = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        // a walk over all entries must not end with all of their leaves in memory
-        if self.tree.sealed_pages().saturating_sub(tree.sealed_pages()) >= LOADED_PAGES {
-            *tree = self.tree.clone();
-        }
-        pages::with_pages(&self.rows, self.id, self.envelope.name(), &mut tree, |tree| {
-            tree.get(key)
-        })
-        .map_err(|error| match error {
-            super::ReplicaError::Damaged { collection, what } => {
-                ViewError::Damaged { collection, what }
-            }
-            super::ReplicaError::Rotten { collection, key } => {
-                self.losses.note_record(&key);
-                ViewError::Rotten { collection, key }
-            }
-            other => ViewError::Store(other.to_string()),
-        })
+        let page = self.checked(pages::read_checked_page(&self.rows, self.id, &self.tree, prefix))?;
+        let leaves = Arc::clone(&page.leaves);
+        self.known.keep_page(*prefix, page);
+        Ok(leaves)
     }
 
     /// Whether a sibling of the key has the value.
@@ -231,21 +228,21 @@ impl<S: Store> CollectionView for Snapshot<S> {
     }
 
     fn page(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
-        let algorithm = self.envelope.algorithm();
-        let leaves =
-            self.checked(pages::read_page_leaves(&self.rows, self.id, algorithm, prefix))?;
-        // whoever asked checks the hash; a row that is gone is written down here
-        let expected = self.tree.totals_under(prefix).map(|totals| totals.entries);
-        if expected.is_ok_and(|expected| expected != leaves.len() as u64) {
-            return self.checked(pages::sifted(&self.rows, self.id, &self.tree, prefix));
-        }
-        Ok(leaves)
+        Ok(self.checked_page(prefix)?.to_vec())
     }
 
     fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {
+        if let Some(entry) = self.known.entry(key) {
+            return Ok(Some(entry));
+        }
         let leaf = self.leaf(key)?;
         let algorithm = self.envelope.algorithm();
-        self.checked(pages::read_checked(&self.rows, self.id, algorithm, key, leaf.as_ref()))
+        let entry = pages::read_checked(&self.rows, self.id, algorithm, key, leaf.as_ref());
+        let entry = self.checked(entry)?;
+        if let Some(entry) = &entry {
+            self.known.keep_entry(*key, entry.clone());
+        }
+        Ok(entry)
     }
 
     fn value(&self, key: &KeyHash, hash: &ValueHash) -> Result<Option<Arc<[u8]>>, ViewError> {
