@@ -354,7 +354,8 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
             peer.ask(&format!("change {seed} {share}"));
         }
     };
-    let (mut wire, mut packets, mut frames, mut cpu, mut read) = (0, 0, 0, [0; 2], [0; 2]);
+    let (mut wire, mut packets, mut frames, mut read) = (0, 0, 0, [0; 2]);
+    let mut cpu = [Vec::new(), Vec::new()];
     let (mut grown, mut took) = ([0; 2], Vec::new());
     for _ in 0..times {
         differ(peers);
@@ -364,7 +365,7 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
         took.push(figures[3]);
         for (end, before) in before.into_iter().enumerate() {
             let after = peers[end].usage("");
-            cpu[end] += after.cpu_us - before.cpu_us;
+            cpu[end].push(after.cpu_us - before.cpu_us);
             read[end] += after.read - before.read;
             grown[end] = grown[end].max(after.greatest_kib.saturating_sub(before.resident_kib));
         }
@@ -375,18 +376,21 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
     relay.set(Duration::ZERO);
     // what was on its way
     std::thread::sleep(FAR);
-    took.sort_unstable();
-    let ms = |us: u64| us as f64 / 1e3 / times as f64;
+    let median = |took: &mut Vec<u64>| {
+        took.sort_unstable();
+        took[took.len() / 2] as f64 / 1e3
+    };
+    let (took, cpu) = (median(&mut took), cpu.each_mut().map(median));
     println!(
         "d {differences:6}: {:9} B on the wire in {:.1} packets, {:5.1} frames, {:4.1} round trips, {:.2} ms; CPU \
          {:.2} and {:.2} ms; files read {} and {} B; memory grew by {:.1} and {:.1} MiB at most",
         wire / times,
         packets as f64 / times as f64,
         frames as f64 / times as f64,
-        far.saturating_sub(took[took.len() / 2]) as f64 / FAR.as_micros() as f64,
-        took[took.len() / 2] as f64 / 1e3,
-        ms(cpu[0]),
-        ms(cpu[1]),
+        (far as f64 / 1e3 - took).max(0.0) / FAR.as_millis() as f64,
+        took,
+        cpu[0],
+        cpu[1],
         read[0] / times,
         read[1] / times,
         grown[0] as f64 / 1024.0,

@@ -229,9 +229,8 @@ impl<'a, S: Read> Draft<'a, S> {
         let leaf = pages::with_known_pages(*store, (*id, name), known.as_deref(), tree, |tree| {
             tree.get(key_hash)
         })?;
-        let is_leaf = |entry: &Entry| {
-            leaf.is_some_and(|leaf| leaf.record == entry.record.digest(*algorithm))
-        };
+        let is_leaf =
+            |entry: &Entry| leaf.is_some_and(|leaf| leaf.record == entry.record.digest(*algorithm));
         let entry = match known.as_ref().and_then(|known| known.entry(key_hash)).filter(is_leaf) {
             Some(entry) => Some(entry),
             None => pages::read_checked(*store, *id, *algorithm, key_hash, leaf.as_ref())

@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::codec::CodecError;
 use crate::hash::{HashAlgorithm, KeyHash};
 use crate::merkle::{Applied, Change, Leaf, PagedTree, Prefix, Sealed};
-use crate::store::{Read, Row, Span, StoreError, Table};
+use crate::store::{Read, Span, StoreError, Table};
 use crate::types::CollectionName;
 
 use super::ReplicaError;
@@ -133,7 +133,7 @@ fn load<S: Read>(
     tree: &mut PagedTree,
     prefix: &Prefix,
 ) -> Result<(), ReplicaError> {
-    let fits = match read_page_leaves(store, id, tree, prefix) {
+    let fits = match read_page_leaves(store, id, tree, prefix, |_, _| {}) {
         Ok(leaves) => tree.unseal(prefix, leaves).is_ok(),
         Err(ReadError::Store(error)) => return Err(error.into()),
         Err(_) => false,
@@ -297,12 +297,13 @@ impl Page {
 }
 
 /// The leaves of the entries under a prefix, as the store has them: all of them if they are as
-/// many as the tree says, and in any case no more than one in addition.
+/// many as the tree says, and in any case no more than one in addition. Each entry is shown.
 fn read_page_leaves(
     store: &impl Read,
     id: CollectionId,
     tree: &PagedTree,
     prefix: &Prefix,
+    mut each: impl FnMut(&KeyHash, Entry),
 ) -> Result<Vec<Leaf>, ReadError> {
     let expected = tree.totals_under(prefix).map_or(0, |totals| totals.entries);
     let limit = usize::try_from(expected).unwrap_or(usize::MAX).min(MAX_PAGE_LEAVES) + 1;
@@ -310,28 +311,43 @@ fn read_page_leaves(
     let all = id.prefix();
     let span = Span::of(Table::Entries, &all).start_at(Bound::Included(&first)).through(&last);
     let rows = store.scan(span, limit)?;
-    rows.iter().map(|row| read_leaf(tree.algorithm(), row)).collect()
+    let mut leaves = Vec::with_capacity(rows.len());
+    for row in rows {
+        let key = entry_key(&row.key)?;
+        let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key))?;
+        leaves.push(leaf_of(tree.algorithm(), key, &entry));
+        each(&key, entry);
+    }
+    Ok(leaves)
 }
 
 /// The leaves of a sealed page, which have the hash and the totals that the tree says: read, and
-/// sifted if need be.
+/// sifted if need be. With them the entry at a key, which verifies too, if it is there and was
+/// read on the way.
 pub(super) fn read_checked_page(
     store: &impl Read,
     id: CollectionId,
     tree: &PagedTree,
     prefix: &Prefix,
-) -> Result<KnownPage, ReadError> {
+    wanted: Option<&KeyHash>,
+) -> Result<(KnownPage, Option<Entry>), ReadError> {
     let algorithm = tree.algorithm();
-    let wanted = (tree.hash_under(prefix), tree.totals_under(prefix));
+    let mut found = None;
+    let keep = |key: &KeyHash, entry: Entry| {
+        if wanted == Some(key) && algorithm.key_hash(&entry.key) == *key {
+            found = Some(entry);
+        }
+    };
+    let stated = (tree.hash_under(prefix), tree.totals_under(prefix));
     let verify = |leaves: &[Leaf]| {
         let built = PagedTree::build(algorithm, tree.page_leaves(), leaves.to_vec()).ok()?;
         let (hash, totals) = (built.tree_hash(), built.totals());
-        (wanted == (Ok(hash), Ok(totals))).then_some(hash)
+        (stated == (Ok(hash), Ok(totals))).then_some(hash)
     };
-    match read_page_leaves(store, id, tree, prefix) {
+    match read_page_leaves(store, id, tree, prefix, keep) {
         Ok(leaves) if leaves.len() <= MAX_PAGE_LEAVES => {
             if let Some(hash) = verify(&leaves) {
-                return Ok(KnownPage { hash, leaves: leaves.into() });
+                return Ok((KnownPage { hash, leaves: leaves.into() }, found));
             }
         }
         Err(ReadError::Store(error)) => return Err(error.into()),
@@ -339,16 +355,9 @@ pub(super) fn read_checked_page(
     }
     let leaves = sifted(store, id, tree, prefix)?;
     match verify(&leaves) {
-        Some(hash) => Ok(KnownPage { hash, leaves: leaves.into() }),
+        Some(hash) => Ok((KnownPage { hash, leaves: leaves.into() }, None)),
         None => Err(ReadError::damaged(format!("page {prefix} does not hash to its row"))),
     }
-}
-
-/// The leaf of an entry's row.
-fn read_leaf(algorithm: HashAlgorithm, row: &Row) -> Result<Leaf, ReadError> {
-    let key = entry_key(&row.key)?;
-    let entry = read_entry(&row.value).map_err(|_| ReadError::Rotten(key))?;
-    Ok(leaf_of(algorithm, key, &entry))
 }
 
 /// The key hash in the key of an entry's row.

@@ -1,7 +1,7 @@
 //! One atomic moment of a collection, as a session reads it (rule D5).
 
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::dots::{Causality, Dot, DotRun, DotSet, Writer};
 use crate::hash::{ContextHash, KeyHash, StateHash, TreeHash, ValueHash};
@@ -34,6 +34,7 @@ pub struct Snapshot<S: Store> {
     tree: PagedTree,
     /// Pages and entries that were read and verified.
     pub(super) known: Arc<Known>,
+    writers: OnceLock<Vec<Writer>>,
     pub(super) head: Head,
     pub(super) rows: S::Snapshot,
     losses: Arc<Losses<S>>,
@@ -68,6 +69,7 @@ impl<S: Store> Snapshot<S> {
             causality,
             tree,
             known,
+            writers: OnceLock::new(),
             head,
             rows,
             losses,
@@ -166,20 +168,28 @@ impl<S: Store> Snapshot<S> {
             Ok(leaf) => return Ok(leaf),
             Err(Sealed(prefix)) => prefix,
         };
-        let leaves = self.checked_page(&prefix)?;
+        let leaves = self.checked_page(&prefix, Some(key))?;
         let at = leaves.binary_search_by_key(key, |leaf| leaf.key);
         Ok(at.ok().map(|at| leaves[at]))
     }
 
     /// The leaves of a sealed page, ascending; they have the hash and the totals that the tree
-    /// says.
-    fn checked_page(&self, prefix: &Prefix) -> Result<Arc<[Leaf]>, ViewError> {
+    /// says. If it must be read, the entry that is wanted of it is known then.
+    fn checked_page(
+        &self,
+        prefix: &Prefix,
+        wanted: Option<&KeyHash>,
+    ) -> Result<Arc<[Leaf]>, ViewError> {
         if let Some(page) = self.known.page(prefix) {
             return Ok(page.leaves);
         }
-        let page = self.checked(pages::read_checked_page(&self.rows, self.id, &self.tree, prefix))?;
+        let page = pages::read_checked_page(&self.rows, self.id, &self.tree, prefix, wanted);
+        let (page, entry) = self.checked(page)?;
         let leaves = Arc::clone(&page.leaves);
         self.known.keep_page(*prefix, page);
+        if let (Some(key), Some(entry)) = (wanted, entry) {
+            self.known.keep_entry(*key, entry);
+        }
         Ok(leaves)
     }
 
@@ -228,7 +238,7 @@ impl<S: Store> CollectionView for Snapshot<S> {
     }
 
     fn page(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
-        Ok(self.checked_page(prefix)?.to_vec())
+        Ok(self.checked_page(prefix, None)?.to_vec())
     }
 
     fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {
@@ -236,6 +246,9 @@ impl<S: Store> CollectionView for Snapshot<S> {
             return Ok(Some(entry));
         }
         let leaf = self.leaf(key)?;
+        if let Some(entry) = self.known.entry(key) {
+            return Ok(Some(entry)); // read with its page
+        }
         let algorithm = self.envelope.algorithm();
         let entry = pages::read_checked(&self.rows, self.id, algorithm, key, leaf.as_ref());
         let entry = self.checked(entry)?;
@@ -279,12 +292,17 @@ impl<S: Store> CollectionView for Snapshot<S> {
     }
 
     fn writers(&self) -> Result<Vec<Writer>, ViewError> {
+        if let Some(writers) = self.writers.get() {
+            return Ok(writers.clone());
+        }
         let mut writers = Vec::new();
         let mut last: Option<Vec<u8>> = None;
         loop {
             let start = last.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let rows = self.scan(Span::of(Table::Dots, &self.id.prefix()).start_at(start), 1)?;
-            let Some(row) = rows.first() else { return Ok(writers) };
+            let Some(row) = rows.first() else {
+                return Ok(self.writers.get_or_init(|| writers).clone());
+            };
             let (dot, _) = self.checked(parse_dot_row(&row.key, &row.value))?;
             writers.push(dot.writer());
             // the next row is of the next writer

@@ -137,6 +137,11 @@ impl Incoming {
         (values + assembled, items, self.inline.len())
     }
 
+    /// Whether a dot is to be added or removed already: if it is held here, it goes.
+    pub(super) fn is_issued(&self, dot: Dot) -> bool {
+        self.issued.contains(&dot)
+    }
+
     /// Number of keys that would have vanished if all were let go that is held back.
     pub(super) fn vanishing(&self) -> u64 {
         self.vanished + self.vanishing.len() as u64

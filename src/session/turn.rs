@@ -443,6 +443,12 @@ impl Session {
         let found_by = searched(self.search);
         let peer = Arc::clone(self.peer_seen()?);
         for run in dots.runs() {
+            let dot = Dot::of(run.writer, run.first).filter(|_| run.first == run.last);
+            if dot.is_some_and(|dot| self.incoming.is_issued(dot) && peer.causality.knows(dot)) {
+                // it made way for what the peer told of its key
+                self.charge(1)?;
+                continue;
+            }
             let mut held = HeldIn::new(run);
             while let Some((dot, key)) = held.next(view)? {
                 self.charge(1)?;
