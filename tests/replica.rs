@@ -15,8 +15,8 @@ use selfsame::entry::Sibling;
 use selfsame::hash::{HashAlgorithm, ValueHash};
 use selfsame::limits::Limits;
 use selfsame::replica::{
-    Collection, CollectionView, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate, RefusalReason,
-    Replica, ReplicaError, ReplicaOptions,
+    Collection, CollectionView, Entry, IncomingSibling, JoinRecord, JoinRequest, KeyUpdate,
+    RefusalReason, Replica, ReplicaError, ReplicaOptions, Snapshot,
 };
 use selfsame::store::{Batch, Durability, MemoryStore, Read, Span, Store, Table};
 use selfsame::types::{Key, NodeId};
@@ -78,6 +78,8 @@ enum Step {
     Delete(u8),
     DeleteDots(u8, Vec<u8>),
     Import(Vec<(u8, u8)>),
+    /// A session begins: it reads everything, and what is applied afterwards comes of it.
+    Look,
     /// What foreign writers wrote.
     Apply(Vec<Said>),
     Join(Vec<(u64, u64)>, Vec<(u64, u64)>),
@@ -104,6 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (number.clone(), prop::collection::vec(0..3u8, 0..3))
             .prop_map(|(k, d)| Step::DeleteDots(k, d)),
         1 => prop::collection::vec((number, 0..3u8), 0..5).prop_map(Step::Import),
+        2 => Just(Step::Look),
         5 => prop::collection::vec(said, 1..3).prop_map(Step::Apply),
         1 => (some(), some()).prop_map(|(c, e)| Step::Join(c, e)),
         1 => Just(Step::Reopen),
@@ -127,6 +130,7 @@ fn run(steps: Vec<Step>, page_leaves: u16) {
     let store = Shared::default();
     let mut collection = open(&store, page_leaves, 1);
     let mut model = Model::default();
+    let mut look: Option<Look> = None;
     for (at, step) in steps.into_iter().enumerate() {
         let now = NOW + at as u64;
         match step {
@@ -152,20 +156,44 @@ fn run(steps: Vec<Step>, page_leaves: u16) {
                 read.into_iter().for_each(|dot| model.remove(dot));
             }
             Step::Import(entries) => import(&collection, &mut model, entries, now),
-            Step::Apply(updates) => apply(&collection, &mut model, updates, now),
+            Step::Look => look = Some(Look::at(&collection)),
+            Step::Apply(updates) => apply((&collection, look.as_ref()), &mut model, updates, now),
             Step::Join(context, exceptions) => {
                 join(&collection, &mut model, &context, &exceptions, now);
             }
             Step::Reopen => {
-                drop(collection);
+                drop((look.take(), collection));
                 collection = open(&store, page_leaves, at as u64 + 2);
                 assert_eq!(collection.present_writer().unwrap(), None); // rule D1
             }
         }
         model.assert_is(&collection);
+        look.iter().for_each(Look::assert_is_as_it_was);
     }
-    drop(collection);
+    drop((look, collection));
     model.assert_is(&open(&store, page_leaves, 0));
+}
+
+/// A snapshot of which everything was read.
+struct Look {
+    view: Snapshot<Shared>,
+    entries: Vec<Option<Entry>>,
+}
+
+impl Look {
+    fn at(collection: &Collection<Shared>) -> Self {
+        let view = collection.snapshot().unwrap();
+        let entries = Self::read(&view);
+        Self { view, entries }
+    }
+
+    fn read(view: &Snapshot<Shared>) -> Vec<Option<Entry>> {
+        (0..8).map(|number| view.entry(&key_hash(&key(number))).unwrap()).collect()
+    }
+
+    fn assert_is_as_it_was(&self) {
+        assert_eq!(Self::read(&self.view), self.entries);
+    }
 }
 
 fn import(c: &Collection<Shared>, model: &mut Model, entries: Vec<(u8, u8)>, now: u64) {
@@ -204,7 +232,12 @@ fn import(c: &Collection<Shared>, model: &mut Model, entries: Vec<(u8, u8)>, now
     }
 }
 
-fn apply(c: &Collection<Shared>, model: &mut Model, said: Vec<Said>, now: u64) {
+fn apply(
+    (c, look): (&Collection<Shared>, Option<&Look>),
+    model: &mut Model,
+    said: Vec<Said>,
+    now: u64,
+) {
     let updates: Vec<KeyUpdate> = said
         .into_iter()
         .map(|Said { number, add, remove }| {
@@ -214,8 +247,11 @@ fn apply(c: &Collection<Shared>, model: &mut Model, said: Vec<Said>, now: u64) {
             update(number, add.collect(), &remove)
         })
         .collect();
-    let outcomes = c.apply(updates.clone(), c.snapshot().unwrap().epoch(), now).unwrap();
-    for (update, outcome) in updates.into_iter().zip(outcomes) {
+    let outcomes = match look {
+        Some(look) => c.apply_of(NodeId([7; 32]), &look.view, updates.clone(), now),
+        None => c.apply(updates.clone(), c.snapshot().unwrap().epoch(), now),
+    };
+    for (update, outcome) in updates.into_iter().zip(outcomes.unwrap()) {
         assert!(outcome.refused.is_empty() && outcome.missing_values.is_empty());
         let new: Vec<Sibling> = update
             .add
