@@ -92,7 +92,7 @@ fn kept(c: &mut Criterion) {
     let items = items(10_000, 1);
     for depth in [Depth::Coarse, Depth::Fine] {
         group.throughput(Throughput::Elements(items.len() as u64));
-        let mut sketches = Sketches::new(depth);
+        let mut sketches = Sketches::new(depth.into());
         let put = |sketches: &mut Sketches| {
             items.iter().for_each(|(key, record)| sketches.add(black_box(key), record));
         };
@@ -101,7 +101,7 @@ fn kept(c: &mut Criterion) {
         });
     }
     let (key, record) = items[0];
-    let mut sketches = Sketches::new(Depth::Fine);
+    let mut sketches = Sketches::new(Depth::Fine.into());
     group.throughput(Throughput::Elements(1));
     group.bench_function("a copy, and the first add after it", |b| {
         b.iter(|| {

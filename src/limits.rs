@@ -61,6 +61,9 @@ pub struct Limits {
     /// from 262,144 entries on. Those of which none are kept are read at every session that has
     /// to find out what differs. 0: none are kept.
     pub max_sketch_bytes: usize,
+    /// The first so many coded symbols are kept with the sketches of a collection: 16 bytes of
+    /// memory each. 0: a session that uses coded symbols reads all entries.
+    pub kept_symbols: usize,
     /// Of a collection of fewer entries no sketches are kept.
     pub sketches_from_entries: u64,
     /// How long replaced values are kept, in milliseconds.
@@ -106,6 +109,7 @@ impl Default for Limits {
             max_removals_percent: 10,
             max_loaded_pages: 65_536,
             max_sketch_bytes: 64 << 20,
+            kept_symbols: 0,
             sketches_from_entries: 4_096,
             history_age_ms: 7 * 24 * 3_600_000,
             history_percent: 10,

@@ -27,4 +27,4 @@ pub use buckets::{
 pub use estimator::{Estimator, EstimatorError, FoldedEstimator, WrappedEstimator};
 pub use iblt::{IbltError, IbltKey, Symbols};
 pub use ids::{DifferingId, ID_BITS, IdWidth, ShortId, WIDE_FROM_ENTRIES};
-pub use kept::{Depth, SketchedGroup, Sketches};
+pub use kept::{Depth, Shape, SketchedGroup, Sketches};

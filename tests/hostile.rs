@@ -861,7 +861,7 @@ fn messages_of_a_sketch_exchange_come_in_its_order_or_not_at_all() {
             TurnMessage::Sketch(sketch_of(layout, 0)),
             TurnMessage::Refill(refill),
             TurnMessage::Refilled(Bytes(vec![0; 8])),
-            TurnMessage::Symbols(Symbols::from_bytes(&[0; 9]).unwrap()),
+            TurnMessage::Symbols { kept: false, symbols: Symbols::from_bytes(&[0; 9]).unwrap() },
             TurnMessage::MoreSymbols(1),
             TurnMessage::Names(names),
         ]
@@ -877,11 +877,11 @@ fn messages_of_a_sketch_exchange_come_in_its_order_or_not_at_all() {
         victim.turn(message.clone());
         let fits = matches!(
             message,
-            TurnMessage::Estimate(_) | TurnMessage::Sketch(_) | TurnMessage::Symbols(_)
+            TurnMessage::Estimate(_) | TurnMessage::Sketch(_) | TurnMessage::Symbols { .. }
         );
         assert_eq!(victim.outcome().is_none(), fits, "{message:?}: {:?}", victim.outcome());
         // more symbols may well have been asked for
-        if fits && !matches!(message, TurnMessage::Symbols(_)) {
+        if fits && !matches!(message, TurnMessage::Symbols { .. }) {
             victim.turn(message);
             victim.ended_by(AbortCode::Protocol);
         }
@@ -941,7 +941,8 @@ fn symbols_that_never_decode_come_to_an_end() {
     loop {
         victim.said.clear();
         bytes.rotate_left(1);
-        victim.turn(TurnMessage::Symbols(Symbols::from_bytes(&bytes).unwrap()));
+        let symbols = Symbols::from_bytes(&bytes).unwrap();
+        victim.turn(TurnMessage::Symbols { kept: false, symbols });
         victim.end_turn(TreeHash([7; 32]), false);
         victim.work();
         let more = victim
@@ -955,6 +956,26 @@ fn symbols_that_never_decode_come_to_an_end() {
     }
     assert!((1..=8).contains(&asks), "{asks}");
     assert_eq!(victim.outcome(), None);
+}
+
+#[test]
+fn a_stream_of_symbols_stays_under_its_key() {
+    // whether this side keeps symbols or not
+    for kept_symbols in [0, 64] {
+        let limits = Limits { kept_symbols, ..Limits::default() };
+        for first in [false, true] {
+            let mut victim = asked(200, limits.clone(), 300);
+            let symbols = Symbols::from_bytes(&[0x77; 9 * 20]).unwrap();
+            victim.turn(TurnMessage::Symbols { kept: first, symbols: symbols.clone() });
+            victim.end_turn(TreeHash([7; 32]), false);
+            victim.work();
+            let asks =
+                |message: &Message| matches!(message, Message::Turn(TurnMessage::MoreSymbols(_)));
+            assert!(victim.said.iter().any(asks), "{:?} {:?}", victim.outcome(), victim.said);
+            victim.turn(TurnMessage::Symbols { kept: !first, symbols });
+            victim.ended_by(AbortCode::Protocol);
+        }
+    }
 }
 
 #[test]
@@ -1234,7 +1255,7 @@ fn sketches_that_mean_nothing_cost_work_that_is_counted() {
     const KEYS: u64 = 5_000;
     let wide_symbols = |count: usize| {
         let bytes: Vec<u8> = (0..9 * count).map(|at| (at * 31 % 251) as u8).collect();
-        TurnMessage::Symbols(Symbols::from_bytes(&bytes).unwrap())
+        TurnMessage::Symbols { kept: false, symbols: Symbols::from_bytes(&bytes).unwrap() }
     };
     let full = |log2, capacity| TurnMessage::Sketch(sketch_of(wide(log2, capacity), 0x5a));
     // products in the field are counted by 256, reading all entries twice is as many steps

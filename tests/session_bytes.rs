@@ -7,6 +7,8 @@ mod common;
 use std::sync::Arc;
 
 use common::{Around, Node, Run, key, run, run_around};
+use selfsame::hash::HashAlgorithm;
+use selfsame::limits::Limits;
 use selfsame::replica::{CollectionView, IncomingSibling, JoinRequest, KeyUpdate, Warming};
 use selfsame::session::message::{Message, TurnMessage};
 use selfsame::session::{Lane, Outcome, Profile, Strategy, SyncConfig, wire};
@@ -16,7 +18,12 @@ const HEADER: usize = 4;
 
 /// Two that hold the same entries and have met.
 fn twins(entries: u32) -> (Node, Node) {
-    let (mut a, mut b) = (Node::new(1), Node::new(2));
+    twins_with(entries, Default::default())
+}
+
+fn twins_with(entries: u32, [of_a, of_b]: [Limits; 2]) -> (Node, Node) {
+    let mut a = Node::with(1, HashAlgorithm::Blake3, of_a);
+    let mut b = Node::with(2, HashAlgorithm::Blake3, of_b);
     let value: Arc<[u8]> = vec![7; 32].into();
     let states = (0..entries).map(|at| (key(format!("key {at}")), Arc::clone(&value)));
     a.collection.import(states, a.now_ms).unwrap();
@@ -264,6 +271,38 @@ fn sketches_and_symbols_name_what_differs_in_few_bytes_and_frames() {
                 let cost = sketch(&mut a, &mut b, strategy, seed);
                 assert!(cost.find_bytes <= bytes, "{strategy:?} {differing}: {cost:?}");
                 assert!(cost.find_frames <= 12, "{strategy:?} {differing}: {cost:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn symbols_that_are_kept_are_not_made_and_mean_the_same() {
+    let mut made_bytes = [0; 3];
+    for kept in [[0, 0], [512, 512], [512, 0], [0, 512], [128, 512]] {
+        let limits = kept.map(|kept_symbols| Limits { kept_symbols, ..Limits::default() });
+        let (mut a, mut b) = twins_with(4_200, limits);
+        for node in [&a, &b] {
+            while node.collection.warm_sketches().unwrap() == Warming::Goes {}
+        }
+        for (at_made, differing) in [1, 20, 300].into_iter().enumerate() {
+            for at in 0..differing {
+                put(if at % 2 == 0 { &mut a } else { &mut b }, &format!("key {}", at * 19));
+            }
+            let config = SyncConfig { strategy: Strategy::Iblt, ..SyncConfig::default() };
+            let one = run(&mut b, &mut a, &config, differing);
+            complete(&one);
+            assert_eq!(a.root(), b.root(), "{kept:?} {differing}");
+            if kept == [0, 0] {
+                made_bytes[at_made] = one.memory_bytes;
+            } else if kept == [512, 512] && differing <= 20 {
+                // a stream of all entries takes 84,000 bytes
+                let most = made_bytes[at_made] - 60_000;
+                assert!(
+                    one.memory_bytes < most,
+                    "{differing}: {} {made_bytes:?}",
+                    one.memory_bytes
+                );
             }
         }
     }

@@ -51,7 +51,7 @@ fn made(snapshot: &Snapshot<Shared>, depth: Depth) -> Sketches {
 fn assert_kept(collection: &Collection<Shared>) {
     let snapshot = collection.snapshot().unwrap();
     if let Some(kept) = snapshot.sketches() {
-        assert_eq!(*kept, made(&snapshot, kept.depth()));
+        assert_eq!(*kept, made(&snapshot, kept.shape()));
     }
     let report = collection.check().unwrap();
     assert!(report.is_sound(), "{report:?}");

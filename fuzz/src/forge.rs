@@ -296,8 +296,9 @@ impl<'a> Forge<'a> {
             30 => TurnMessage::Refilled(Bytes(bytes(1))),
             31 => {
                 let symbols = vec![self.byte(1); 9 * (1 + usize::from(self.byte(2)))];
-                Symbols::from_bytes(&symbols)
-                    .map_or(TurnMessage::MoreSymbols(1), TurnMessage::Symbols)
+                Symbols::from_bytes(&symbols).map_or(TurnMessage::MoreSymbols(1), |symbols| {
+                    TurnMessage::Symbols { kept: self.flag(2), symbols }
+                })
             }
             32 => TurnMessage::MoreSymbols(u32::from(self.byte(0)) << (self.byte(1) % 25)),
             _ => TurnMessage::Names(WireNames { count: u32::from(self.byte(0)), gaps: bytes(1) }),

@@ -136,6 +136,8 @@ struct LimitSettings {
     max_loaded_pages: usize,
     #[serde(deserialize_with = "within::<_, usize, 0, { 1 << 40 }>")]
     max_sketch_bytes: usize,
+    #[serde(deserialize_with = "within::<_, usize, 0, 524_288>")]
+    kept_symbols: usize,
     #[serde(deserialize_with = "within::<_, u64, 0, MAX_WHOLE>")]
     history_age_ms: u64,
     #[serde(deserialize_with = "within::<_, u64, 0, 10_000>")]
@@ -217,6 +219,7 @@ impl Default for LimitSettings {
             max_removals_percent: limits.max_removals_percent,
             max_loaded_pages: limits.max_loaded_pages,
             max_sketch_bytes: limits.max_sketch_bytes,
+            kept_symbols: limits.kept_symbols,
             history_age_ms: limits.history_age_ms,
             history_percent: limits.history_percent,
             removal_log_entries: limits.removal_log_entries,
@@ -313,6 +316,7 @@ impl Config {
             max_removals_percent,
             max_loaded_pages,
             max_sketch_bytes,
+            kept_symbols,
             history_age_ms,
             history_percent,
             removal_log_entries,
@@ -333,6 +337,7 @@ impl Config {
             max_removals_percent,
             max_loaded_pages,
             max_sketch_bytes,
+            kept_symbols,
             history_age_ms,
             history_percent,
             removal_log_entries,

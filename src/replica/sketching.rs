@@ -8,7 +8,7 @@ use crate::hash::{KeyHash, RecordDigest};
 use crate::limits::Limits;
 use crate::merkle::{Change, Leaf, PagedTree, Prefix};
 use crate::sketch::kept::GROUPS;
-use crate::sketch::{Depth, SketchedGroup, Sketches};
+use crate::sketch::{Depth, Shape, SketchedGroup, Sketches};
 use crate::store::{Read, Store};
 use crate::types::CollectionName;
 
@@ -59,7 +59,7 @@ struct Making {
 struct Slice {
     token: Arc<()>,
     group: u8,
-    depth: Depth,
+    shape: Shape,
 }
 
 /// What a commit changes: a record comes, goes, or both.
@@ -130,12 +130,15 @@ impl KeptSketches {
 
     /// What is to be read next for a tree of so many entries.
     fn next(&mut self, entries: u64, limits: &Limits) -> Option<Slice> {
-        let kept = self.whole.as_ref().map(Sketches::depth);
-        let has = |depth| kept.is_some_and(|kept| kept >= depth);
+        let of = |depth| Shape::new(depth, limits.kept_symbols);
+        let kept = self.whole.as_ref().map(Sketches::shape);
+        let has = |depth| {
+            kept.is_some_and(|kept| kept.depth >= depth && kept.symbols == of(depth).symbols)
+        };
         let from = |has: bool, from: u64| if has { from / DROPPED_BELOW } else { from };
-        let making = self.making.as_ref().map(|making| making.sketches.depth());
+        let making = self.making.as_ref().map(|making| making.sketches.shape());
         let room = limits.max_sketch_bytes.saturating_sub(self.all.load(Ordering::Relaxed));
-        let has_room = |depth: Depth| has(depth) || making == Some(depth) || depth.bytes() <= room;
+        let has_room = |depth| has(depth) || making == Some(of(depth)) || of(depth).bytes() <= room;
         let is_large = entries >= from(has(Depth::Fine), FINE_FROM_ENTRIES);
         let wanted = if is_large && has_room(Depth::Fine) {
             Depth::Fine
@@ -145,28 +148,29 @@ impl KeptSketches {
             self.drop_all();
             return None;
         };
-        if let Some(whole) = self.whole.as_mut().filter(|whole| whole.depth() >= wanted) {
-            if whole.depth() > wanted {
+        if let Some(whole) = self.whole.as_mut().filter(|_| has(wanted)) {
+            if whole.shape().depth > wanted {
                 *whole = whole.coarse();
             }
             self.making = None;
             self.account();
             return None;
         }
-        if self.making.as_ref().is_none_or(|making| making.sketches.depth() != wanted) {
+        let shape = of(wanted);
+        if making != Some(shape) {
             self.making = None;
             self.account();
             if !has_room(wanted) {
                 return None;
             }
-            let sketches = Sketches::new(wanted);
+            let sketches = Sketches::new(shape);
             self.making = Some(Making { token: Arc::default(), sketches, begun: 0, merged: 0 });
             self.account();
         }
         let making = self.making.as_mut().filter(|making| making.begun < GROUPS)?;
         let (group, token) = (making.begun as u8, Arc::clone(&making.token));
         making.begun += 1;
-        Some(Slice { token, group, depth: wanted })
+        Some(Slice { token, group, shape })
     }
 
     /// Takes a slice that was read; none gives it up, and the making with it.
@@ -227,7 +231,7 @@ impl<S: Store> Collection<S> {
         })?;
         let Some((slice, mut tree, rows)) = begun else { return Ok(Warming::Rests) };
         let (name, id) = (&self.spec.name, self.id);
-        let part = sketched(&rows, (id, name), &mut tree, slice.group, slice.depth);
+        let part = sketched(&rows, (id, name), &mut tree, slice.group, slice.shape);
         self.with_live(|live| {
             live.sketches.merge(&slice, part.as_ref().ok());
             Ok(())
@@ -252,12 +256,12 @@ impl<S: Store> Collection<S> {
         tree: &PagedTree,
         sketches: &Sketches,
     ) -> Result<bool, ReplicaError> {
-        let depth = sketches.depth();
-        let mut made = Sketches::new(depth);
+        let shape = sketches.shape();
+        let mut made = Sketches::new(shape);
         for group in 0..=u8::MAX {
             // a copy of its own, so that only one group at a time is in memory
             let (from, mut tree) = ((self.id, &self.spec.name), tree.clone());
-            made.merge(&sketched(rows, from, &mut tree, group, depth)?);
+            made.merge(&sketched(rows, from, &mut tree, group, shape)?);
         }
         let same = made == *sketches;
         if !same {
@@ -275,13 +279,13 @@ fn sketched(
     (id, name): (CollectionId, &CollectionName),
     tree: &mut PagedTree,
     group: u8,
-    depth: Depth,
+    shape: Shape,
 ) -> Result<SketchedGroup, ReplicaError> {
     let prefix = Prefix::of(&KeyHash([group; 32]), 8);
     let leaves: Vec<Leaf> =
         with_pages(rows, id, name, tree, |tree| tree.leaves_under(&prefix).collect())?;
     let items = leaves.iter().map(|leaf| (leaf.key, leaf.record));
-    Ok(SketchedGroup::of_items(group, depth, items))
+    Ok(SketchedGroup::of_items(group, shape, items))
 }
 
 #[cfg(test)]
@@ -289,16 +293,20 @@ mod tests {
     use super::*;
 
     fn asked(bytes: usize, others: usize, entries: u64) -> Option<Depth> {
+        asked_with(0, bytes, others, entries)
+    }
+
+    fn asked_with(symbols: usize, bytes: usize, others: usize, entries: u64) -> Option<Depth> {
         let all = Arc::new(AtomicUsize::new(others));
-        let limits = Limits { max_sketch_bytes: bytes, ..Limits::default() };
+        let limits = Limits { max_sketch_bytes: bytes, kept_symbols: symbols, ..Limits::default() };
         let mut kept = KeptSketches::new(Arc::clone(&all));
         let slice = kept.next(entries, &limits);
         assert_eq!(all.load(Ordering::Relaxed), others + kept.bytes());
         assert!(all.load(Ordering::Relaxed) <= bytes.max(others));
         // what is begun goes on
-        let again = kept.next(entries, &limits).map(|slice| (slice.depth, slice.group));
-        assert_eq!(again, slice.as_ref().map(|slice| (slice.depth, 1)));
-        slice.map(|slice| slice.depth)
+        let again = kept.next(entries, &limits).map(|slice| (slice.shape, slice.group));
+        assert_eq!(again, slice.as_ref().map(|slice| (slice.shape, 1)));
+        slice.map(|slice| slice.shape.depth)
     }
 
     #[test]
@@ -314,5 +322,10 @@ mod tests {
         assert_eq!(asked(coarse - 1, 0, small), None);
         assert_eq!(asked(fine, 0, small - 1), None);
         assert_eq!(asked(0, 5, large), None);
+        // symbols count
+        let with = Shape::new(Depth::Coarse, 1_000).bytes();
+        assert_eq!(with - coarse, 1_024 / 64 * (64 * 16 + 24));
+        assert_eq!(asked_with(1_000, with, 0, large), Some(Depth::Coarse));
+        assert_eq!(asked_with(1_000, with - 1, 0, large), None);
     }
 }

@@ -375,7 +375,12 @@ pub enum TurnMessage {
     /// The syndromes that were asked for, packed.
     Refilled(Bytes),
     /// The next coded symbols of this side's leaves.
-    Symbols(Symbols),
+    Symbols {
+        /// Whether the stream is one that is kept, under the key that everybody has.
+        kept: bool,
+        /// The symbols.
+        symbols: Symbols,
+    },
     /// So many more of the symbols that the other side sends are asked for.
     MoreSymbols(u32),
     /// Which leaves of the other side a sketch or symbols have shown, that this side does not hold.

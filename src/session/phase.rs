@@ -81,7 +81,7 @@ pub(super) const fn phase_of(message: &Message, current: Phase) -> Phase {
             | TurnMessage::Sketch(_)
             | TurnMessage::Refill(_)
             | TurnMessage::Refilled(_)
-            | TurnMessage::Symbols(_)
+            | TurnMessage::Symbols { .. }
             | TurnMessage::MoreSymbols(_)
             | TurnMessage::Names(_) => Phase::SketchExchange,
         },

@@ -18,6 +18,7 @@
 //!     filter_rate: 0.1,
 //!     most_differences: 65_536,
 //!     most_symbols: 524_288,
+//!     kept_symbols: 0,
 //! };
 //! let choice = decide(&question);
 //! assert!(matches!(choice.way, Way::Sketch(layout) if layout.buckets() == 2));
@@ -231,6 +232,8 @@ pub struct Question {
     pub most_differences: u64,
     /// More symbols than this are not sent.
     pub most_symbols: usize,
+    /// So many need no look at the entries: they are kept, here and, it is hoped, there.
+    pub kept_symbols: usize,
 }
 
 /// A method, with what it begins with.
@@ -315,14 +318,14 @@ pub fn sketch_cost(layout: Layout, estimate: u64, most_entries: u64, kept: bool)
 
 /// What so many coded symbols are expected to cost, and their names.
 #[must_use]
-pub fn symbols_cost(count: usize, estimate: u64, most_entries: u64) -> Cost {
+pub fn symbols_cost(count: usize, estimate: u64, most_entries: u64, kept: bool) -> Cost {
+    let coded = if kept { 0.0 } else { CODED_US * most_entries as f64 };
     Cost {
         bytes: (count as u64)
             .saturating_mul(SYMBOL_BYTES as u64)
             .saturating_add(names_bytes(estimate / 2, most_entries)),
         messages: SKETCH_MESSAGES,
-        work_us: (estimate as f64 * (PEELED_US + looks_us(Layout::SHORT))
-            + CODED_US * most_entries as f64) as u64,
+        work_us: (estimate as f64 * (PEELED_US + looks_us(Layout::SHORT)) + coded) as u64,
     }
 }
 
@@ -358,7 +361,8 @@ pub fn decide(question: &Question) -> Choice {
         };
         let count = symbols_for((estimate.saturating_mul(share) / of).saturating_add(1));
         let fits = asked && fits && count <= question.most_symbols;
-        fits.then(|| (Way::Symbols(count), symbols_cost(count, estimate, most_entries)))
+        let kept = count <= question.kept_symbols;
+        fits.then(|| (Way::Symbols(count), symbols_cost(count, estimate, most_entries, kept)))
     };
     let steer = (Way::Steer, descent_cost(estimate, most_entries));
     let price = |(_, cost): &(Way, Cost)| (cost.price(profile), cost.messages);

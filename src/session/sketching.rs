@@ -127,6 +127,11 @@ impl Frozen {
     pub(super) fn entries(&self) -> u64 {
         self.tree.totals().entries
     }
+
+    /// How many coded symbols of it are kept.
+    pub(super) fn kept_symbols(&self) -> usize {
+        self.sketches.as_ref().map_or(0, |sketches| sketches.symbols().len())
+    }
 }
 
 impl Session {
@@ -184,7 +189,8 @@ impl Session {
             precision,
             filter_rate: self.filter_rate(entries.max(1), estimate.unwrap_or(entries)),
             most_differences: limits.max_session_entries as u64,
-            most_symbols: if self.has_room_to_code(&tree) { limits.max_iblt_symbols } else { 0 },
+            most_symbols: self.most_symbols(&tree),
+            kept_symbols: tree.kept_symbols(),
         });
         self.stats.plan.push(choice.step);
         match choice.way {

@@ -29,18 +29,25 @@ const CELLS_PER_STEP: u64 = 8;
 
 /// The stream of this side. It follows from the tree and how much of it was sent.
 #[derive(Clone, Debug)]
-pub(super) struct Coding(Encoder);
+pub(super) struct Coding {
+    stream: Encoder,
+    kept: bool,
+}
 
 impl Coding {
     /// How many symbols were sent.
     pub(super) const fn sent(&self) -> usize {
-        self.0.symbols()
+        self.stream.symbols()
+    }
+
+    const fn terms(&self) -> (usize, bool) {
+        (self.sent(), self.kept)
     }
 }
 
 impl PartialEq for Coding {
     fn eq(&self, other: &Self) -> bool {
-        self.0.symbols() == other.0.symbols()
+        self.terms() == other.terms()
     }
 }
 
@@ -48,7 +55,7 @@ impl Eq for Coding {}
 
 impl Hash for Coding {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.0.symbols().hash(state);
+        self.terms().hash(state);
     }
 }
 
@@ -56,6 +63,7 @@ impl Hash for Coding {
 #[derive(Clone, Debug)]
 pub(super) struct Peeling {
     decoder: Decoder,
+    kept: bool,
     asks: u8,
     /// BLAKE3 of all symbols so far.
     read: blake3::Hasher,
@@ -63,7 +71,7 @@ pub(super) struct Peeling {
 
 impl Peeling {
     fn terms(&self) -> impl Eq + Hash {
-        (self.asks, *self.read.finalize().as_bytes())
+        (self.kept, self.asks, *self.read.finalize().as_bytes())
     }
 }
 
@@ -82,14 +90,37 @@ impl Hash for Peeling {
 }
 
 impl Session {
-    /// Whether there is memory for the stream of a tree: an eighth of what a session has.
-    pub(super) fn has_room_to_code(&self, tree: &Frozen) -> bool {
+    /// How many symbols of a tree there is memory for: any number, if its stream fits into an
+    /// eighth of what a session has, else as many as are kept.
+    pub(super) fn most_symbols(&self, tree: &Frozen) -> usize {
         let most = self.setup.limits.max_session_memory_bytes / 8;
-        tree.entries() <= most / ENTRY_BYTES as u64
+        if tree.entries() <= most / ENTRY_BYTES as u64 {
+            self.setup.limits.max_iblt_symbols
+        } else {
+            tree.kept_symbols().min(self.setup.limits.max_iblt_symbols)
+        }
     }
 
-    fn encoder(&self, tree: &Frozen, view: &dyn CollectionView) -> Result<Encoder, Failure> {
-        let key = IbltKey::derive(&self.derive_key("selfsame v1 iblt"));
+    /// The stream of a tree, under the key that everybody has or that of this session: as it is
+    /// kept, if so many symbols are.
+    fn encoder(
+        &mut self,
+        tree: &Frozen,
+        kept: bool,
+        symbols: usize,
+        view: &dyn CollectionView,
+    ) -> Result<Encoder, Failure> {
+        if let Some(sketches) = &tree.sketches
+            && kept
+            && symbols <= tree.kept_symbols()
+        {
+            return Ok(Encoder::of_kept(sketches.symbols().clone(), &self.setup.limits));
+        }
+        self.charge(tree.entries())?;
+        let key = match kept {
+            true => IbltKey::KEPT,
+            false => IbltKey::derive(&self.derive_key("selfsame v1 iblt")),
+        };
         let mut failure = None;
         let leaves = leaves_of(&tree.tree, view, [true; 256], &mut failure);
         let ids = leaves.map(|leaf| ShortId::of(&leaf.key, &leaf.record));
@@ -105,37 +136,55 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.methods.push((Method::Iblt, self.progress));
-        let coding = Coding(self.encoder(&tree, view)?);
-        let bytes = stream_bytes(&tree);
+        let kept = count <= tree.kept_symbols();
+        let coding = Coding { stream: self.encoder(&tree, kept, count, view)?, kept };
+        let bytes = stream_bytes(&tree, &coding.stream);
         self.exchange = Some(Exchange { tree, step: Step::Coding(Box::new(coding)), bytes });
-        self.send_symbols(count)
+        self.send_symbols(count, view)
     }
 
-    fn send_symbols(&mut self, count: usize) -> Result<(), Failure> {
-        let Some(Exchange { step: Step::Coding(coding), .. }) = &mut self.exchange else {
+    fn send_symbols(&mut self, count: usize, view: &dyn CollectionView) -> Result<(), Failure> {
+        let Some(Exchange { tree, step: Step::Coding(mut coding), mut bytes }) =
+            self.exchange.take()
+        else {
             return Err(protocol());
         };
-        let symbols = coding.0.next_symbols(count.min(SYMBOLS_AT_ONCE));
+        let room = self.most_symbols(&tree).saturating_sub(coding.sent());
+        let count = count.min(SYMBOLS_AT_ONCE).min(room);
+        if coding.stream.is_kept() && coding.stream.left() < count {
+            let mut stream = self.encoder(&tree, true, usize::MAX, view)?;
+            stream.skip(coding.sent());
+            bytes = stream_bytes(&tree, &stream);
+            coding.stream = stream;
+        }
+        let (symbols, kept) = (coding.stream.next_symbols(count), coding.kept);
+        self.exchange = Some(Exchange { tree, step: Step::Coding(coding), bytes });
         if !symbols.is_empty() {
             let bytes = symbols.len() * SYMBOL_BYTES;
-            self.say(TurnMessage::Symbols(symbols), bytes);
+            self.say(TurnMessage::Symbols { kept, symbols }, bytes);
         }
         Ok(())
     }
 
     /// The peer asks for more of the stream.
-    pub(super) fn peer_wants_symbols(&mut self, count: u32) -> Result<(), Failure> {
+    pub(super) fn peer_wants_symbols(
+        &mut self,
+        count: u32,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
         let entries = match &self.exchange {
+            Some(Exchange { step: Step::Coding(coding), .. }) if coding.stream.is_kept() => 0,
             Some(Exchange { tree, step: Step::Coding(_), .. }) => tree.entries(),
             _ => return Err(protocol()),
         };
         self.charge(entries + u64::from(count))?;
-        self.send_symbols(count as usize)
+        self.send_symbols(count as usize, view)
     }
 
     /// The next symbols of the peer.
     pub(super) fn peer_symbols(
         &mut self,
+        kept: bool,
         symbols: &Symbols,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
@@ -148,21 +197,33 @@ impl Session {
                 let reason = format!("the peer chose {} coded symbols", symbols.len());
                 // as many as they may name, about
                 let room = symbols.len() as u64 * 2 / 3;
-                let predicted = plan::symbols_cost(symbols.len(), room, self.most_entries());
+                let at_hand = kept && symbols.len() <= tree.kept_symbols();
+                let predicted =
+                    plan::symbols_cost(symbols.len(), room, self.most_entries(), at_hand);
                 let predicted = predicted.and(plan::told_cost(room));
                 self.note_plan(Phase::SketchExchange, reason, predicted);
-                if !self.has_room_to_code(&tree) {
+                if self.most_symbols(&tree) < symbols.len() {
                     // a descent follows
                     return Ok(());
                 }
-                self.charge(tree.entries())?;
-                let decoder = Decoder::new(self.encoder(&tree, view)?, &self.setup.limits);
+                let own = self.encoder(&tree, kept, symbols.len(), view)?;
+                let decoder = Decoder::new(own, &self.setup.limits);
                 let read = blake3::Hasher::new();
-                (tree, Box::new(Peeling { decoder, asks: 0, read }))
+                (tree, Box::new(Peeling { decoder, kept, asks: 0, read }))
             }
         };
+        if kept != peeling.kept {
+            return Err(protocol());
+        }
+        if peeling.decoder.runs_out(symbols.len()) {
+            if self.most_symbols(&tree) < peeling.decoder.symbols() + symbols.len() {
+                return Ok(());
+            }
+            let own = self.encoder(&tree, true, usize::MAX, view)?;
+            peeling.decoder.go_on_with(own);
+        }
         let before = peeling.decoder.effort();
-        let looked = tree.entries();
+        let looked = if peeling.decoder.stream().is_kept() { 0 } else { tree.entries() };
         // over the limit of symbols it ends with what is known
         let is_over = peeling.decoder.push(symbols).is_err();
         peeling.read.update(&symbols.to_bytes());
@@ -173,7 +234,7 @@ impl Session {
             peeling.asks += 1;
             let more = (known / 2).clamp(LEAST_ASKED, SYMBOLS_AT_ONCE);
             self.say(TurnMessage::MoreSymbols(more as u32), 0);
-            let bytes = stream_bytes(&tree) + known * READ_BYTES;
+            let bytes = stream_bytes(&tree, peeling.decoder.stream()) + known * READ_BYTES;
             self.exchange = Some(Exchange { tree, step: Step::Peeling(peeling), bytes });
             return Ok(());
         }
@@ -185,6 +246,7 @@ impl Session {
     }
 }
 
-fn stream_bytes(tree: &Frozen) -> usize {
-    tree.entries() as usize * ENTRY_BYTES
+/// What a stream takes that is not the collection's.
+fn stream_bytes(tree: &Frozen, stream: &Encoder) -> usize {
+    if stream.is_kept() { 0 } else { tree.entries() as usize * ENTRY_BYTES }
 }

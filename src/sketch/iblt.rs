@@ -42,6 +42,7 @@
 
 mod decoder;
 mod encoder;
+mod kept;
 mod mapping;
 mod siphash;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decoder::{Decoder, Difference};
 pub use encoder::Encoder;
+pub use kept::KeptSymbols;
 
 use mapping::Word;
 
@@ -90,6 +92,10 @@ pub enum IbltError {
 pub struct IbltKey([u64; 2]);
 
 impl IbltKey {
+    /// The key of streams that are [kept](KeptSymbols), which everybody knows: whoever writes can
+    /// choose ids that look alike under it, and gains a descent.
+    pub const KEPT: Self = Self([0x0073_656c_6673_616d, 0x6500_6b65_7074_0000]);
+
     /// The first half of a secret of the session that is used for nothing else.
     #[must_use]
     pub fn derive(secret: &[u8; 32]) -> Self {

@@ -2,7 +2,8 @@
 //!
 //! Of every bucket the syndromes: 64 of each of 1, 16 and 256 buckets, and of large collections 48
 //! of each of 4,096. The id of an entry is the same in all of them, so its powers are computed once
-//! for all, and other numbers of buckets are sums. Nothing in them is secret or of one peer.
+//! for all, and other numbers of buckets are sums. If wanted, the first coded symbols as well.
+//! Nothing in them is secret or of one peer.
 //!
 //! They stand for just the entries that were added and not removed: whoever keeps them adds and
 //! removes what its tree does, in the same commit.
@@ -12,7 +13,7 @@
 //! use selfsame::sketch::{BucketSketch, Depth, IdWidth, Layout, Sketches};
 //!
 //! let entries = (0..50).map(|byte| (KeyHash([byte; 32]), RecordDigest([byte; 32])));
-//! let mut sketches = Sketches::new(Depth::Fine);
+//! let mut sketches = Sketches::new(Depth::Fine.into());
 //! for (key, record) in entries.clone() {
 //!     sketches.add(&key, &record);
 //! }
@@ -29,7 +30,8 @@ use std::sync::Arc;
 
 use super::buckets::{BucketSketch, MAX_CAPACITY, Portion};
 use super::estimator::Estimator;
-use super::ids::{BucketId, IdWidth, bucket_of};
+use super::iblt::KeptSymbols;
+use super::ids::{BucketId, IdWidth, ShortId, bucket_of};
 use super::pinsketch;
 use crate::hash::{KeyHash, RecordDigest};
 
@@ -62,6 +64,36 @@ impl Depth {
         };
         let group = size_of::<Arc<Group>>() + size_of::<Group>() + 16 + fine;
         size_of::<Top>() + GROUPS * group + 128 * size_of::<i64>()
+    }
+}
+
+/// What is kept.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Shape {
+    /// Into how many buckets.
+    pub depth: Depth,
+    /// How many coded symbols: 0, or a multiple of 64.
+    pub symbols: usize,
+}
+
+impl Shape {
+    /// So many coded symbols, rounded up to 64.
+    #[must_use]
+    pub const fn new(depth: Depth, symbols: usize) -> Self {
+        Self { depth, symbols: symbols.next_multiple_of(64) }
+    }
+
+    /// Bytes of memory that sketches of this shape take.
+    #[must_use]
+    pub const fn bytes(self) -> usize {
+        self.depth.bytes() + KeptSymbols::bytes(self.symbols)
+    }
+}
+
+impl From<Depth> for Shape {
+    /// Without coded symbols.
+    fn from(depth: Depth) -> Self {
+        Self { depth, symbols: 0 }
     }
 }
 
@@ -152,19 +184,21 @@ pub struct Sketches {
     estimator: Arc<Estimator>,
     top: Arc<Top>,
     groups: Arc<Vec<Arc<Group>>>,
+    symbols: Arc<KeptSymbols>,
     depth: Depth,
 }
 
 impl std::fmt::Debug for Sketches {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Sketches({} entries, {:?})", self.entries, self.depth)
+        write!(f, "Sketches({} entries, {:?})", self.entries, self.shape())
     }
 }
 
 impl Sketches {
     /// Those of no entries.
     #[must_use]
-    pub fn new(depth: Depth) -> Self {
+    pub fn new(shape: Shape) -> Self {
+        let Shape { depth, symbols } = shape;
         let none = Arc::new(Group::new(depth));
         let top = Top { all: Packed::NONE, sixteenths: [const { Packed::NONE }; SIXTEENTHS] };
         Self {
@@ -172,6 +206,7 @@ impl Sketches {
             estimator: Arc::default(),
             top: Arc::new(top),
             groups: Arc::new(vec![none; GROUPS]),
+            symbols: Arc::new(KeptSymbols::new(symbols)),
             depth,
         }
     }
@@ -182,10 +217,16 @@ impl Sketches {
         self.entries
     }
 
-    /// How deep they go.
+    /// How deep they go, and how many symbols there are.
     #[must_use]
-    pub const fn depth(&self) -> Depth {
-        self.depth
+    pub fn shape(&self) -> Shape {
+        Shape { depth: self.depth, symbols: self.symbols.len() }
+    }
+
+    /// The first coded symbols of the entries: none, if none are kept.
+    #[must_use]
+    pub fn symbols(&self) -> &KeptSymbols {
+        &self.symbols
     }
 
     /// Counters over the entries.
@@ -196,14 +237,17 @@ impl Sketches {
 
     /// Bytes of memory, if nothing is shared.
     #[must_use]
-    pub const fn memory_bytes(&self) -> usize {
-        self.depth.bytes()
+    pub fn memory_bytes(&self) -> usize {
+        self.shape().bytes()
     }
 
     /// Adds an entry that they were not of.
     pub fn add(&mut self, key: &KeyHash, record: &RecordDigest) {
         self.entries = self.entries.wrapping_add(1);
         Arc::make_mut(&mut self.estimator).add(record);
+        if !self.symbols.is_empty() {
+            Arc::make_mut(&mut self.symbols).add(ShortId::of(key, record));
+        }
         self.toggle(key, record);
     }
 
@@ -211,6 +255,9 @@ impl Sketches {
     pub fn remove(&mut self, key: &KeyHash, record: &RecordDigest) {
         self.entries = self.entries.wrapping_sub(1);
         Arc::make_mut(&mut self.estimator).remove(record);
+        if !self.symbols.is_empty() {
+            Arc::make_mut(&mut self.symbols).remove(ShortId::of(key, record));
+        }
         self.toggle(key, record);
     }
 
@@ -228,6 +275,7 @@ impl Sketches {
     pub fn merge(&mut self, part: &SketchedGroup) {
         self.entries = self.entries.wrapping_add(part.entries);
         Arc::make_mut(&mut self.estimator).merge(&part.estimator);
+        Arc::make_mut(&mut self.symbols).merge(&part.symbols);
         let top = Arc::make_mut(&mut self.top);
         let number = usize::from(part.number);
         top.all.merge(&part.group.coarse);
@@ -297,6 +345,7 @@ pub struct SketchedGroup {
     number: u8,
     entries: u64,
     estimator: Estimator,
+    symbols: KeptSymbols,
     group: Group,
 }
 
@@ -305,14 +354,17 @@ impl SketchedGroup {
     #[must_use]
     pub fn of_items(
         number: u8,
-        depth: Depth,
+        Shape { depth, symbols }: Shape,
         items: impl IntoIterator<Item = (KeyHash, RecordDigest)>,
     ) -> Self {
-        let mut part =
-            Self { number, entries: 0, estimator: Estimator::default(), group: Group::new(depth) };
+        let (estimator, symbols) = (Estimator::default(), KeptSymbols::new(symbols));
+        let mut part = Self { number, entries: 0, estimator, symbols, group: Group::new(depth) };
         for (key, record) in items.into_iter().filter(|(key, _)| key.bucket() == number) {
             part.entries += 1;
             part.estimator.add(&record);
+            if !part.symbols.is_empty() {
+                part.symbols.add(ShortId::of(&key, &record));
+            }
             part.group.add(fine_of(&key), &powers_of(&key, &record));
         }
         part
@@ -333,8 +385,8 @@ mod tests {
         (KeyHash(hash(0)), RecordDigest(hash(1)))
     }
 
-    fn of(depth: Depth, items: &BTreeSet<u64>) -> Sketches {
-        let mut sketches = Sketches::new(depth);
+    fn of(shape: Shape, items: &BTreeSet<u64>) -> Sketches {
+        let mut sketches = Sketches::new(shape);
         for (key, record) in items.iter().map(|number| item(*number)) {
             sketches.add(&key, &record);
         }
@@ -346,9 +398,10 @@ mod tests {
         fn they_are_those_of_the_entries_whatever_came_and_went(
             steps in prop::collection::vec((0..60_u64, any::<bool>()), 0..120), log2 in 0u8..=12,
             first in 0u8..47, more in 1u8..17, frozen_at in 0usize..120, fine: bool,
+            symbols in prop::sample::select(vec![0usize, 1, 128]),
         ) {
-            let depth = if fine { Depth::Fine } else { Depth::Coarse };
-            let (mut held, mut sketches) = (BTreeSet::new(), Sketches::new(depth));
+            let shape = Shape::new(if fine { Depth::Fine } else { Depth::Coarse }, symbols);
+            let (mut held, mut sketches) = (BTreeSet::new(), Sketches::new(shape));
             let mut frozen = None;
             for (at, (number, adds)) in steps.into_iter().enumerate() {
                 let (key, record) = item(number);
@@ -361,17 +414,19 @@ mod tests {
                     frozen = Some((sketches.clone(), held.clone()));
                 }
             }
-            prop_assert_eq!(&sketches, &of(depth, &held));
+            prop_assert_eq!(&sketches, &of(shape, &held));
+            prop_assert_eq!(sketches.shape(), shape);
             if let Some((frozen, held)) = frozen {
-                prop_assert_eq!(frozen, of(depth, &held), "a copy is left alone");
+                prop_assert_eq!(frozen, of(shape, &held), "a copy is left alone");
             }
-            let mut merged = Sketches::new(depth);
+            let mut merged = Sketches::new(shape);
             for number in 0..=u8::MAX {
                 let items = held.iter().map(|number| item(*number));
-                merged.merge(&SketchedGroup::of_items(number, depth, items));
+                merged.merge(&SketchedGroup::of_items(number, shape, items));
             }
             prop_assert_eq!(&merged, &sketches);
-            prop_assert_eq!(sketches.coarse(), of(Depth::Coarse, &held));
+            let coarse = Shape { depth: Depth::Coarse, ..shape };
+            prop_assert_eq!(sketches.coarse(), of(coarse, &held));
             // any portion, first or later
             let layout = Layout::new(IdWidth::Wide, log2, first.max(1)).unwrap();
             let whole = layout.buckets();
@@ -389,7 +444,7 @@ mod tests {
     #[test]
     fn narrow_ids_are_not_kept() {
         let layout = Layout::new(IdWidth::Narrow, 0, 4).unwrap();
-        assert_eq!(Sketches::new(Depth::Fine).read(&layout.all()), None);
+        assert_eq!(Sketches::new(Depth::Fine.into()).read(&layout.all()), None);
     }
 
     #[test]

@@ -23,6 +23,7 @@ const AUTO: Question = Question {
     filter_rate: 0.1,
     most_differences: 65_536,
     most_symbols: 1 << 19,
+    kept_symbols: 0,
 };
 
 #[test]
@@ -114,6 +115,7 @@ proptest! {
         estimate: Option<u64>,
         most_differences: u64,
         most_symbols: usize,
+        kept_symbols: usize,
         kept: bool,
         strategy in select(&Strategy::ALL[..]),
         profile in select(&Profile::ALL[..]),
@@ -129,6 +131,7 @@ proptest! {
             filter_rate: 0.1,
             most_differences,
             most_symbols,
+            kept_symbols,
         };
         let choice = decide(&question);
         let forced = match choice.way {
@@ -156,6 +159,19 @@ fn what_no_session_holds_is_left_to_a_descent() {
             assert_eq!(decide(&question).way, Way::Steer, "{strategy:?} {estimate:?}");
         }
     }
+}
+
+#[test]
+fn symbols_that_are_kept_cost_no_look_at_all_entries() {
+    let (entries, estimate) = (1_000_000, Some(1_000));
+    let profile = Profile::Latency;
+    let made = Question { entries, most_entries: entries, estimate, profile, ..AUTO };
+    let kept = Question { kept_symbols: 4_096, ..made };
+    // sketches of several buckets need a refill now and then, symbols do not
+    assert!(!matches!(decide(&made).way, Way::Symbols(_)), "{:?}", decide(&made));
+    assert!(matches!(decide(&kept).way, Way::Symbols(_)), "{:?}", decide(&kept));
+    let few = Question { kept_symbols: 64, ..made };
+    assert_eq!(decide(&few), decide(&made));
 }
 
 #[test]

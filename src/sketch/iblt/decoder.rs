@@ -62,6 +62,24 @@ impl Decoder {
         Self { own, cells: Vec::new(), left: 0, peeled: Vec::new(), effort: 0, most }
     }
 
+    /// The own stream.
+    #[must_use]
+    pub const fn stream(&self) -> &Encoder {
+        &self.own
+    }
+
+    /// Whether the own stream is one that is kept, and goes on for fewer symbols than this.
+    #[must_use]
+    pub const fn runs_out(&self, symbols: usize) -> bool {
+        self.own.is_kept() && self.own.left() < symbols
+    }
+
+    /// Goes on with another stream of the same set and key, of which nothing was taken yet.
+    pub fn go_on_with(&mut self, mut own: Encoder) {
+        own.skip(self.symbols());
+        self.own = own;
+    }
+
     /// How many symbols came so far.
     #[must_use]
     pub const fn symbols(&self) -> usize {

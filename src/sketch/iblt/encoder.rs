@@ -1,7 +1,7 @@
 //! The stream of coded symbols of a set.
 
 use super::mapping::{Mapping, Word};
-use super::{IbltKey, Symbol, Symbols};
+use super::{IbltKey, KeptSymbols, Symbol, Symbols};
 use crate::limits::Limits;
 use crate::sketch::ShortId;
 
@@ -20,6 +20,8 @@ pub struct Encoder {
     next: Vec<u32>,
     made: usize,
     most: usize,
+    /// What there is instead of ids.
+    kept: Option<KeptSymbols>,
 }
 
 impl Encoder {
@@ -35,7 +37,15 @@ impl Encoder {
             .collect::<(Vec<_>, Vec<_>)>();
         let next = vec![0; words.len()];
         let most = limits.max_iblt_symbols.min(u32::MAX as usize);
-        Self { key: key.clone(), words, states, next, made: 0, most }
+        Self { key: key.clone(), words, states, next, made: 0, most, kept: None }
+    }
+
+    /// The stream under [`IbltKey::KEPT`] as far as it is kept, up to `max_iblt_symbols`.
+    #[must_use]
+    pub fn of_kept(kept: KeptSymbols, limits: &Limits) -> Self {
+        let most = limits.max_iblt_symbols.min(kept.len());
+        let (words, states, next) = Default::default();
+        Self { key: IbltKey::KEPT, words, states, next, made: 0, most, kept: Some(kept) }
     }
 
     /// How many symbols were made so far.
@@ -44,11 +54,33 @@ impl Encoder {
         self.made
     }
 
+    /// How many symbols can still be made.
+    #[must_use]
+    pub const fn left(&self) -> usize {
+        self.most - self.made
+    }
+
+    /// Whether the stream is one that is kept, and ends where that ends.
+    #[must_use]
+    pub const fn is_kept(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// Passes over so many symbols.
+    pub fn skip(&mut self, symbols: usize) {
+        let _ = self.next_symbols(symbols);
+    }
+
     /// The next symbols of the stream: as many as asked for, or as are left up to
     /// `max_iblt_symbols`.
     #[must_use]
     pub fn next_symbols(&mut self, count: usize) -> Symbols {
-        let count = count.min(self.most - self.made);
+        let count = count.min(self.left());
+        if let Some(kept) = &self.kept {
+            let symbols = kept.read(self.made..self.made + count);
+            self.made += count;
+            return symbols;
+        }
         let mut symbols = vec![Symbol::default(); count];
         let first = self.made as u32;
         let end = (self.made + count) as u32;
