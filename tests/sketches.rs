@@ -13,7 +13,7 @@ use selfsame::limits::Limits;
 use selfsame::replica::{
     Collection, CollectionView, Replica, ReplicaOptions, RestoreOptions, Snapshot, Warming,
 };
-use selfsame::sketch::{Depth, Sketches};
+use selfsame::sketch::{Depth, Shape, Sketches};
 use selfsame::store::MemoryStore;
 use selfsame::types::{CollectionName, NodeId};
 use support::{all_entries, key, random, spec, sync};
@@ -31,7 +31,7 @@ fn open(store: &Shared, seed: u64, limits: Limits) -> (Replica<Shared>, Arc<Coll
 
 /// Keeps sketches of the smallest collection too.
 fn of_small() -> Limits {
-    Limits { sketches_from_entries: 1, max_loaded_pages: 4, ..Limits::default() }
+    Limits { sketches_from_entries: 1, max_loaded_pages: 4, kept_symbols: 100, ..Limits::default() }
 }
 
 fn warm(collection: &Collection<Shared>) {
@@ -39,8 +39,8 @@ fn warm(collection: &Collection<Shared>) {
 }
 
 /// Made from the entries, by no code that keeps them.
-fn made(snapshot: &Snapshot<Shared>, depth: Depth) -> Sketches {
-    let mut sketches = Sketches::new(depth);
+fn made(snapshot: &Snapshot<Shared>, shape: impl Into<Shape>) -> Sketches {
+    let mut sketches = Sketches::new(shape.into());
     for entry in all_entries(snapshot) {
         let algorithm = snapshot.spec().algorithm;
         sketches.add(&algorithm.key_hash(&entry.key), &entry.record.digest(algorithm));
@@ -139,7 +139,7 @@ proptest! {
         assert_kept(&collection);
         for snapshot in frozen {
             if let Some(kept) = snapshot.sketches() {
-                prop_assert_eq!(kept, &made(&snapshot, Depth::Coarse));
+                prop_assert_eq!(kept, &made(&snapshot, Shape::new(Depth::Coarse, 100)));
             }
         }
     }
@@ -183,15 +183,15 @@ fn small_collections_and_those_beyond_the_memory_keep_none() {
     };
     assert_eq!(kept(Limits::default()), (false, 0));
     assert_eq!(kept(Limits { max_sketch_bytes: 0, ..of_small() }), (false, 0));
-    let bytes = Depth::Coarse.bytes();
+    let bytes = Shape::new(Depth::Coarse, 100).bytes();
     assert_eq!(kept(Limits { max_sketch_bytes: bytes - 1, ..of_small() }), (false, 0));
     assert_eq!(kept(Limits { max_sketch_bytes: bytes, ..of_small() }), (true, bytes));
 }
 
 #[test]
 fn the_memory_is_for_all_collections_and_comes_back() {
-    let limits =
-        Limits { max_sketch_bytes: Depth::Coarse.bytes(), sketches_from_entries: 10, ..of_small() };
+    let bytes = Shape::new(Depth::Coarse, 100).bytes();
+    let limits = Limits { max_sketch_bytes: bytes, sketches_from_entries: 10, ..of_small() };
     let (replica, first) = open(&Shared::default(), 1, limits);
     let mut spec = spec(HashAlgorithm::Blake3);
     spec.name = CollectionName::new("others").unwrap();
