@@ -5,8 +5,9 @@
 //! either end (a third each new, changed, deleted), the daemons' sketches made, and one session,
 //! some times over. Prints bytes on the wire (UDP payloads, acknowledgements included), frames,
 //! round trips (the time of one more session with 100 ms between the two, divided by that), CPU
-//! time and what the store read of files at either side, and how much the memory of each grew at
-//! most. In the end an empty node takes everything.
+//! time and what the store read of files at either side; and of memory the most that a session held
+//! by its own account, by how much the live allocations of the process grew at most and for good,
+//! and what is resident. In the end an empty node takes everything.
 //!
 //! `cargo bench --bench end_to_end -- 1000000 100` (entries, bytes of a value), and after that, for
 //! one row alone, a number of differences and of sessions.
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use peak_alloc::PeakAlloc;
 use selfsame::net::{Endpoint, Identity, Link, NetLimits, PeerAddress};
 use selfsame::node::access::Access;
 use selfsame::node::manager::SessionManager;
@@ -29,6 +31,11 @@ use selfsame::session::{Outcome, SyncConfig};
 use selfsame::store::{EmbeddedOptions, EmbeddedStore};
 use selfsame::types::{CollectionName, CollectionSpec, Key, Policy};
 use tokio::sync::watch;
+
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
+/// Sessions that ended before usage was counted anew.
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const BATCH: u64 = 4_096;
@@ -90,6 +97,11 @@ struct Usage {
     read: u64,
     resident_kib: u64,
     greatest_kib: u64,
+    /// Bytes of live allocations, and the most that there were.
+    heap: u64,
+    greatest_heap: u64,
+    /// Most bytes of a session, by its own account.
+    accounted: u64,
 }
 
 fn field(file: &str, name: &str) -> u64 {
@@ -99,7 +111,10 @@ fn field(file: &str, name: &str) -> u64 {
 }
 
 impl Usage {
-    fn now() -> Self {
+    fn now(node: &Node<EmbeddedStore>) -> Self {
+        let ended = ENDED.load(Ordering::Relaxed);
+        let recent = node.sessions.recent();
+        let ends = recent.iter().filter(|end| end.session > ended);
         let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
         let ran = threads.filter_map(|thread| {
             let stat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
@@ -110,12 +125,16 @@ impl Usage {
             read: field("/proc/self/io", "rchar:"),
             resident_kib: field("/proc/self/status", "VmRSS:"),
             greatest_kib: field("/proc/self/status", "VmHWM:"),
+            heap: HEAP.current_usage() as u64,
+            greatest_heap: HEAP.peak_usage() as u64,
+            accounted: ends.map(|end| end.memory_bytes).max().unwrap_or(0),
         }
     }
 
     fn line(&self) -> String {
-        let Self { cpu_us, read, resident_kib, greatest_kib } = self;
-        format!("{cpu_us} {read} {resident_kib} {greatest_kib}")
+        let Self { cpu_us, read, resident_kib, greatest_kib, heap, greatest_heap, accounted } =
+            self;
+        format!("{cpu_us} {read} {resident_kib} {greatest_kib} {heap} {greatest_heap} {accounted}")
     }
 
     fn parse(line: &str) -> Self {
@@ -125,12 +144,49 @@ impl Usage {
             read: numbers[1],
             resident_kib: numbers[2],
             greatest_kib: numbers[3],
+            heap: numbers[4],
+            greatest_heap: numbers[5],
+            accounted: numbers[6],
         }
     }
 }
 
 fn numbers(line: &str) -> Vec<u64> {
     line.split_whitespace().map(|word| word.parse().unwrap()).collect()
+}
+
+/// By how much memory grew at most.
+#[derive(Clone, Copy, Default)]
+struct Grown {
+    /// The account of a session.
+    accounted: u64,
+    /// Live allocations: at most, and in the end.
+    heap: u64,
+    kept: u64,
+    resident_kib: u64,
+}
+
+impl Grown {
+    fn most(&mut self, before: &Usage, after: &Usage) {
+        self.accounted = self.accounted.max(after.accounted);
+        self.heap = self.heap.max(after.greatest_heap.saturating_sub(before.heap));
+        self.kept = self.kept.max(after.heap.saturating_sub(before.heap));
+        let resident = after.greatest_kib.saturating_sub(before.resident_kib);
+        self.resident_kib = self.resident_kib.max(resident);
+    }
+}
+
+impl std::fmt::Display for Grown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [accounted, heap, kept, resident] =
+            [self.accounted, self.heap, self.kept, self.resident_kib << 10]
+                .map(|bytes| bytes as f64 / f64::from(1 << 20));
+        write!(
+            f,
+            "{accounted:.1} MiB in a session by its account, live heap +{heap:.1} MiB ({kept:.1} \
+             stay), resident +{resident:.1} MiB"
+        )
+    }
 }
 
 /// One node, told by lines what to do; it answers each with a line.
@@ -188,9 +244,12 @@ async fn node(folder: &Path, entries: u64, bytes: usize) {
             // from here on the greatest memory is that of what follows
             ["usage", "anew"] => {
                 std::fs::write("/proc/self/clear_refs", "5").unwrap();
-                Usage::now().line()
+                HEAP.reset_peak_usage();
+                let last = node.sessions.recent().last().map_or(0, |end| end.session);
+                ENDED.store(last, Ordering::Relaxed);
+                Usage::now(&node).line()
             }
-            ["usage"] => Usage::now().line(),
+            ["usage"] => Usage::now(&node).line(),
             ["entries"] => collection.totals().unwrap().entries.to_string(),
             _ => panic!("{line}?"),
         };
@@ -356,7 +415,7 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
     };
     let (mut wire, mut packets, mut frames, mut read) = (0, 0, 0, [0; 2]);
     let mut cpu = [Vec::new(), Vec::new()];
-    let (mut grown, mut took) = ([0; 2], Vec::new());
+    let (mut grown, mut took) = ([Grown::default(); 2], Vec::new());
     for _ in 0..times {
         differ(peers);
         let before = [0, 1].map(|end: usize| peers[end].usage("anew"));
@@ -367,7 +426,7 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
             let after = peers[end].usage("");
             cpu[end].push(after.cpu_us - before.cpu_us);
             read[end] += after.read - before.read;
-            grown[end] = grown[end].max(after.greatest_kib.saturating_sub(before.resident_kib));
+            grown[end].most(&before, &after);
         }
     }
     differ(peers);
@@ -383,7 +442,7 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
     let (took, cpu) = (median(&mut took), cpu.each_mut().map(median));
     println!(
         "d {differences:6}: {:9} B on the wire in {:.1} packets, {:5.1} frames, {:4.1} round trips, {:.2} ms; CPU \
-         {:.2} and {:.2} ms; files read {} and {} B; memory grew by {:.1} and {:.1} MiB at most",
+         {:.2} and {:.2} ms; files read {} and {} B; {} at the one and {} at the other",
         wire / times,
         packets as f64 / times as f64,
         frames as f64 / times as f64,
@@ -393,8 +452,8 @@ fn measure(peers: &mut [Peer; 2], relay: &Relay, (differences, times): (u64, u64
         cpu[1],
         read[0] / times,
         read[1] / times,
-        grown[0] as f64 / 1024.0,
-        grown[1] as f64 / 1024.0,
+        grown[0],
+        grown[1],
     );
 }
 
@@ -407,12 +466,10 @@ fn take_all(words: [&str; 2], giver: &mut Peer, folder: &Path) {
     let before = [giver.usage("anew"), taker.usage("anew")];
     let figures = numbers(&taker.ask("sync"));
     let after = [giver.usage(""), taker.usage("")];
-    let grown = [0, 1].map(|end| {
-        (after[end].greatest_kib.saturating_sub(before[end].resident_kib)) as f64 / 1024.0
-    });
+    let mut grown = [Grown::default(); 2];
+    (0..2).for_each(|end| grown[end].most(&before[end], &after[end]));
     println!(
-        "all of {}: {} sessions, {} B, {} frames, {:.1} s; memory of the giver grew by {:.1} MiB \
-         at most, of the taker by {:.1} MiB with its tree and what its store keeps in memory",
+        "all of {}: {} sessions, {} B, {} frames, {:.1} s; {} at the giver, {} at the taker",
         taker.ask("entries"),
         figures[0],
         figures[1],

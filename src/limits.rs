@@ -23,7 +23,7 @@ pub struct Limits {
     pub max_exceptions: u64,
     /// Largest frame, in bytes: one of these per stream is in memory.
     pub max_frame_bytes: usize,
-    /// Most keys whose state one session learns from its peer: about 300 bytes each. Beyond, the
+    /// Most keys whose state one session learns from its peer: about 1 kB each. Beyond, the
     /// session applies what it has without joining, and a fresh one goes on.
     pub max_session_entries: usize,
     /// Most bytes of values that one session moves each way. Beyond, the session applies what it
@@ -32,9 +32,15 @@ pub struct Limits {
     pub max_session_bytes: u64,
     /// Most bytes of values that wait to be applied in one session.
     pub max_pending_bytes: usize,
-    /// Most bytes that one session may hold in memory, by its own account. From three quarters
-    /// on it learns of no more keys and ends as far as it is, so that a fresh one goes on; one
-    /// that the peer drives beyond all the same is ended.
+    /// Most bytes that one session may hold in memory, by its own account: what it learned and
+    /// waits to say, pages of the tree and snapshot that are there for it alone, sketches, values
+    /// on their way, what is just being applied. From three quarters on, or as soon as three of the
+    /// largest values would have no room, it learns of no more keys and ends as far as it is, so
+    /// that a fresh one goes on; one that the peer drives beyond all the same is ended. Four of
+    /// the largest values at least, or they may not fit.
+    ///
+    /// A collection of more than some three million entries takes 5 bytes for each beyond: its tree
+    /// without leaves, of which a session that changes much has its own.
     pub max_session_memory_bytes: u64,
     /// Most leaves listed for one prefix before the comparison descends further.
     pub max_listed_leaves: usize,
@@ -54,8 +60,8 @@ pub struct Limits {
     pub max_removals: u64,
     /// ...and in percent of the entries: both must be exceeded for the brake to act.
     pub max_removals_percent: u64,
-    /// Most pages of trees that stay in memory, for all collections together: about 9 KB each. A
-    /// commit may load more while it goes on.
+    /// Most pages of trees that stay in memory, for all collections together: about 7 KB each,
+    /// and 10 KB at most. A commit may load more while it goes on.
     pub max_loaded_pages: usize,
     /// Most bytes of sketches that are kept, for all collections together: 90 kB for one, 1.1 MB
     /// from 262,144 entries on. Those of which none are kept are read at every session that has
@@ -98,7 +104,7 @@ impl Default for Limits {
             max_session_entries: 65_536,
             max_session_bytes: 64 << 20,
             max_pending_bytes: 32 << 20,
-            max_session_memory_bytes: 256 << 20,
+            max_session_memory_bytes: 64 << 20,
             max_listed_leaves: 1_024,
             max_filter_bytes: 16 << 20,
             max_iblt_symbols: 1 << 19,

@@ -77,6 +77,7 @@ pub mod merge;
 pub mod message;
 mod opening;
 mod outcome;
+mod overlay;
 mod phase;
 pub mod plan;
 mod short;

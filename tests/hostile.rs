@@ -1021,7 +1021,7 @@ fn names_of_what_is_not_held_are_counted_and_nothing_else() {
     let node = node_with(200, Limits::default());
     let claim = claim_of(&node, 300);
     let mut victim = Victim::open(node, &claim);
-    let own = victim.view.tree().clone();
+    let own = victim.view.tree();
     let estimate = Estimate::Folded(estimator_of(&victim, 1).folded());
     victim.turn(TurnMessage::Estimate(estimate));
     victim.end_turn(claim.tree, false);
@@ -1283,7 +1283,7 @@ fn sketches_that_mean_nothing_cost_work_that_is_counted() {
 /// The estimator of what the victim holds and of so many entries more.
 fn estimator_of(victim: &Victim, more: u8) -> Estimator {
     let mut estimator = Estimator::default();
-    for leaf in victim.view.tree().clone().leaves_under(&Prefix::ALL) {
+    for leaf in victim.view.tree().leaves_under(&Prefix::ALL) {
         estimator.add(&leaf.unwrap().record);
     }
     (0..more).for_each(|at| estimator.add(&RecordDigest([at * 8 + 1; 32])));

@@ -295,9 +295,10 @@ fn symbols_that_are_kept_are_not_made_and_mean_the_same() {
             assert_eq!(a.root(), b.root(), "{kept:?} {differing}");
             if kept == [0, 0] {
                 made_bytes[at_made] = one.memory_bytes;
-            } else if kept == [512, 512] && differing <= 20 {
-                // a stream of all entries takes 84,000 bytes
-                let most = made_bytes[at_made] - 60_000;
+            } else if kept == [512, 512] && differing == 1 {
+                // a stream of all entries takes 84,000 bytes: more than what the session holds in
+                // the end, of which most are copies of parts of the tree
+                let most = made_bytes[at_made] - 15_000;
                 assert!(
                     one.memory_bytes < most,
                     "{differing}: {} {made_bytes:?}",

@@ -33,6 +33,7 @@ pub(super) fn report(done: &Synchronised, root: Option<Root>) -> Report {
         bytes_sent,
         bytes_received,
         round_trips: done.reports.iter().map(|one| one.stats.round_trips()).sum(),
+        memory_bytes: stats.memory_bytes,
         elapsed_ms: u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
         values_sent: stats.sent,
         values_received: stats.received,

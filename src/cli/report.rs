@@ -83,8 +83,9 @@ pub(super) fn explained(report: &Report) -> String {
             millis(phase.busy_us),
         ]);
     }
+    let memory = format!("in memory here at most: {}", size(report.memory_bytes));
     if report.plan.is_empty() {
-        return format!("{phases}");
+        return format!("{phases}\n{memory}");
     }
     let header = ["PLAN", "BYTES", "ACTUAL", "MESSAGES", "ACTUAL", "WORK", "ACTUAL", "WHY"];
     let mut plan = output::table(&header, &[1, 2, 3, 4, 5, 6]);
@@ -102,7 +103,7 @@ pub(super) fn explained(report: &Report) -> String {
             step.reason.clone(),
         ]);
     }
-    format!("{plan}\n{phases}")
+    format!("{plan}\n{phases}\n{memory}")
 }
 
 /// The report for programs.

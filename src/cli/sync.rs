@@ -35,11 +35,11 @@ pub(super) struct Sync {
     /// What the planner saves, at both ends (see profile in config.toml, which is the default)
     #[arg(long, value_enum, conflicts_with = "strategy")]
     profile: Option<Saves>,
-    /// Shows the plan, what it was expected to cost and what each phase did cost
+    /// Shows the plan, what it was expected to cost, what each phase did cost, and memory at most
     #[arg(long)]
     explain: bool,
-    /// Prints JSON: outcome, detail, changes here and there, bytes, phases, plan, refused items,
-    /// certificate
+    /// Prints JSON: outcome, detail, changes here and there, bytes, memory, phases, plan, refused
+    /// items, certificate
     #[arg(long)]
     json: bool,
     /// Lets the session remove more keys than the brake allows (see max_removals in config.toml)

@@ -56,7 +56,12 @@ pub fn compress(source: &[u8], prefix: Option<&[u8]>) -> Option<Vec<u8>> {
     }
     let mut frame = Vec::with_capacity(compress_bound(source.len()));
     context.compress2(&mut frame, source).ok()?;
-    frame.starts_with(&MAGIC).then(|| frame.split_off(MAGIC.len()))
+    if !frame.starts_with(&MAGIC) {
+        return None;
+    }
+    frame.drain(..MAGIC.len());
+    frame.shrink_to_fit();
+    Some(frame)
 }
 
 fn window_log(span: usize) -> u32 {

@@ -194,6 +194,12 @@ impl Bunches {
         self.slabs.iter().map(Slab::bytes).sum::<usize>() + self.wide.bytes()
     }
 
+    /// Bytes of the slots that are in use.
+    pub(super) fn used_bytes(&self) -> usize {
+        let used = |slab: &Slab| slab.used as usize * slab.lines as usize * size_of::<Line>();
+        self.slabs.iter().map(used).sum()
+    }
+
     #[inline]
     pub(super) fn lines(&self, id: BunchId) -> &[Line] {
         self.slabs[id.class()].slot(id.slot())

@@ -284,6 +284,15 @@ impl PagedTree {
         self.clone()
     }
 
+    /// The same tree with all pages sealed, in memory of its own: whoever changes much of a
+    /// snapshot neither copies pages that are in memory nor keeps them there. O(pages).
+    #[must_use]
+    pub fn sealed(&self) -> Self {
+        let rows = Self::from_rows(self.algorithm(), self.page_leaves(), self.rows());
+        // the rows of a tree are those of a tree
+        rows.unwrap_or_else(|_| self.clone())
+    }
+
     /// The leaf with this key.
     ///
     /// # Errors
@@ -407,6 +416,12 @@ impl PagedTree {
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.trie.bytes()
+    }
+
+    /// Those of them that the leaves in memory take, with the nodes next to them. O(1).
+    #[must_use]
+    pub fn loaded_bytes(&self) -> usize {
+        self.trie.bunches.used_bytes()
     }
 }
 

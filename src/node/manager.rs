@@ -416,6 +416,7 @@ impl Place {
             bytes_received,
             changed_here: report.stats.here.changed(),
             changed_there: report.stats.there.changed(),
+            memory_bytes: report.stats.memory_bytes,
             reports: report.stats.reports,
             ..ending(running)
         });

@@ -198,6 +198,9 @@ pub struct SessionEnd {
     pub changed_here: u64,
     /// Keys changed at the peer.
     pub changed_there: u64,
+    /// Most bytes that it held in memory at once, by its own account.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// What a person may want to look at, of what changed here.
     #[serde(default)]
     pub reports: ReportCounts,

@@ -16,6 +16,7 @@ use crate::types::{CollectionName, CollectionSpec, Key, NodeId};
 use super::certificates::CertificateLog;
 use super::common::CommonStates;
 use super::group::Group;
+use super::known::Known;
 use super::loaded::LoadedPages;
 use super::log::OpenLog;
 use super::lost::Losses;
@@ -282,6 +283,7 @@ impl<S: Store> Collection<S> {
                     writer: live.writer.clone(),
                     sketches: live.sketches.whole().cloned(),
                     common: live.common.clone(),
+                    known: Arc::new(Known::new(self.node.limits.max_session_memory_bytes)),
                 },
             ))
         })

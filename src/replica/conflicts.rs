@@ -32,7 +32,7 @@ impl<S: Store> Snapshot<S> {
         most: usize,
     ) -> Result<Conflicts, ViewError> {
         let (mut entries, mut looked_at, mut last) = (Vec::new(), 0, None);
-        let tree = self.tree().clone();
+        let tree = self.tree();
         for place in tree.crowded_after(after) {
             let leaves = match place {
                 Ok(leaf) => vec![leaf],

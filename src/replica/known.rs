@@ -14,17 +14,19 @@ use crate::merkle::{Leaf, Prefix};
 
 use super::view::Entry;
 
-/// Leaves of pages that are kept: 6 MiB.
-const MAX_LEAVES: usize = 65_536;
-/// Bytes of entries that are kept, about.
-const MAX_ENTRY_BYTES: usize = 2 << 20;
+/// Bytes that are kept, about: of leaves of pages, and this part of it of entries.
+const MAX_BYTES: usize = 8 << 20;
+const ENTRY_SHARE: usize = 4;
+/// Of the memory of a session, what is kept takes no more than this part.
+const SESSION_SHARE: u64 = 8;
 /// What an entry costs besides its bytes.
 const ENTRY_BYTES: usize = 128;
 
 /// Pages and entries of one snapshot, as far as they were read.
-#[derive(Default)]
 pub(super) struct Known {
     inner: Mutex<Inner>,
+    most_leaves: usize,
+    most_entry_bytes: usize,
 }
 
 /// A page that hashed to what the tree says of it.
@@ -42,8 +44,23 @@ struct Inner {
 }
 
 impl Known {
+    /// For a snapshot on which a session may work that may hold so many bytes.
+    pub(super) fn new(session_memory_bytes: u64) -> Self {
+        let share = usize::try_from(session_memory_bytes / SESSION_SHARE).unwrap_or(MAX_BYTES);
+        let most = share.min(MAX_BYTES);
+        let most_entry_bytes = most / ENTRY_SHARE;
+        let most_leaves = (most - most_entry_bytes) / size_of::<Leaf>();
+        Self { inner: Mutex::default(), most_leaves, most_entry_bytes }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that are kept, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let inner = self.lock();
+        inner.pages.weight() * size_of::<Leaf>() + inner.entries.weight()
     }
 
     /// The page with this prefix, if it was read lately.
@@ -54,7 +71,7 @@ impl Known {
     /// Keeps a page; its hash was compared with that of the tree.
     pub(super) fn keep_page(&self, prefix: Prefix, page: KnownPage) {
         let weight = page.leaves.len();
-        self.lock().pages.keep(prefix, page, weight, MAX_LEAVES);
+        self.lock().pages.keep(prefix, page, weight, self.most_leaves);
     }
 
     /// The entry with this key hash, if it was read lately.
@@ -66,7 +83,7 @@ impl Known {
     pub(super) fn keep_entry(&self, key: KeyHash, entry: Entry) {
         let siblings = entry.record.siblings().len() * SIBLING_BYTES;
         let weight = ENTRY_BYTES + entry.key.as_bytes().len() + siblings;
-        self.lock().entries.keep(key, entry, weight, MAX_ENTRY_BYTES);
+        self.lock().entries.keep(key, entry, weight, self.most_entry_bytes);
     }
 }
 
@@ -77,15 +94,20 @@ struct Recent<K, V> {
     old: BTreeMap<K, V>,
     /// Of the younger ones.
     weight: usize,
+    old_weight: usize,
 }
 
 impl<K, V> Default for Recent<K, V> {
     fn default() -> Self {
-        Self { young: BTreeMap::new(), old: BTreeMap::new(), weight: 0 }
+        Self { young: BTreeMap::new(), old: BTreeMap::new(), weight: 0, old_weight: 0 }
     }
 }
 
 impl<K: Ord, V> Recent<K, V> {
+    const fn weight(&self) -> usize {
+        self.weight + self.old_weight
+    }
+
     fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
@@ -93,7 +115,7 @@ impl<K: Ord, V> Recent<K, V> {
     fn keep(&mut self, key: K, value: V, weight: usize, most: usize) {
         if self.weight + weight > most / 2 {
             self.old = std::mem::take(&mut self.young);
-            self.weight = 0;
+            self.old_weight = std::mem::take(&mut self.weight);
         }
         // what is too large for half of it would be all that there is
         if weight <= most / 2 {

@@ -103,7 +103,7 @@ impl<S: Store> Snapshot<S> {
     pub fn prove(&self, key: &Key) -> Result<Bundle, ViewError> {
         let key_hash = self.spec().algorithm.key_hash(key);
         let record = self.entry(&key_hash)?.map(|entry| entry.record);
-        let (mut tree, envelope) = (self.tree().clone(), self.envelope());
+        let (mut tree, envelope) = (self.tree(), self.envelope());
         self.with_pages(&mut tree, |tree| {
             Bundle::prove(tree, envelope.clone(), key, record.clone())
         })
@@ -170,7 +170,7 @@ impl<S: Store> Snapshot<S> {
                 found.push((entry.key, entry.record));
             }
         }
-        let mut tree = self.tree().clone();
+        let mut tree = self.tree();
         let proof = self
             .with_pages(&mut tree, |tree| SubtreeProof::prove(tree, prefix))
             .map_err(|error| self.error(error))?;
@@ -185,7 +185,7 @@ impl<S: Store> Snapshot<S> {
         keys.dedup();
         let mut whole: Option<Partial> = None;
         for keys in keys.chunks(KEYS_AT_ONCE) {
-            let mut tree = self.tree().clone();
+            let mut tree = self.tree();
             for key in keys {
                 self.with_pages(&mut tree, |tree| Proof::prove(tree, key).map(drop))
                     .map_err(|error| self.error(error))?;

@@ -49,6 +49,7 @@ pub(super) struct Beside<S: Store> {
     pub(super) writer: OwnWriter,
     pub(super) sketches: Option<Sketches>,
     pub(super) common: CommonStates,
+    pub(super) known: Arc<Known>,
 }
 
 impl<S: Store> Snapshot<S> {
@@ -61,8 +62,7 @@ impl<S: Store> Snapshot<S> {
         rows: S::Snapshot,
         beside: Beside<S>,
     ) -> Self {
-        let Beside { losses, writer, sketches, common } = beside;
-        let known = Arc::default();
+        let Beside { losses, writer, sketches, common, known } = beside;
         Self {
             id,
             envelope,
@@ -233,12 +233,26 @@ impl<S: Store> CollectionView for Snapshot<S> {
         self.head.position
     }
 
-    fn tree(&self) -> &PagedTree {
-        &self.tree
+    fn tree(&self) -> PagedTree {
+        self.tree.clone()
+    }
+
+    fn memory_bytes(&self) -> usize {
+        self.known.memory_bytes()
     }
 
     fn page(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
-        Ok(self.checked_page(prefix, None)?.to_vec())
+        let mut leaves = Vec::new();
+        for leaf in self.tree.leaves_under(prefix) {
+            match leaf {
+                Ok(leaf) => leaves.push(leaf),
+                Err(Sealed(page)) => {
+                    let page = self.checked_page(&page, None)?;
+                    leaves.extend(page.iter().filter(|leaf| prefix.contains(&leaf.key)));
+                }
+            }
+        }
+        Ok(leaves)
     }
 
     fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {

@@ -104,7 +104,12 @@ pub trait CollectionView {
     fn log_position(&self) -> u64;
 
     /// The tree; cloning it is cheap. Pages may be sealed.
-    fn tree(&self) -> &PagedTree;
+    fn tree(&self) -> PagedTree;
+
+    /// Bytes of pages that are in memory for this moment alone.
+    fn memory_bytes(&self) -> usize {
+        0
+    }
 
     /// The leaves of a page, to unseal it in a clone of the tree.
     ///

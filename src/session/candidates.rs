@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::knowledge::resident;
 use super::machine::{Flow, Session};
 use super::message::{Bytes, CANDIDATE_KEY_BYTES, TurnMessage, WireDots};
 use super::outcome::Failure;
+use super::overlay::OverlayTree;
 use super::turn::{RUN_BYTES, RUNS_PER_MESSAGE, TurnItem, protocol};
 use crate::dots::{Dot, DotSet};
 use crate::hash::KeyHash;
@@ -15,8 +15,6 @@ use crate::replica::CollectionView;
 
 /// What looking for one candidate counts as, in steps: most of it is reading a page.
 const CANDIDATE_STEPS: u64 = 8;
-/// Pages that are kept while candidates are looked for.
-const CANDIDATE_PAGES: usize = 256;
 
 impl Session {
     /// Asks which of these dots the peer has seen dead, and says under which keys they are held.
@@ -49,21 +47,16 @@ impl Session {
             return Err(protocol());
         }
         let mut dead = DotSet::default();
-        let mut tree = view.tree().clone();
-        let loaded = tree.sealed_pages();
+        let mut tree = OverlayTree::of(view, self.setup.limits.max_session_memory_bytes);
         for (dot, key) in dots.iter().zip(keys) {
             self.charge(CANDIDATE_STEPS)?;
             if !view.causality().knows(dot) {
                 continue;
             }
-            // pages that were verified are kept for the next dots, as many as memory allows
-            if loaded.saturating_sub(tree.sealed_pages()) >= CANDIDATE_PAGES {
-                tree = view.tree().clone();
-            }
             let prefix =
                 Prefix::new(key, 8 * CANDIDATE_KEY_BYTES as u16).map_err(|_| protocol())?;
             let leaves: Vec<_> =
-                resident(&mut tree, view, |tree| tree.leaves_under(&prefix).take(2).collect())?;
+                tree.ask(view, |tree| tree.leaves_under(&prefix).take(2).collect())?;
             let mut held = false;
             for leaf in &leaves {
                 let entry = view.entry(&leaf.key)?;

@@ -7,16 +7,17 @@
 
 use std::collections::BTreeMap;
 
-use super::knowledge::resident;
 use super::machine::{Flow, Session};
+use super::memory::map_bytes;
 use super::message::{Bytes, LeafList, NodeHashes, TreeTag, TurnMessage, WirePrefix};
 use super::outcome::{AbortCode, Failure, LimitName};
+use super::overlay::OverlayTree;
 use super::phase::Phase;
 use super::plan::{self, Method};
 use super::turn::{TurnItem, protocol};
 use crate::entry::Totals;
 use crate::hash::{HASH_LEN, HashAlgorithm, KeyHash, RecordDigest, TreeHash};
-use crate::merkle::{Leaf, PagedTree, Prefix, Tree};
+use crate::merkle::{Leaf, Prefix, Tree};
 use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 
@@ -31,7 +32,7 @@ const ITEM_BYTES: usize = 200;
 /// A descent under way, on trees as both sides had them when it began.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Descent {
-    tree: PagedTree,
+    tree: OverlayTree,
     started_here: bool,
     /// What the peer stated of its tree, until it has answered for that.
     stated: Option<TreeTag>,
@@ -40,16 +41,21 @@ pub(super) struct Descent {
 }
 
 impl Descent {
+    /// What it holds in memory besides the answers that wait, about, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        map_bytes::<Prefix, TreeHash>(self.claims.len()) + self.tree.copy_bytes()
+    }
+
     fn children(
         &mut self,
         prefix: &Prefix,
         view: &dyn CollectionView,
     ) -> Result<Vec<TreeHash>, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.hashes_under(prefix, STEP))?)
+        Ok(self.tree.ask(view, |tree| tree.hashes_under(prefix, STEP))?)
     }
 
     fn totals(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Totals, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.totals_under(prefix))?)
+        Ok(self.tree.ask(view, |tree| tree.totals_under(prefix))?)
     }
 
     fn leaves(
@@ -58,11 +64,11 @@ impl Descent {
         most: usize,
         view: &dyn CollectionView,
     ) -> Result<Vec<Leaf>, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.leaves_under(prefix).take(most).collect())?)
+        Ok(self.tree.ask(view, |tree| tree.leaves_under(prefix).take(most).collect())?)
     }
 
     fn node(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<NodeHashes, Failure> {
-        let empty = self.tree.algorithm().empty();
+        let empty = self.tree.tree().algorithm().empty();
         let (mut present, mut hashes) = (0u16, Vec::new());
         for (at, hash) in self.children(prefix, view)?.into_iter().enumerate() {
             if hash != empty {
@@ -132,7 +138,7 @@ impl Session {
             return Err(protocol());
         };
         self.charge(CHILDREN as u64)?;
-        let theirs = read_children(node, descent.tree.algorithm().empty())?;
+        let theirs = read_children(node, descent.tree.tree().algorithm().empty())?;
         self.check_node(&mut descent, &prefix, &theirs)?;
         if !descent.started_here {
             let answer = descent.node(&prefix, view)?;
@@ -158,7 +164,7 @@ impl Session {
         prefix: &Prefix,
         children: &[TreeHash],
     ) -> Result<(), Failure> {
-        let algorithm = descent.tree.algorithm();
+        let algorithm = descent.tree.tree().algorithm();
         let folded = fold(algorithm, prefix.len(), children);
         let as_stated = if prefix.is_empty() {
             descent.stated.take().ok_or_else(protocol)? == self.tag_of(&folded)
@@ -227,7 +233,7 @@ impl Session {
         };
         let theirs = read_leaves(list, &prefix)?;
         let claimed = descent.claims.remove(&prefix).ok_or_else(protocol)?;
-        if hash_of_list(descent.tree.algorithm(), &theirs) != claimed {
+        if hash_of_list(descent.tree.tree().algorithm(), &theirs) != claimed {
             return Err(self.not_as_stated(prefix));
         }
         if !descent.started_here {

@@ -6,7 +6,7 @@
 //! is sends its estimator folded, and if that is not enough the other answers with its own, wrapped.
 
 use super::config::Strategy;
-use super::knowledge::{Theirs, resident};
+use super::knowledge::Theirs;
 use super::machine::Session;
 use super::message::{Estimate, TurnMessage};
 use super::outcome::Failure;
@@ -130,7 +130,7 @@ impl Session {
         let keys: Vec<KeyHash> = self.knowledge.iter().map(|(key, _)| *key).collect();
         self.charge(keys.len() as u64)?;
         for key in keys {
-            if let Some(leaf) = resident(&mut tree, view, |tree| tree.get(&key))? {
+            if let Some(leaf) = tree.ask(view, |tree| tree.get(&key))? {
                 own.remove(&leaf.record);
             }
             let theirs = self.knowledge.get(&key).and_then(|known| known.theirs.record());

@@ -1,7 +1,6 @@
 //! Bloom exchange: a filter over the dots held, and a second one over what passed the first.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::config::Strategy;
 use super::machine::{Flow, Session};
@@ -152,9 +151,8 @@ impl Session {
         let entry = view.entry(&key)?;
         let held = entry.iter().flat_map(|entry| entry.record.siblings());
         let held: Vec<_> = held.map(|sibling| sibling.dot).collect();
-        let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.entry(key, Phase::MerkleComparison).gone.extend(held);
-        self.knowledge.refresh(&key, view, &peer)?;
+        self.knowledge.refresh(&key);
         self.update(key, view)
     }
 
@@ -169,6 +167,7 @@ impl Session {
     /// Begins the next way of finding what still differs.
     pub(super) fn start_detection(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
         self.exchange = None;
+        self.settle_overlay(view)?;
         let filtered = self.methods.iter().any(|&(method, _)| method == Method::Bloom);
         if self.strategy == Strategy::Bloom && !filtered {
             let entries = self.ours.envelope.totals().entries;

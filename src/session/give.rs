@@ -7,7 +7,9 @@ use super::message::{Bases, Bulk, Bytes, FreeMessage, ValueItem, Want, Wants};
 use super::outcome::{Failure, LimitName};
 use super::transfer::{CHUNK, GATHERED};
 use super::turn::protocol;
-use crate::delta::{self, BaseId, BlockSignature, ChunkMatch, Encoded, Signature};
+use crate::delta::{
+    self, BaseId, BlockSignature, ChunkMatch, DeltaError, Encoded, Patch, Signature,
+};
 use crate::dots::Dot;
 use crate::entry::Sibling;
 use crate::hash::KeyHash;
@@ -17,6 +19,10 @@ use crate::replica::CollectionView;
 const HISTORY: usize = 16;
 /// Shorter values travel whole even when a base exists but is not at hand.
 const SIGNATURE_FROM: u64 = 1 << 10;
+/// A value and its base together are large from this part of the memory of a session on: then the
+/// delta is a patch, in which at most this part of the value is inserted, or there is none.
+const LARGE_SHARE: u64 = 4;
+const MOST_INSERTED_SHARE: u64 = 8;
 /// How often one value may be asked for: once, once more whole, and with a signature between.
 const REQUESTS_PER_VALUE: u8 = 4;
 
@@ -63,13 +69,16 @@ impl Outgoing {
         Ok(())
     }
 
-    /// Bytes of signatures, of the value being sent and of what was told, number of items, number
-    /// of requests.
+    /// Bytes of the value being sent.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.sending.as_ref().map_or(0, |(bytes, _)| bytes.capacity())
+    }
+
+    /// Bytes of signatures and of what was told, number of items, number of requests.
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        let sending = self.sending.as_ref().map_or(0, |(bytes, _)| bytes.len());
         let items = self.asked.len() + self.waiting.len();
         let told = self.told.len() * size_of::<Dot>();
-        (self.signature_bytes + sending + told, items, self.times.len())
+        (self.signature_bytes + told, items, self.times.len())
     }
 
     fn next(&mut self) -> Option<Asked> {
@@ -164,6 +173,11 @@ impl Session {
         while items.len() < self.setup.config.max_batch_size.max(1) && gathered < GATHERED {
             let Some(dot) = self.outgoing.asked.front().map(|asked| asked.dot) else { break };
             let own = self.own_sibling(dot, view)?;
+            if own.is_some_and(|(_, own)| own.size > GATHERED as u64)
+                && self.incoming.is_assembling_much(self.setup.limits.max_session_memory_bytes)
+            {
+                break; // of two large values one comes first, and nothing waits for this one
+            }
             if !items.is_empty() && own.is_some_and(|(_, own)| own.size > GATHERED as u64) {
                 break; // a large value travels alone
             }
@@ -219,22 +233,31 @@ impl Session {
         if !self.setup.config.enable_binary_diff {
             return Ok(Delta::None);
         }
+        let limits = &self.setup.limits;
+        let large = limits.max_session_memory_bytes / LARGE_SHARE;
         for hash in view.value_hashes(key, HISTORY)? {
             let Some(&id) = asked.bases.iter().find(|id| id.names(&hash)) else { continue };
             if let Some(base) = view.value(key, &hash)? {
+                if (base.len() + value.len()) as u64 > large {
+                    return Ok(encode_large(&delta::diff_local(&base, value), id, value).into());
+                }
                 return Ok(delta::encode_with_base(&base, id, value).into());
             }
         }
         let key = self.signature_key();
-        let limits = &self.setup.limits;
+        let encode = |patch: Result<Patch, DeltaError>| {
+            let patch = patch.ok()?;
+            if value.len() as u64 > large / 2 {
+                return encode_large(&patch, first, value);
+            }
+            delta::encode_patch(&patch, first, value)
+        };
         if let Some((matched, blocks)) = &asked.matched {
-            let patch = delta::diff(value, matched, Some(blocks), &key, limits).ok();
-            return Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into());
+            return Ok(encode(delta::diff(value, matched, Some(blocks), &key, limits)).into());
         }
         match &asked.signature {
             Some(Signature::Blocks(blocks)) => {
-                let patch = delta::diff_blocks(value, blocks, &key, limits).ok();
-                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+                Ok(encode(delta::diff_blocks(value, blocks, &key, limits)).into())
             }
             Some(Signature::Chunks(chunks)) => {
                 let Ok(matched) = delta::match_chunks(value, chunks, &key, limits) else {
@@ -246,8 +269,7 @@ impl Session {
                     self.send_free(FreeMessage::NeedBlocks { of, gaps });
                     return Ok(Delta::Waits);
                 }
-                let patch = delta::diff(value, &matched, None, &key, limits).ok();
-                Ok(patch.and_then(|p| delta::encode_patch(&p, first, value)).into())
+                Ok(encode(delta::diff(value, &matched, None, &key, limits)).into())
             }
             None if (value.len() as u64) < SIGNATURE_FROM || asked.signature_asked => {
                 Ok(Delta::None)
@@ -272,6 +294,13 @@ impl Session {
         let sibling = entry.and_then(|entry| entry.record.sibling(dot).copied());
         Ok(sibling.map(|sibling| (key, sibling)))
     }
+}
+
+/// A patch of a value so large that nothing else is tried while its base is in memory: if most of
+/// it is copied.
+fn encode_large(patch: &Patch, base: BaseId, value: &[u8]) -> Option<Encoded> {
+    let few = patch.inserted() <= value.len() as u64 / MOST_INSERTED_SHARE;
+    if few { delta::encode_patch(patch, base, value) } else { None }
 }
 
 /// What came of trying a delta.

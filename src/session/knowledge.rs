@@ -5,20 +5,24 @@
 //! of the giver's snapshot; at the giver it stays its own. Two overlays with one hash mean that
 //! nothing is left to find.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 
 use super::merge;
+use super::overlay::OverlayTree;
 use super::phase::Phase;
 use super::twins::Twins;
 use crate::dots::{Causality, Dot, DotSet};
 use crate::entry::{Record, Sibling};
 use crate::hash::{KeyHash, TreeHash};
-use crate::merkle::{Leaf, PagedTree, Sealed};
+use crate::merkle::{Change, Leaf, PagedTree};
 use crate::replica::{CollectionView, ViewError};
 use crate::sketch::Sketches;
 use crate::sketch::kept::GROUPS;
 use crate::types::Key;
+
+/// A coded symbol in memory.
+const SYMBOL_BYTES: usize = 16;
 
 /// What the peer's snapshot has seen, as it stated.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -111,48 +115,27 @@ impl KeyKnowledge {
     }
 }
 
-/// Runs an operation on a tree, unsealing from the snapshot the pages that it needs.
-pub(super) fn resident<T>(
-    tree: &mut PagedTree,
-    view: &dyn CollectionView,
-    mut operation: impl FnMut(&mut PagedTree) -> Result<T, Sealed>,
-) -> Result<T, ViewError> {
-    loop {
-        match operation(tree) {
-            Ok(result) => return Ok(result),
-            Err(Sealed(prefix)) => {
-                let leaves = view.page(&prefix)?;
-                tree.unseal(&prefix, leaves).map_err(|error| ViewError::Damaged {
-                    collection: view.spec().name.to_string(),
-                    what: error.to_string(),
-                })?;
-            }
-        }
-    }
-}
-
 /// All that a session has learned.
 #[derive(Clone, Debug)]
 pub(super) struct Knowledge {
     kind: Overlay,
-    tree: PagedTree,
+    tree: OverlayTree,
     /// Those of the tree's leaves, if they are kept of the snapshot.
     sketches: Option<Sketches>,
+    /// Keys of which something was learned that the tree does not show yet.
+    stale: BTreeSet<KeyHash>,
     keys: BTreeMap<KeyHash, KeyKnowledge>,
     /// Where dots stand that the peer told of.
     learned: BTreeMap<Dot, KeyHash>,
-    /// Pages of the snapshot that were sealed at first.
-    sealed: usize,
     twins: Twins,
 }
 
-// by hand for the tree alone: trees with the same leaves are equal, but the pages of this one that
-// are in memory count against the memory of the session
+// by hand, since sketches follow from the tree, and pages of it in memory count against the memory
+// of the session
 impl Knowledge {
     fn terms(&self) -> impl Eq + Hash + '_ {
-        // sketches follow from the tree
-        let Self { kind, tree, sketches: _, keys, learned, sealed, twins } = self;
-        (kind, (tree, tree.sealed_pages()), keys, learned, sealed, twins)
+        let Self { kind, tree, sketches: _, stale, keys, learned, twins } = self;
+        (kind, (tree, tree.memory_bytes()), stale, keys, learned, twins)
     }
 }
 
@@ -171,22 +154,26 @@ impl Hash for Knowledge {
 }
 
 impl Knowledge {
-    pub(super) fn new(kind: Overlay, view: &dyn CollectionView) -> Self {
-        let tree = view.tree().clone();
-        let sealed = tree.sealed_pages();
-        let (keys, learned) = (BTreeMap::new(), BTreeMap::new());
-        let sketches = view.sketches().cloned();
-        Self { kind, tree, sketches, keys, learned, sealed, twins: Twins::default() }
+    pub(super) fn new(kind: Overlay, view: &dyn CollectionView, memory_bytes: u64) -> Self {
+        Self {
+            kind,
+            tree: OverlayTree::of(view, memory_bytes),
+            sketches: view.sketches().cloned(),
+            stale: BTreeSet::new(),
+            keys: BTreeMap::new(),
+            learned: BTreeMap::new(),
+            twins: Twins::default(),
+        }
     }
 
-    /// Keys and dots of which something is known.
-    pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.keys.len(), self.learned.len())
+    /// Keys and dots of which something is known, and keys that the tree does not show yet.
+    pub(super) fn sizes(&self) -> [usize; 3] {
+        [self.keys.len(), self.learned.len(), self.stale.len()]
     }
 
-    /// Pages that were unsealed here.
-    pub(super) fn unsealed_pages(&self) -> usize {
-        self.sealed.saturating_sub(self.tree.sealed_pages())
+    /// Bytes of the overlay's tree that are its own.
+    pub(super) fn tree_bytes(&self) -> usize {
+        self.tree.memory_bytes()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -261,14 +248,20 @@ impl Knowledge {
     }
 
     /// A copy of the overlay as it is, for a descent.
-    pub(super) fn frozen(&self) -> PagedTree {
+    pub(super) fn frozen(&self) -> OverlayTree {
+        debug_assert!(self.stale.is_empty(), "a tree that shows all that is known");
         self.tree.clone()
     }
 
-    /// Bytes of the overlay's sketches, and those of as many groups of them as keys are known.
+    /// Bytes of the overlay's sketches, and those of as many groups of them as keys are known, with
+    /// the symbols, which each key changes.
     pub(super) fn kept_sketches(&self) -> Option<(usize, usize)> {
-        let bytes = self.sketches.as_ref()?.memory_bytes();
-        Some((bytes, self.keys.len().saturating_mul(bytes.div_ceil(GROUPS))))
+        let sketches = self.sketches.as_ref()?;
+        let bytes = sketches.memory_bytes();
+        let symbols =
+            if self.keys.is_empty() { 0 } else { SYMBOL_BYTES * sketches.symbols().len() };
+        let groups = self.keys.len().saturating_mul(bytes.div_ceil(GROUPS));
+        Some((bytes, groups.saturating_add(symbols)))
     }
 
     /// A copy of the overlay's sketches as they are.
@@ -277,11 +270,12 @@ impl Knowledge {
     }
 
     pub(super) fn tree_hash(&self) -> TreeHash {
-        self.tree.tree_hash()
+        debug_assert!(self.stale.is_empty(), "a tree that shows all that is known");
+        self.tree().tree_hash()
     }
 
     pub(super) const fn tree(&self) -> &PagedTree {
-        &self.tree
+        self.tree.tree()
     }
 
     /// The merged siblings of a key, by all that is known.
@@ -336,31 +330,44 @@ impl Knowledge {
         }
     }
 
-    /// Brings the overlay up to date for a key.
-    pub(super) fn refresh(
+    /// Takes note that the overlay is no longer up to date for a key.
+    pub(super) fn refresh(&mut self, key: &KeyHash) {
+        let shows =
+            self.kind != Overlay::Own || self.keys.get(key).is_some_and(|known| known.excluded);
+        if shows {
+            self.stale.insert(*key);
+        }
+    }
+
+    /// Brings the overlay up to date: all keys at once, in their order, so that each page is
+    /// loaded once.
+    pub(super) fn settle(
         &mut self,
-        key: &KeyHash,
         view: &dyn CollectionView,
         their_seen: &PeerSeen,
     ) -> Result<(), ViewError> {
-        let mine = view.entry(key)?;
-        let mine = mine.as_ref().map(|entry| &entry.record);
-        let record = self.overlaid(key, mine, view.causality(), their_seen);
-        let algorithm = view.spec().algorithm;
-        let now = record.map(|record| Leaf {
-            key: *key,
-            record: record.digest(algorithm),
-            totals: record.totals(),
-        });
-        let before = resident(&mut self.tree, view, |tree| match now {
-            Some(leaf) => tree.put(leaf),
-            None => tree.remove(key),
-        })?;
-        if let Some(sketches) = &mut self.sketches {
-            before.iter().for_each(|leaf| sketches.remove(key, &leaf.record));
-            now.iter().for_each(|leaf| sketches.add(key, &leaf.record));
+        if self.stale.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let stale = std::mem::take(&mut self.stale);
+        let algorithm = view.spec().algorithm;
+        let mut changes = Vec::with_capacity(stale.len());
+        for key in stale {
+            let mine = view.entry(&key)?;
+            let mine = mine.as_ref().map(|entry| &entry.record);
+            let record = self.overlaid(&key, mine, view.causality(), their_seen);
+            changes.push(record.map_or(Change::Remove(key), |record| {
+                Change::Put(Leaf { key, record: record.digest(algorithm), totals: record.totals() })
+            }));
+        }
+        let sketches = &mut self.sketches;
+        self.tree.change(changes, view, |before, now| {
+            let Some(sketches) = sketches else { return };
+            before.iter().for_each(|leaf| sketches.remove(&leaf.key, &leaf.record));
+            if let Change::Put(leaf) = now {
+                sketches.add(&leaf.key, &leaf.record);
+            }
+        })
     }
 }
 

@@ -151,6 +151,10 @@ pub(super) struct Effort {
     pub(super) sketch_bytes: usize,
     /// Bytes of both contexts and of what stands above them.
     pub(super) context_bytes: usize,
+    /// Bytes of pages that the snapshot has loaded.
+    pub(super) view_bytes: usize,
+    /// The largest value that either side may want.
+    pub(super) largest_value: u64,
     /// Whether the peer's first and second filter have come.
     pub(super) filters: [bool; 2],
     /// Dots that this side has named as removed.
@@ -291,6 +295,7 @@ impl Session {
             log_position: view.log_position(),
         };
         let said = TreeTag::of(&setup.secret, &ours.envelope.tree_hash());
+        let knowledge = Knowledge::new(overlay, view, setup.limits.max_session_memory_bytes);
         Self {
             role,
             flow,
@@ -308,7 +313,7 @@ impl Session {
             told_bytes: 0,
             progress: 0,
             methods: Vec::new(),
-            knowledge: Knowledge::new(overlay, view),
+            knowledge,
             told: Told::default(),
             exchange: None,
             steering: None,
@@ -485,7 +490,7 @@ impl Session {
                     if rest.is_empty() {
                         break;
                     }
-                    self.check_memory()?;
+                    self.check_memory(view)?;
                     self.settle(view)?;
                     if self.outcome.is_some() {
                         return Ok(());
@@ -502,7 +507,7 @@ impl Session {
                 self.bulk_message(bulk, view)?;
             }
         }
-        self.check_memory()?;
+        self.check_memory(view)?;
         self.settle(view)
     }
 
@@ -582,6 +587,7 @@ impl Session {
             Lane::Control => self.next_control(view),
             Lane::Bulk => self.next_bulk(view),
         };
+        self.note_memory(view);
         match frame {
             Ok(frame) => frame,
             Err(failure) => {

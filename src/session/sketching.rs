@@ -10,16 +10,17 @@
 use std::hash::{Hash, Hasher};
 
 use super::estimating::FOLDED_UP_TO;
-use super::knowledge::{Theirs, resident};
+use super::knowledge::Theirs;
 use super::machine::{Flow, Session};
 use super::message::{Bytes, TurnMessage};
 use super::outcome::Failure;
+use super::overlay::OverlayTree;
 use super::phase::Phase;
 use super::plan::{self, Method, Question, Way};
 use super::symbols::{Coding, Peeling};
 use super::turn::{TurnItem, protocol};
 use crate::hash::{HASH_LEN, KeyHash};
-use crate::merkle::{Leaf, PagedTree, Prefix};
+use crate::merkle::{Leaf, Prefix};
 use crate::replica::CollectionView;
 use crate::sketch::buckets::{BucketSketch, Decoded, Decoder, Layout, MAX_CAPACITY, Portion};
 use crate::sketch::{
@@ -30,8 +31,6 @@ use crate::sketch::{
 const PRODUCTS_PER_STEP: u64 = 256;
 /// What looking for one leaf counts as, in steps: most of it is reading a page.
 const LOOK_STEPS: u64 = 4;
-/// Pages that are kept while leaves are looked for.
-const PAGES: usize = 256;
 /// What an exchange takes in memory besides sketches and symbols, about, in bytes.
 const EXCHANGE_BYTES: usize = 4 << 10;
 
@@ -47,7 +46,7 @@ pub(super) struct Exchange {
 /// The leaves of the overlay as they were, and their sketches if they are kept.
 #[derive(Clone, Debug)]
 pub(super) struct Frozen {
-    pub(super) tree: PagedTree,
+    pub(super) tree: OverlayTree,
     pub(super) sketches: Option<Sketches>,
 }
 
@@ -89,14 +88,14 @@ impl Exchange {
         Self { tree, step, bytes: 0 }
     }
 
-    pub(super) const fn memory_bytes(&self) -> usize {
-        EXCHANGE_BYTES + self.bytes
+    pub(super) fn memory_bytes(&self) -> usize {
+        EXCHANGE_BYTES + self.bytes + self.tree.tree.copy_bytes()
     }
 }
 
 /// Some of the leaves of a tree, a 256th of it in memory at a time; what fails ends them.
 pub(super) fn leaves_of<'a>(
-    tree: &'a PagedTree,
+    tree: &'a OverlayTree,
     view: &'a dyn CollectionView,
     wanted: [bool; 256],
     failure: &'a mut Option<Failure>,
@@ -107,7 +106,7 @@ pub(super) fn leaves_of<'a>(
         let mut tree = tree.clone();
         let prefix = Prefix::of(&KeyHash([part; HASH_LEN]), 8);
         let leaves: Result<Vec<Leaf>, _> =
-            resident(&mut tree, view, |tree| tree.leaves_under(&prefix).collect());
+            tree.ask(view, |tree| tree.leaves_under(&prefix).collect());
         leaves.map_err(|error| *failure = Some(error.into())).ok()
     };
     parts.map_while(read).flatten()
@@ -125,7 +124,7 @@ fn parts_of(prefixes: &[Prefix]) -> [bool; 256] {
 
 impl Frozen {
     pub(super) fn entries(&self) -> u64 {
-        self.tree.totals().entries
+        self.tree.tree().totals().entries
     }
 
     /// How many coded symbols of it are kept.
@@ -317,17 +316,12 @@ impl Session {
     /// The own leaves under a prefix, for a while kept in memory.
     fn leaves_near<'a>(
         &'a mut self,
-        tree: &'a PagedTree,
+        tree: &'a OverlayTree,
         view: &'a dyn CollectionView,
     ) -> impl FnMut(&Prefix) -> Result<Vec<Leaf>, Failure> + 'a {
-        let sealed = tree.sealed_pages();
         let mut near = tree.clone();
         move |prefix| {
-            if sealed.saturating_sub(near.sealed_pages()) >= PAGES {
-                near = tree.clone();
-            }
-            let leaves: Vec<Leaf> =
-                resident(&mut near, view, |tree| tree.leaves_under(prefix).collect())?;
+            let leaves: Vec<Leaf> = near.ask(view, |tree| tree.leaves_under(prefix).collect())?;
             self.charge(LOOK_STEPS + leaves.len() as u64)?;
             Ok(leaves)
         }

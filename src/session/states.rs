@@ -85,6 +85,7 @@ impl Session {
             let mut value = None;
             if is_news {
                 self.told_bytes = self.told_bytes.saturating_add(sibling.size);
+                self.effort.largest_value = self.effort.largest_value.max(sibling.size);
                 if sibling.size <= INLINE_BYTES {
                     value = view.value(key, &sibling.value_hash)?;
                 }
@@ -147,9 +148,8 @@ impl Session {
         }
         self.learned(key_hash, found_by, view, now_ms)?;
         self.incoming.forget_inline();
-        let peer = Arc::clone(self.peer_seen()?);
         for own in touched {
-            self.knowledge.refresh(&own, view, &peer)?;
+            self.knowledge.refresh(&own);
             // what is held here under the dot is news to the peer
             self.tell(own, found_by);
         }

@@ -55,6 +55,8 @@ pub struct SyncStats {
     /// Entries that the peer named by sketches and that are not held here: ids that met by chance,
     /// or lies.
     pub names_unknown: u64,
+    /// Most bytes that the session held in memory at once, by its own account.
+    pub memory_bytes: u64,
     /// What the planner decided, in order.
     pub plan: Vec<PlanStep>,
 }
@@ -79,8 +81,8 @@ impl AddAssign for PhaseStats {
 }
 
 impl AddAssign for SyncStats {
-    /// The figures of a session that followed: what was counted adds up, and what the snapshots
-    /// held is what they held in the end.
+    /// The figures of a session that followed: what was counted adds up, what the snapshots held
+    /// is what they held in the end, and of memory the most is kept.
     fn add_assign(&mut self, later: Self) {
         let Self {
             phases,
@@ -95,6 +97,7 @@ impl AddAssign for SyncStats {
             refused_drift,
             reports,
             names_unknown,
+            memory_bytes,
             plan,
         } = later;
         for (phase, figures) in phases {
@@ -110,6 +113,7 @@ impl AddAssign for SyncStats {
         self.refused_drift += refused_drift;
         self.reports += reports;
         self.names_unknown += names_unknown;
+        self.memory_bytes = self.memory_bytes.max(memory_bytes);
         self.plan.extend(plan);
     }
 }

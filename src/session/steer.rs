@@ -12,17 +12,18 @@
 use std::collections::VecDeque;
 
 use super::descent::{CHILDREN, child_of};
-use super::knowledge::{Theirs, resident};
+use super::knowledge::Theirs;
 use super::machine::Session;
 use super::message::{Bytes, Level, TurnMessage, Unmatched};
 use super::outcome::Failure;
+use super::overlay::OverlayTree;
 use super::phase::Phase;
 use super::plan::{self, Method};
 use super::short::{MOST_BITS, ShortIds, cut, width};
 use super::turn::{GATHERED_BYTES, TurnItem, protocol};
 use crate::codec::bits::{BitReader, BitWriter};
 use crate::hash::{KeyHash, TreeHash};
-use crate::merkle::{Leaf, PagedTree, Prefix};
+use crate::merkle::{Leaf, Prefix};
 use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 
@@ -114,7 +115,7 @@ impl Answer {
 /// A descent under way, on the tree as this side had it when it began.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct Steering {
-    tree: PagedTree,
+    tree: OverlayTree,
     ids: ShortIds,
     /// Nodes sent in this side's last turn, with the children held: the other answers them in
     /// this order.
@@ -138,11 +139,11 @@ impl Steering {
         prefix: &Prefix,
         view: &dyn CollectionView,
     ) -> Result<Vec<TreeHash>, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.hashes_under(prefix, STEP))?)
+        Ok(self.tree.ask(view, |tree| tree.hashes_under(prefix, STEP))?)
     }
 
     fn entries(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<u64, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.totals_under(prefix))?.entries)
+        Ok(self.tree.ask(view, |tree| tree.totals_under(prefix))?.entries)
     }
 
     fn leaves(
@@ -151,11 +152,11 @@ impl Steering {
         most: usize,
         view: &dyn CollectionView,
     ) -> Result<Vec<Leaf>, Failure> {
-        Ok(resident(&mut self.tree, view, |tree| tree.leaves_under(prefix).take(most).collect())?)
+        Ok(self.tree.ask(view, |tree| tree.leaves_under(prefix).take(most).collect())?)
     }
 
     fn node(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Part, Failure> {
-        let empty = self.tree.algorithm().empty();
+        let empty = self.tree.tree().algorithm().empty();
         let (mut present, mut ids) = (0, Vec::new());
         for (at, hash) in self.children(prefix, view)?.iter().enumerate() {
             if *hash != empty {
@@ -232,7 +233,9 @@ impl Steering {
     /// What it holds in memory besides the answers that wait, about, in bytes.
     pub(super) fn memory_bytes(&self) -> usize {
         let sent = self.nodes.len() + self.lists.len();
-        sent * size_of::<(Prefix, usize)>() + self.unexplained.len() * size_of::<KeyHash>()
+        sent * size_of::<(Prefix, usize)>()
+            + self.unexplained.len() * size_of::<KeyHash>()
+            + self.tree.copy_bytes()
     }
 }
 
@@ -382,7 +385,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         self.charge(CHILDREN as u64)?;
-        let empty = steering.tree.algorithm().empty();
+        let empty = steering.tree.tree().algorithm().empty();
         let mut theirs = theirs.iter();
         let mut answer = Answer { held_there: present, differing: 0, parts: Vec::new() };
         for (at, mine) in steering.children(prefix, view)?.into_iter().enumerate() {

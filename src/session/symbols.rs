@@ -90,10 +90,10 @@ impl Hash for Peeling {
 }
 
 impl Session {
-    /// How many symbols of a tree there is memory for: any number, if its stream fits into an
-    /// eighth of what a session has, else as many as are kept.
+    /// How many symbols of a tree there is memory for: any number, if its stream fits into
+    /// half of what a session has, else as many as are kept.
     pub(super) fn most_symbols(&self, tree: &Frozen) -> usize {
-        let most = self.setup.limits.max_session_memory_bytes / 8;
+        let most = self.setup.limits.max_session_memory_bytes / 2;
         if tree.entries() <= most / ENTRY_BYTES as u64 {
             self.setup.limits.max_iblt_symbols
         } else {

@@ -26,6 +26,13 @@ pub(super) const GATHERED: usize = 256 << 10;
 pub(super) const CHUNK: usize = 256 << 10;
 /// Bytes of values that make a batch worth applying.
 const BATCH_BYTES: usize = 4 << 20;
+/// Keys of one batch, and what a key takes in memory while it is applied, besides its values.
+const BATCH_KEYS: usize = 1_024;
+const DRAFT_BYTES: usize = 3 << 10;
+/// Of the memory of a session, this part is for what is just being applied.
+const BATCH_SHARE: u64 = 16;
+/// A value is large from this part of the memory of a session on.
+const LARGE_SHARE: u64 = 16;
 
 /// A value on its way here.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -92,6 +99,8 @@ pub(super) struct Incoming {
     issued: BTreeSet<Dot>,
     ready: VecDeque<KeyUpdate>,
     ready_bytes: usize,
+    /// Bytes of what is just being applied.
+    applied_bytes: usize,
     in_flight: Vec<KeyUpdate>,
     /// Keys that would vanish: held back until the brake has seen them all.
     vanishing: BTreeMap<KeyHash, KeyUpdate>,
@@ -123,10 +132,16 @@ impl Incoming {
         self.accepted_bytes
     }
 
-    /// Bytes of values and signatures, number of items, number of values that came along.
+    /// Bytes of values, signatures and what is being applied.
+    pub(super) fn value_bytes(&self) -> usize {
+        self.outstanding_bytes as usize
+            + self.ready_bytes
+            + self.applied_bytes
+            + self.signature_bytes
+    }
+
+    /// Number of items, of values that came along, of dots that are remembered.
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
-        let values = self.outstanding_bytes as usize + self.ready_bytes + self.signature_bytes;
-        let assembled = self.assembling.as_ref().map_or(0, |(_, _, _, bytes)| bytes.len());
         let items = self.pending.len()
             + self.awaited.len()
             + self.wanted.len()
@@ -134,7 +149,14 @@ impl Incoming {
             + self.in_flight.len()
             + self.vanishing.len()
             + self.thinning.len();
-        (values + assembled, items, self.inline.len())
+        let named = self.issued.len() + self.numbers.len() + self.asked.len();
+        (items, self.inline.len(), named)
+    }
+
+    /// Whether a value is coming in that is large in so much memory.
+    pub(super) fn is_assembling_much(&self, memory_bytes: u64) -> bool {
+        let length = self.assembling.as_ref().map_or(0, |(_, _, length, _)| *length);
+        length > memory_bytes / LARGE_SHARE
     }
 
     /// Whether a dot is to be added or removed already: if it is held here, it goes.
@@ -330,6 +352,7 @@ impl Session {
             return Ok(());
         }
         for sibling in &adds {
+            self.effort.largest_value = self.effort.largest_value.max(sibling.size);
             incoming.accepted += 1;
             incoming.accepted_bytes = incoming.accepted_bytes.saturating_add(sibling.size);
         }
@@ -477,6 +500,11 @@ impl Session {
                 if chunk.is_empty() || (bytes.len() + chunk.len()) as u64 > length {
                     return Err(protocol());
                 }
+                // by doubling as it comes, but never beyond what it is to be
+                let doubled = bytes.len().max(CHUNK).min(length as usize - bytes.len());
+                if bytes.capacity() < bytes.len() + chunk.len() {
+                    bytes.reserve_exact(doubled.max(chunk.len()));
+                }
                 bytes.extend_from_slice(&chunk);
                 if (bytes.len() as u64) < length {
                     self.incoming.assembling = Some((dot, encoding, length, bytes));
@@ -514,9 +542,12 @@ impl Session {
             self.ours.spec.algorithm,
             &self.setup.limits,
         );
+        if decoded.is_ok() {
+            self.stats.received.count(&encoded, size);
+        }
+        drop((base, encoded));
         match decoded {
             Ok(value) => {
-                self.stats.received.count(&encoded, size);
                 self.incoming.arrived(awaited.key, dot, Some(value.into()));
                 Ok(())
             }
@@ -617,19 +648,26 @@ impl Session {
         if waits || incoming.ready.is_empty() || self.outcome.is_some() {
             return None;
         }
-        let batch = self.setup.config.max_batch_size.max(1);
-        if !flush && incoming.ready.len() < batch && incoming.ready_bytes < BATCH_BYTES {
+        let room = (self.setup.limits.max_session_memory_bytes / BATCH_SHARE) as usize;
+        let most = (room / DRAFT_BYTES).clamp(1, BATCH_KEYS);
+        let worth = self.setup.config.max_batch_size.clamp(1, most);
+        if !flush && incoming.ready.len() < worth && incoming.ready_bytes < BATCH_BYTES {
             return None;
+        }
+        if incoming.ready.len() > most {
+            // each page of the tree is then touched by one batch
+            incoming.ready.make_contiguous().sort_by_key(|update| update.key_hash);
         }
         let mut bytes = 0;
         let mut updates = Vec::new();
-        while bytes < BATCH_BYTES {
+        while bytes < BATCH_BYTES.min(room) && updates.len() < most {
             let Some(update) = incoming.ready.pop_front() else { break };
             let values = update.add.iter().filter_map(|add| add.value.as_ref());
             bytes += values.map(|value| value.len()).sum::<usize>();
             updates.push(update);
         }
         incoming.ready_bytes = incoming.ready_bytes.saturating_sub(bytes);
+        incoming.applied_bytes = bytes + updates.len() * DRAFT_BYTES;
         // the values themselves go with the updates; what stays is what an outcome is about
         incoming.in_flight = updates
             .iter()
@@ -669,6 +707,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let updates = std::mem::take(&mut self.incoming.in_flight);
+        self.incoming.applied_bytes = 0;
         for (update, outcome) in updates.into_iter().zip(outcomes) {
             if !outcome.missing_values.is_empty() {
                 self.again_with_values(update, outcome, view)?;

@@ -186,6 +186,7 @@ impl Session {
         now_ms: u64,
     ) -> Result<(), Failure> {
         self.agreed = false;
+        self.settle_before(&message, view)?;
         match message {
             TurnMessage::Opening(opening) => self.peer_opening(opening, view),
             TurnMessage::Following(following) => self.peer_follows(&following, view),
@@ -260,6 +261,7 @@ impl Session {
         if self.has_to_say() {
             return Ok(());
         }
+        self.settle_overlay(view)?;
         let equal = self.tag_of(&self.knowledge.tree_hash()) == tree;
         if self.partial || equal {
             self.agreed = true;
@@ -286,6 +288,7 @@ impl Session {
         (self.effort.queued_bytes, self.effort.sketch_bytes) = (0, 0);
         self.stats.turns += 1;
         self.turn = if self.agreed { Turn::Over } else { Turn::Theirs };
+        self.settle_overlay(view)?;
         let tree = self.tag_of(&self.knowledge.tree_hash());
         let said = if self.theirs.tree == Some(tree) {
             TreeSaid::Same
@@ -372,8 +375,7 @@ impl Session {
     ) -> Result<(), Failure> {
         self.progress += 1;
         self.judge(key, view, now_ms)?;
-        let peer = Arc::clone(self.peer_seen()?);
-        self.knowledge.refresh(&key, view, &peer)?;
+        self.knowledge.refresh(&key);
         self.update(key, view)?;
         self.answer(key, found_by, view)
     }
@@ -463,7 +465,7 @@ impl Session {
                 if !known.gone.contains(&dot) {
                     known.gone.push(dot);
                     self.progress += 1;
-                    self.knowledge.refresh(&key, view, &peer)?;
+                    self.knowledge.refresh(&key);
                     self.update(key, view)?;
                     if self.flow == Flow::Compare {
                         // the answer says what the peer holds instead
@@ -485,7 +487,7 @@ impl Session {
                 let Some(&(last, _)) = dots.last() else { break };
                 after = last.counter();
                 for (_, key) in dots.iter().filter(|(dot, _)| !peer.has(*dot)) {
-                    self.knowledge.refresh(key, view, &peer)?;
+                    self.knowledge.refresh(key);
                 }
                 if dots.len() < DOTS_AT_ONCE {
                     break;

@@ -184,7 +184,7 @@ impl Session {
         let peer = Arc::clone(self.peer_seen()?);
         self.knowledge.entry(key, self.phase).excluded = true;
         self.incoming.forget(&key);
-        self.knowledge.refresh(&key, view, &peer)?;
+        self.knowledge.refresh(&key);
         // what of it is held above the context is not removed by the join either
         let entry = view.entry(&key)?;
         let held = entry.iter().flat_map(|entry| entry.record.siblings());
@@ -322,6 +322,7 @@ impl Session {
     }
 
     fn get_ready(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        self.settle_overlay(view)?;
         let verification = &self.verification;
         let (sent, received) = (verification.refusals_sent, verification.refusals_received);
         let tree = self.knowledge.tree_hash();

@@ -137,7 +137,7 @@ impl CollectionView for Altered {
         self.snapshot.log_position()
     }
 
-    fn tree(&self) -> &PagedTree {
+    fn tree(&self) -> PagedTree {
         self.snapshot.tree()
     }
 

@@ -201,6 +201,9 @@ pub struct Report {
     pub bytes_received: u64,
     /// Round trips.
     pub round_trips: u64,
+    /// Most bytes that a session held in memory at once, by its own account.
+    #[serde(default)]
+    pub memory_bytes: u64,
     /// How long it took.
     pub elapsed_ms: u64,
     /// Values sent.

@@ -1,0 +1,241 @@
+//! A tree that a session changes and asks, with few pages in memory whatever it is about.
+//!
+//! Pages are loaded from the snapshot when they are needed, and sealed again: what was changed of
+//! them since is kept beside the tree, as a list, and put into each page that is loaded. So what a
+//! session holds of a tree grows by what it changes, not by the pages in which that stands.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::machine::Session;
+use super::message::TurnMessage;
+use super::outcome::Failure;
+use crate::merkle::{Change, Leaf, PagedTree, Prefix, Sealed};
+use crate::replica::{CollectionView, ViewError};
+
+/// Of the memory of a session, this part is for pages that stay loaded from one question to the
+/// next. As many changes are made at once: each needs a page in memory, and some its neighbour.
+const LOADED_SHARE: usize = 32;
+/// Pages that stay loaded, whatever memory there is.
+const PAGES: (usize, usize) = (4, 256);
+/// A tree that has more than this part of a session's memory in leaves is left to whoever shares
+/// it, once changes there would copy as much: each copies what stands around its leaf.
+const SHARED_SHARE: usize = 16;
+/// A tree without leaves counts for no more than this part of a session's memory.
+const APART_SHARE: usize = 4;
+const COPIED_BYTES: usize = 48 << 10;
+/// A leaf in memory, and a page that is not, each with the inner node above it.
+const LEAF_BYTES: usize = 160;
+const SEALED_BYTES: usize = 200;
+
+/// A tree with changes. Copies share all that they have in common.
+///
+/// Two are equal if their leaves are.
+#[derive(Clone, Debug)]
+pub(super) struct OverlayTree {
+    tree: PagedTree,
+    /// The changes, the older ones first; each part ascends by key.
+    edits: Vec<Arc<Vec<Change>>>,
+    edited: usize,
+    /// Pages that were loaded here, or written.
+    pages: Vec<Prefix>,
+    /// Whether nothing of the tree is shared with the snapshot.
+    is_own: bool,
+    /// Pages that stay loaded.
+    most_pages: usize,
+    /// As much of what is not shared is counted: the tree of a large collection is large without leaves too, and
+    /// no session would have room for anything else.
+    most_apart: usize,
+    /// Bytes in memory from which on a tree with changes is one of its own.
+    most_shared: usize,
+}
+
+impl OverlayTree {
+    /// The tree of a snapshot as it is, for a session that may hold so many bytes in all.
+    pub(super) fn of(view: &dyn CollectionView, memory_bytes: u64) -> Self {
+        let tree = view.tree();
+        let pages = memory_bytes as usize / LOADED_SHARE / (LEAF_BYTES * tree.page_leaves());
+        Self {
+            tree,
+            edits: Vec::new(),
+            edited: 0,
+            pages: Vec::new(),
+            is_own: false,
+            most_pages: pages.clamp(PAGES.0, PAGES.1),
+            most_apart: memory_bytes as usize / APART_SHARE,
+            most_shared: memory_bytes as usize / SHARED_SHARE,
+        }
+    }
+
+    pub(super) const fn tree(&self) -> &PagedTree {
+        &self.tree
+    }
+
+    /// Memory that it takes besides what it shares with the snapshot, about, in bytes.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let loaded = self.pages.len() * self.tree.page_leaves() * LEAF_BYTES;
+        self.apart_bytes().min(self.most_apart) + loaded + self.edited * size_of::<Change>()
+    }
+
+    /// What it shares with the snapshot no longer: each change copies what stands around it.
+    fn apart_bytes(&self) -> usize {
+        let all = self.tree.loaded_bytes() + self.tree.sealed_pages() * SEALED_BYTES;
+        if self.is_own { all } else { all.min(self.edited * COPIED_BYTES) }
+    }
+
+    /// Of a copy, what it takes besides what it shares with the tree of which it is one.
+    pub(super) fn copy_bytes(&self) -> usize {
+        self.pages.len() * self.tree.page_leaves() * LEAF_BYTES
+    }
+
+    /// Asks the tree something, loading the pages that it takes.
+    pub(super) fn ask<T>(
+        &mut self,
+        view: &dyn CollectionView,
+        mut question: impl FnMut(&PagedTree) -> Result<T, Sealed>,
+    ) -> Result<T, ViewError> {
+        self.seal();
+        loop {
+            match question(&self.tree) {
+                Ok(answer) => return Ok(answer),
+                Err(Sealed(prefix)) => self.load(&prefix, &[], view)?,
+            }
+        }
+    }
+
+    /// Changes leaves, each of another key and ascending; `changed` is told what became of each:
+    /// the leaf that was there, and the change.
+    pub(super) fn change(
+        &mut self,
+        changes: Vec<Change>,
+        view: &dyn CollectionView,
+        mut changed: impl FnMut(Option<&Leaf>, &Change),
+    ) -> Result<(), ViewError> {
+        self.edited += changes.len();
+        if self.edited * COPIED_BYTES > self.most_shared {
+            self.leave();
+        }
+        let mut done = 0;
+        for part in changes.chunks(self.most_pages) {
+            let before = &changes[..done];
+            for prefix in self.tree.sealed_for(part.iter().map(Change::key)) {
+                self.load(&prefix, before, view)?;
+            }
+            for change in part {
+                let leaf = self.loaded(before, view, |tree| tree.get(change.key()))?;
+                changed(leaf.as_ref(), change);
+            }
+            self.loaded(before, view, |tree| tree.apply(part).map(drop))?;
+            done += part.len();
+            self.seal();
+        }
+        self.edits.push(Arc::new(changes));
+        Ok(())
+    }
+
+    /// Shares no page in memory with anybody any more, if they are many.
+    fn leave(&mut self) {
+        if self.tree.loaded_bytes() > self.most_shared {
+            self.tree = self.tree.sealed();
+            self.is_own = true;
+            self.pages.clear();
+        }
+    }
+
+    fn loaded<T>(
+        &mut self,
+        changes: &[Change],
+        view: &dyn CollectionView,
+        mut operation: impl FnMut(&mut PagedTree) -> Result<T, Sealed>,
+    ) -> Result<T, ViewError> {
+        loop {
+            match operation(&mut self.tree) {
+                Ok(result) => return Ok(result),
+                Err(Sealed(prefix)) => self.load(&prefix, changes, view)?,
+            }
+        }
+    }
+
+    /// Loads a page: the snapshot's leaves, with all changes so far, the latest of them given.
+    fn load(
+        &mut self,
+        prefix: &Prefix,
+        latest: &[Change],
+        view: &dyn CollectionView,
+    ) -> Result<(), ViewError> {
+        let mut leaves = view.page(prefix)?;
+        let parts = self.edits.iter().map(|part| part.as_slice()).chain([latest]);
+        parts.for_each(|changes| put_over(&mut leaves, prefix, changes));
+        self.tree.unseal(prefix, leaves).map_err(|error| ViewError::Damaged {
+            collection: view.spec().name.to_string(),
+            what: error.to_string(),
+        })
+    }
+
+    /// Seals the pages that came into memory here, if they are too many.
+    fn seal(&mut self) {
+        // pages that were written are among those loaded from then on
+        drop(self.tree.take_page_changes());
+        self.pages.extend(self.tree.take_loaded());
+        if self.pages.len() > self.most_pages {
+            for page in std::mem::take(&mut self.pages) {
+                self.tree.seal(&page);
+            }
+        }
+    }
+}
+
+/// Puts those of the changes that stand under the prefix over the leaves there.
+fn put_over(leaves: &mut Vec<Leaf>, prefix: &Prefix, changes: &[Change]) {
+    let first = prefix.first_key();
+    let from = changes.partition_point(|change| *change.key() < first);
+    for change in changes[from..].iter().take_while(|change| prefix.contains(change.key())) {
+        let at = leaves.binary_search_by_key(change.key(), |leaf: &Leaf| leaf.key);
+        match (change, at) {
+            (Change::Put(leaf), Ok(at)) => leaves[at] = *leaf,
+            (Change::Put(leaf), Err(at)) => leaves.insert(at, *leaf),
+            (Change::Remove(_), Ok(at)) => drop(leaves.remove(at)),
+            (Change::Remove(_), Err(_)) => {}
+        }
+    }
+}
+
+impl PartialEq for OverlayTree {
+    fn eq(&self, other: &Self) -> bool {
+        self.tree == other.tree
+    }
+}
+
+impl Eq for OverlayTree {}
+
+impl Hash for OverlayTree {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tree.hash(state);
+    }
+}
+
+impl Session {
+    /// Brings the overlay up to date with all that is known.
+    pub(super) fn settle_overlay(&mut self, view: &dyn CollectionView) -> Result<(), Failure> {
+        if let Some(peer) = &self.theirs.seen {
+            self.knowledge.settle(view, peer)?;
+        }
+        Ok(())
+    }
+
+    /// The same, before what is about the trees as both sides have them.
+    pub(super) fn settle_before(
+        &mut self,
+        message: &TurnMessage,
+        view: &dyn CollectionView,
+    ) -> Result<(), Failure> {
+        match message {
+            TurnMessage::Opening(_)
+            | TurnMessage::Following(_)
+            | TurnMessage::States { .. }
+            | TurnMessage::Removed(_)
+            | TurnMessage::Candidates { .. } => Ok(()),
+            _ => self.settle_overlay(view),
+        }
+    }
+}
