@@ -43,8 +43,8 @@ pub(super) struct OverlayTree {
     is_own: bool,
     /// Pages that stay loaded.
     most_pages: usize,
-    /// As much of what is not shared is counted: the tree of a large collection is large without leaves too, and
-    /// no session would have room for anything else.
+    /// As much of what is not shared is counted: the tree of a large collection is large without
+    /// leaves too, and no session would have room for anything else.
     most_apart: usize,
     /// Bytes in memory from which on a tree with changes is one of its own.
     most_shared: usize,

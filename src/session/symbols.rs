@@ -29,19 +29,16 @@ const CELLS_PER_STEP: u64 = 8;
 
 /// The stream of this side. It follows from the tree and how much of it was sent.
 #[derive(Clone, Debug)]
-pub(super) struct Coding {
-    stream: Encoder,
-    kept: bool,
-}
+pub(super) struct Coding(Encoder);
 
 impl Coding {
     /// How many symbols were sent.
     pub(super) const fn sent(&self) -> usize {
-        self.stream.symbols()
+        self.0.symbols()
     }
 
-    const fn terms(&self) -> (usize, bool) {
-        (self.sent(), self.kept)
+    fn terms(&self) -> (usize, bool) {
+        (self.sent(), self.0.has_kept_key())
     }
 }
 
@@ -63,7 +60,6 @@ impl Hash for Coding {
 #[derive(Clone, Debug)]
 pub(super) struct Peeling {
     decoder: Decoder,
-    kept: bool,
     asks: u8,
     /// BLAKE3 of all symbols so far.
     read: blake3::Hasher,
@@ -71,7 +67,7 @@ pub(super) struct Peeling {
 
 impl Peeling {
     fn terms(&self) -> impl Eq + Hash {
-        (self.kept, self.asks, *self.read.finalize().as_bytes())
+        (self.decoder.stream().has_kept_key(), self.asks, *self.read.finalize().as_bytes())
     }
 }
 
@@ -137,8 +133,8 @@ impl Session {
     ) -> Result<(), Failure> {
         self.methods.push((Method::Iblt, self.progress));
         let kept = count <= tree.kept_symbols();
-        let coding = Coding { stream: self.encoder(&tree, kept, count, view)?, kept };
-        let bytes = stream_bytes(&tree, &coding.stream);
+        let coding = Coding(self.encoder(&tree, kept, count, view)?);
+        let bytes = stream_bytes(&tree, &coding.0);
         self.exchange = Some(Exchange { tree, step: Step::Coding(Box::new(coding)), bytes });
         self.send_symbols(count, view)
     }
@@ -151,13 +147,13 @@ impl Session {
         };
         let room = self.most_symbols(&tree).saturating_sub(coding.sent());
         let count = count.min(SYMBOLS_AT_ONCE).min(room);
-        if coding.stream.is_kept() && coding.stream.left() < count {
+        if coding.0.runs_out(count) {
             let mut stream = self.encoder(&tree, true, usize::MAX, view)?;
             stream.skip(coding.sent());
             bytes = stream_bytes(&tree, &stream);
-            coding.stream = stream;
+            coding.0 = stream;
         }
-        let (symbols, kept) = (coding.stream.next_symbols(count), coding.kept);
+        let (symbols, kept) = (coding.0.next_symbols(count), coding.0.has_kept_key());
         self.exchange = Some(Exchange { tree, step: Step::Coding(coding), bytes });
         if !symbols.is_empty() {
             let bytes = symbols.len() * SYMBOL_BYTES;
@@ -173,7 +169,7 @@ impl Session {
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {
         let entries = match &self.exchange {
-            Some(Exchange { step: Step::Coding(coding), .. }) if coding.stream.is_kept() => 0,
+            Some(Exchange { step: Step::Coding(coding), .. }) if coding.0.is_kept() => 0,
             Some(Exchange { tree, step: Step::Coding(_), .. }) => tree.entries(),
             _ => return Err(protocol()),
         };
@@ -209,13 +205,13 @@ impl Session {
                 let own = self.encoder(&tree, kept, symbols.len(), view)?;
                 let decoder = Decoder::new(own, &self.setup.limits);
                 let read = blake3::Hasher::new();
-                (tree, Box::new(Peeling { decoder, kept, asks: 0, read }))
+                (tree, Box::new(Peeling { decoder, asks: 0, read }))
             }
         };
-        if kept != peeling.kept {
+        if kept != peeling.decoder.stream().has_kept_key() {
             return Err(protocol());
         }
-        if peeling.decoder.runs_out(symbols.len()) {
+        if peeling.decoder.stream().runs_out(symbols.len()) {
             if self.most_symbols(&tree) < peeling.decoder.symbols() + symbols.len() {
                 return Ok(());
             }

@@ -68,12 +68,6 @@ impl Decoder {
         &self.own
     }
 
-    /// Whether the own stream is one that is kept, and goes on for fewer symbols than this.
-    #[must_use]
-    pub const fn runs_out(&self, symbols: usize) -> bool {
-        self.own.is_kept() && self.own.left() < symbols
-    }
-
     /// Goes on with another stream of the same set and key, of which nothing was taken yet.
     pub fn go_on_with(&mut self, mut own: Encoder) {
         own.skip(self.symbols());

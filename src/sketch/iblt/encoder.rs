@@ -60,10 +60,22 @@ impl Encoder {
         self.most - self.made
     }
 
-    /// Whether the stream is one that is kept, and ends where that ends.
+    /// Whether the stream is read from symbols that are kept, and ends where those end.
     #[must_use]
     pub const fn is_kept(&self) -> bool {
         self.kept.is_some()
+    }
+
+    /// Whether it is, and they are fewer than so many more: then it is to be made of all ids.
+    #[must_use]
+    pub const fn runs_out(&self, symbols: usize) -> bool {
+        self.is_kept() && self.left() < symbols
+    }
+
+    /// Whether it is under [`IbltKey::KEPT`].
+    #[must_use]
+    pub fn has_kept_key(&self) -> bool {
+        self.key == IbltKey::KEPT
     }
 
     /// Passes over so many symbols.
