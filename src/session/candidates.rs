@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use super::machine::{Flow, Session};
 use super::message::{Bytes, CANDIDATE_KEY_BYTES, TurnMessage, WireDots};
 use super::outcome::Failure;
-use super::overlay::OverlayTree;
 use super::turn::{RUN_BYTES, RUNS_PER_MESSAGE, TurnItem, protocol};
 use crate::dots::{Dot, DotSet};
 use crate::hash::KeyHash;
@@ -47,7 +46,6 @@ impl Session {
             return Err(protocol());
         }
         let mut dead = DotSet::default();
-        let mut tree = OverlayTree::of(view, self.setup.limits.max_session_memory_bytes);
         for (dot, key) in dots.iter().zip(keys) {
             self.charge(CANDIDATE_STEPS)?;
             if !view.causality().knows(dot) {
@@ -55,15 +53,14 @@ impl Session {
             }
             let prefix =
                 Prefix::new(key, 8 * CANDIDATE_KEY_BYTES as u16).map_err(|_| protocol())?;
-            let leaves: Vec<_> =
-                tree.ask(view, |tree| tree.leaves_under(&prefix).take(2).collect())?;
-            let mut held = false;
-            for leaf in &leaves {
-                let entry = view.entry(&leaf.key)?;
-                held |= entry.is_some_and(|entry| entry.record.holds(dot));
-            }
-            // two keys that share 64 bits were ground to: what is not looked at is not named
-            if !held && leaves.len() < 2 {
+            let leaves = view.page(&prefix)?;
+            let held = match leaves[..] {
+                [] => false,
+                [leaf] => view.entry(&leaf.key)?.is_some_and(|entry| entry.record.holds(dot)),
+                // two keys that share 64 bits were ground to: what is not looked at is not named
+                _ => true,
+            };
+            if !held {
                 dead.insert(dot);
             }
         }

@@ -22,7 +22,7 @@ use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 
 /// Bits of one step.
-const STEP: u8 = 4;
+pub(super) const STEP: u8 = 4;
 pub(super) const CHILDREN: usize = 1 << STEP;
 /// Subtrees of at most so many leaves are listed.
 const LISTED: u64 = 4;
@@ -47,27 +47,27 @@ impl Descent {
     }
 
     fn children(
-        &mut self,
+        &self,
         prefix: &Prefix,
         view: &dyn CollectionView,
     ) -> Result<Vec<TreeHash>, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.hashes_under(prefix, STEP))?)
+        Ok(self.tree.children(prefix, view)?)
     }
 
-    fn totals(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Totals, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.totals_under(prefix))?)
+    fn totals(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Totals, Failure> {
+        Ok(self.tree.totals_under(prefix, view)?)
     }
 
     fn leaves(
-        &mut self,
+        &self,
         prefix: &Prefix,
         most: usize,
         view: &dyn CollectionView,
     ) -> Result<Vec<Leaf>, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.leaves_under(prefix).take(most).collect())?)
+        Ok(self.tree.leaves_under(prefix, most, view)?)
     }
 
-    fn node(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<NodeHashes, Failure> {
+    fn node(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<NodeHashes, Failure> {
         let empty = self.tree.tree().algorithm().empty();
         let (mut present, mut hashes) = (0u16, Vec::new());
         for (at, hash) in self.children(prefix, view)?.into_iter().enumerate() {
@@ -79,7 +79,7 @@ impl Descent {
         Ok(NodeHashes { prefix: wire_prefix(prefix), present, hashes: Bytes(hashes) })
     }
 
-    fn list(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<LeafList, Failure> {
+    fn list(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<LeafList, Failure> {
         let shared = usize::from(prefix.len()) / 8;
         let mut leaves = Vec::new();
         for leaf in self.leaves(prefix, usize::MAX, view)? {
@@ -99,7 +99,7 @@ impl Session {
         let predicted = plan::Cost { bytes: 4 * steering.bytes, ..steering };
         let reason = "steering found nothing more: descent with whole hashes".to_owned();
         self.note_plan(Phase::MerkleComparison, reason, predicted);
-        let mut descent = self.new_descent(true);
+        let descent = self.new_descent(true);
         let top = descent.node(&Prefix::ALL, view)?;
         self.descent = Some(descent);
         self.items.push_back(TurnItem::Message(Box::new(TurnMessage::Descend(top))));
@@ -150,7 +150,7 @@ impl Session {
         for (at, (mine, theirs)) in mine.iter().zip(&theirs).enumerate() {
             let child = child_of(&prefix, at).ok_or_else(protocol)?;
             if mine != theirs {
-                self.look_into(&mut descent, &child, view)?;
+                self.look_into(&descent, &child, view)?;
             }
         }
         self.descent = Some(descent);
@@ -197,7 +197,7 @@ impl Session {
     /// A child at which the two differ: asked about by what is held here.
     fn look_into(
         &mut self,
-        descent: &mut Descent,
+        descent: &Descent,
         child: &Prefix,
         view: &dyn CollectionView,
     ) -> Result<(), Failure> {

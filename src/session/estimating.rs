@@ -126,11 +126,10 @@ impl Session {
         if self.effort.named_removed.saturating_add(guessed.count() as u64) > MOST_GUESSED {
             return Ok(None);
         }
-        let mut tree = leaves.tree.clone();
         let keys: Vec<KeyHash> = self.knowledge.iter().map(|(key, _)| *key).collect();
         self.charge(keys.len() as u64)?;
         for key in keys {
-            if let Some(leaf) = tree.ask(view, |tree| tree.get(&key))? {
+            if let Some(leaf) = leaves.tree.get(&key, view)? {
                 own.remove(&leaf.record);
             }
             let theirs = self.knowledge.get(&key).and_then(|known| known.theirs.record());

@@ -1,16 +1,21 @@
 //! A tree that a session changes and asks, with few pages in memory whatever it is about.
 //!
-//! Pages are loaded from the snapshot when they are needed, and sealed again: what was changed of
-//! them since is kept beside the tree, as a list, and put into each page that is loaded. So what a
-//! session holds of a tree grows by what it changes, not by the pages in which that stands.
+//! What was changed is kept beside the tree, as a list, and put over the snapshot's leaves of each
+//! page that is read. A change loads its pages into the tree, which copies what stands around them
+//! and is shared with the snapshot, and seals them again; a question reads a page and leaves the
+//! tree alone. So what a session holds of a tree grows by what it changes, not by the pages in
+//! which that stands.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::descent::{CHILDREN, STEP, child_of};
 use super::machine::Session;
 use super::message::TurnMessage;
 use super::outcome::Failure;
-use crate::merkle::{Change, Leaf, PagedTree, Prefix, Sealed};
+use crate::entry::Totals;
+use crate::hash::{KeyHash, TreeHash};
+use crate::merkle::{Change, Leaf, PagedTree, Prefix, Sealed, Tree};
 use crate::replica::{CollectionView, ViewError};
 
 /// Of the memory of a session, this part is for pages that stay loaded from one question to the
@@ -88,19 +93,91 @@ impl OverlayTree {
         self.pages.len() * self.tree.page_leaves() * LEAF_BYTES
     }
 
-    /// Asks the tree something, loading the pages that it takes.
-    pub(super) fn ask<T>(
-        &mut self,
+    /// The leaf of a key.
+    pub(super) fn get(
+        &self,
+        key: &KeyHash,
         view: &dyn CollectionView,
-        mut question: impl FnMut(&PagedTree) -> Result<T, Sealed>,
-    ) -> Result<T, ViewError> {
-        self.seal();
-        loop {
-            match question(&self.tree) {
-                Ok(answer) => return Ok(answer),
-                Err(Sealed(prefix)) => self.load(&prefix, &[], view)?,
+    ) -> Result<Option<Leaf>, ViewError> {
+        let page = match self.tree.get(key) {
+            Ok(leaf) => return Ok(leaf),
+            Err(Sealed(page)) => self.page(&page, view)?,
+        };
+        Ok(page.binary_search_by_key(key, |leaf| leaf.key).ok().map(|at| page[at]))
+    }
+
+    /// The first leaves under a prefix, ascending by key, at most so many.
+    pub(super) fn leaves_under(
+        &self,
+        prefix: &Prefix,
+        most: usize,
+        view: &dyn CollectionView,
+    ) -> Result<Vec<Leaf>, ViewError> {
+        let mut leaves = Vec::new();
+        for leaf in self.tree.leaves_under(prefix) {
+            if leaves.len() >= most {
+                break;
+            }
+            match leaf {
+                Ok(leaf) => leaves.push(leaf),
+                Err(Sealed(page)) => {
+                    let page = self.page(&page, view)?;
+                    leaves.extend(page.into_iter().filter(|leaf| prefix.contains(&leaf.key)));
+                }
             }
         }
+        leaves.truncate(most);
+        Ok(leaves)
+    }
+
+    /// Sums over the leaves under a prefix.
+    pub(super) fn totals_under(
+        &self,
+        prefix: &Prefix,
+        view: &dyn CollectionView,
+    ) -> Result<Totals, ViewError> {
+        match self.tree.totals_under(prefix) {
+            Ok(totals) => Ok(totals),
+            Err(Sealed(page)) => Ok(self.page_tree(&page, view)?.totals_under(prefix)),
+        }
+    }
+
+    /// The hashes one step of a descent below a prefix.
+    pub(super) fn children(
+        &self,
+        prefix: &Prefix,
+        view: &dyn CollectionView,
+    ) -> Result<Vec<TreeHash>, ViewError> {
+        if let Ok(hashes) = self.tree.hashes_under(prefix, STEP) {
+            return Ok(hashes);
+        }
+        let mut last: Option<(Prefix, Tree)> = None;
+        let mut hash_of = |child: Prefix| {
+            let page = match self.tree.hash_under(&child) {
+                Ok(hash) => return Ok(hash),
+                Err(Sealed(page)) => page,
+            };
+            let tree = match last.take().filter(|(of, _)| *of == page) {
+                Some((_, tree)) => tree,
+                None => self.page_tree(&page, view)?,
+            };
+            let hash = tree.hash_under(&child);
+            last = Some((page, tree));
+            Ok(hash)
+        };
+        (0..CHILDREN).filter_map(|at| child_of(prefix, at)).map(&mut hash_of).collect()
+    }
+
+    /// The leaves of a sealed page as a tree of its own, which has the same hashes below it.
+    fn page_tree(&self, page: &Prefix, view: &dyn CollectionView) -> Result<Tree, ViewError> {
+        Ok(Tree::build(self.tree.algorithm(), self.page(page, view)?))
+    }
+
+    /// The leaves of a sealed page: the snapshot's, with all changes.
+    fn page(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Vec<Leaf>, ViewError> {
+        let mut leaves = view.page(prefix)?;
+        self.edits.iter().for_each(|changes| put_over(&mut leaves, prefix, changes));
+        Ok(leaves)
     }
 
     /// Changes leaves, each of another key and ascending; `changed` is told what became of each:
@@ -156,16 +233,15 @@ impl OverlayTree {
         }
     }
 
-    /// Loads a page: the snapshot's leaves, with all changes so far, the latest of them given.
+    /// Loads a page, with the latest changes.
     fn load(
         &mut self,
         prefix: &Prefix,
         latest: &[Change],
         view: &dyn CollectionView,
     ) -> Result<(), ViewError> {
-        let mut leaves = view.page(prefix)?;
-        let parts = self.edits.iter().map(|part| part.as_slice()).chain([latest]);
-        parts.for_each(|changes| put_over(&mut leaves, prefix, changes));
+        let mut leaves = self.page(prefix, view)?;
+        put_over(&mut leaves, prefix, latest);
         self.tree.unseal(prefix, leaves).map_err(|error| ViewError::Damaged {
             collection: view.spec().name.to_string(),
             what: error.to_string(),

@@ -93,7 +93,7 @@ impl Exchange {
     }
 }
 
-/// Some of the leaves of a tree, a 256th of it in memory at a time; what fails ends them.
+/// Some of the leaves of a tree, a 256th of them in memory at a time; what fails ends them.
 pub(super) fn leaves_of<'a>(
     tree: &'a OverlayTree,
     view: &'a dyn CollectionView,
@@ -102,11 +102,8 @@ pub(super) fn leaves_of<'a>(
 ) -> impl Iterator<Item = Leaf> + 'a {
     let parts = (0..=u8::MAX).filter(move |part| wanted[usize::from(*part)]);
     let read = move |part| {
-        // a copy of its own, so that only one part at a time is in memory
-        let mut tree = tree.clone();
         let prefix = Prefix::of(&KeyHash([part; HASH_LEN]), 8);
-        let leaves: Result<Vec<Leaf>, _> =
-            tree.ask(view, |tree| tree.leaves_under(&prefix).collect());
+        let leaves = tree.leaves_under(&prefix, usize::MAX, view);
         leaves.map_err(|error| *failure = Some(error.into())).ok()
     };
     parts.map_while(read).flatten()
@@ -313,15 +310,14 @@ impl Session {
         self.read_on(tree, *decoder, view)
     }
 
-    /// The own leaves under a prefix, for a while kept in memory.
+    /// The own leaves under a prefix.
     fn leaves_near<'a>(
         &'a mut self,
         tree: &'a OverlayTree,
         view: &'a dyn CollectionView,
     ) -> impl FnMut(&Prefix) -> Result<Vec<Leaf>, Failure> + 'a {
-        let mut near = tree.clone();
         move |prefix| {
-            let leaves: Vec<Leaf> = near.ask(view, |tree| tree.leaves_under(prefix).collect())?;
+            let leaves = tree.leaves_under(prefix, usize::MAX, view)?;
             self.charge(LOOK_STEPS + leaves.len() as u64)?;
             Ok(leaves)
         }

@@ -27,8 +27,6 @@ use crate::merkle::{Leaf, Prefix};
 use crate::mutants::{Mutant, breaks};
 use crate::replica::CollectionView;
 
-/// Bits of one step.
-const STEP: u8 = 4;
 /// Subtrees of at most so many leaves are listed, when few are open: it saves a turn.
 const LISTED_OF_FEW: u64 = 32;
 /// The same when many are: there it costs more than the ids of 16 children.
@@ -135,27 +133,27 @@ pub(super) struct Steering {
 
 impl Steering {
     fn children(
-        &mut self,
+        &self,
         prefix: &Prefix,
         view: &dyn CollectionView,
     ) -> Result<Vec<TreeHash>, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.hashes_under(prefix, STEP))?)
+        Ok(self.tree.children(prefix, view)?)
     }
 
-    fn entries(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<u64, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.totals_under(prefix))?.entries)
+    fn entries(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<u64, Failure> {
+        Ok(self.tree.totals_under(prefix, view)?.entries)
     }
 
     fn leaves(
-        &mut self,
+        &self,
         prefix: &Prefix,
         most: usize,
         view: &dyn CollectionView,
     ) -> Result<Vec<Leaf>, Failure> {
-        Ok(self.tree.ask(view, |tree| tree.leaves_under(prefix).take(most).collect())?)
+        Ok(self.tree.leaves_under(prefix, most, view)?)
     }
 
-    fn node(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Part, Failure> {
+    fn node(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Part, Failure> {
         let empty = self.tree.tree().algorithm().empty();
         let (mut present, mut ids) = (0, Vec::new());
         for (at, hash) in self.children(prefix, view)?.iter().enumerate() {
@@ -167,7 +165,7 @@ impl Steering {
         Ok(Part::Node(*prefix, present, ids))
     }
 
-    fn list(&mut self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Part, Failure> {
+    fn list(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Part, Failure> {
         let leaves = self.leaves(prefix, usize::MAX, view)?;
         let ids = leaves.iter().map(|leaf| self.ids.leaf(leaf)).collect();
         Ok(Part::List(*prefix, ids))
