@@ -6,7 +6,7 @@ use std::ops::Bound;
 use crate::codec::CodecError;
 use crate::hash::{HashAlgorithm, KeyHash};
 use crate::merkle::{Applied, Change, Leaf, PagedTree, Prefix, Sealed};
-use crate::store::{Read, Span, StoreError, Table};
+use crate::store::{Read, Row, Span, StoreError, Table};
 use crate::types::CollectionName;
 
 use super::ReplicaError;
@@ -307,10 +307,7 @@ fn read_page_leaves(
 ) -> Result<Vec<Leaf>, ReadError> {
     let expected = tree.totals_under(prefix).map_or(0, |totals| totals.entries);
     let limit = usize::try_from(expected).unwrap_or(usize::MAX).min(MAX_PAGE_LEAVES) + 1;
-    let (first, last) = (id.entry(&prefix.first_key()), id.entry(&prefix.last_key()));
-    let all = id.prefix();
-    let span = Span::of(Table::Entries, &all).start_at(Bound::Included(&first)).through(&last);
-    let rows = store.scan(span, limit)?;
+    let rows = entry_rows(store, id, prefix, limit)?;
     let mut leaves = Vec::with_capacity(rows.len());
     for row in rows {
         let key = entry_key(&row.key)?;
@@ -319,6 +316,34 @@ fn read_page_leaves(
         each(&key, entry);
     }
     Ok(leaves)
+}
+
+/// The first rows of entries under a prefix.
+fn entry_rows(
+    store: &impl Read,
+    id: CollectionId,
+    prefix: &Prefix,
+    limit: usize,
+) -> Result<Vec<Row>, StoreError> {
+    let (first, last) = (id.entry(&prefix.first_key()), id.entry(&prefix.last_key()));
+    let all = id.prefix();
+    let span = Span::of(Table::Entries, &all).start_at(Bound::Included(&first)).through(&last);
+    store.scan(span, limit)
+}
+
+/// What the rows under a prefix say that its leaves are, as many as a page can have.
+pub(super) fn unchecked_leaves(
+    store: &impl Read,
+    id: CollectionId,
+    algorithm: HashAlgorithm,
+    prefix: &Prefix,
+) -> Result<Vec<Leaf>, ReadError> {
+    let rows = entry_rows(store, id, prefix, MAX_PAGE_LEAVES)?;
+    let leaf = |row: &Row| {
+        let (key, entry) = (entry_key(&row.key).ok()?, read_entry(&row.value).ok()?);
+        Some(leaf_of(algorithm, key, &entry))
+    };
+    Ok(rows.iter().filter_map(leaf).collect())
 }
 
 /// The leaves of a sealed page, which have the hash and the totals that the tree says: read, and

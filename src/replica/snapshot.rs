@@ -255,6 +255,11 @@ impl<S: Store> CollectionView for Snapshot<S> {
         Ok(leaves)
     }
 
+    fn unchecked_leaves(&self, prefix: &Prefix) -> Result<Vec<Leaf>, ViewError> {
+        let algorithm = self.envelope.algorithm();
+        self.checked(pages::unchecked_leaves(&self.rows, self.id, algorithm, prefix))
+    }
+
     fn entry(&self, key: &KeyHash) -> Result<Option<Entry>, ViewError> {
         if let Some(entry) = self.known.entry(key) {
             return Ok(Some(entry));

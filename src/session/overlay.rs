@@ -130,6 +130,27 @@ impl OverlayTree {
         Ok(leaves)
     }
 
+    /// The leaves that seem to stand under a prefix, ascending by key: in a page that is sealed,
+    /// what the rows of its entries say, so that no more of it is read than is asked for.
+    pub(super) fn leaves_near(
+        &self,
+        prefix: &Prefix,
+        view: &dyn CollectionView,
+    ) -> Result<Vec<Leaf>, ViewError> {
+        let mut leaves = Vec::new();
+        for leaf in self.tree.leaves_under(prefix) {
+            match leaf {
+                Ok(leaf) => leaves.push(leaf),
+                Err(Sealed(page)) => {
+                    let part = if page.len() > prefix.len() { &page } else { prefix };
+                    let read = view.unchecked_leaves(part)?;
+                    leaves.extend(self.with_changes(part, read));
+                }
+            }
+        }
+        Ok(leaves)
+    }
+
     /// Sums over the leaves under a prefix.
     pub(super) fn totals_under(
         &self,
@@ -175,9 +196,13 @@ impl OverlayTree {
 
     /// The leaves of a sealed page: the snapshot's, with all changes.
     fn page(&self, prefix: &Prefix, view: &dyn CollectionView) -> Result<Vec<Leaf>, ViewError> {
-        let mut leaves = view.page(prefix)?;
+        Ok(self.with_changes(prefix, view.page(prefix)?))
+    }
+
+    /// The snapshot's leaves under a prefix with all changes.
+    fn with_changes(&self, prefix: &Prefix, mut leaves: Vec<Leaf>) -> Vec<Leaf> {
         self.edits.iter().for_each(|changes| put_over(&mut leaves, prefix, changes));
-        Ok(leaves)
+        leaves
     }
 
     /// Changes leaves, each of another key and ascending; `changed` is told what became of each:

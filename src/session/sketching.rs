@@ -310,14 +310,15 @@ impl Session {
         self.read_on(tree, *decoder, view)
     }
 
-    /// The own leaves under a prefix.
+    /// The own leaves that seem to stand under a prefix: whatever is told of them is read anew, and
+    /// held against the tree.
     fn leaves_near<'a>(
         &'a mut self,
         tree: &'a OverlayTree,
         view: &'a dyn CollectionView,
     ) -> impl FnMut(&Prefix) -> Result<Vec<Leaf>, Failure> + 'a {
         move |prefix| {
-            let leaves = tree.leaves_under(prefix, usize::MAX, view)?;
+            let leaves = tree.leaves_near(prefix, view)?;
             self.charge(LOOK_STEPS + leaves.len() as u64)?;
             Ok(leaves)
         }
