@@ -1,4 +1,5 @@
-//! The tree in memory: what a leaf costs to build, put, remove, apply in a batch, prove and get.
+//! The tree in memory: what a leaf costs to build, put, remove, apply in a batch, prove and get; a put
+//! after a snapshot, which includes letting the snapshot go.
 //!
 //! `cargo bench --no-default-features --features tree --bench tree`; the number of leaves is
 //! 100,000 unless `SELFSAME_BENCH_LEAVES` says otherwise. Figures are per leaf. Memory per leaf
@@ -114,6 +115,20 @@ fn tree(c: &mut Criterion) {
             }
         });
     });
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("put after a snapshot", |b| {
+        let mut tree = Tree::build(HashAlgorithm::Blake3, leaves.clone());
+        let mut version = 10;
+        let mut next = singles.iter().cycle();
+        b.iter(|| {
+            version = u8::wrapping_add(version, 1);
+            let frozen = tree.snapshot();
+            let put = next.next().map(|leaf| Leaf { record: RecordDigest([version; 32]), ..*leaf });
+            put.map(|leaf| tree.put(leaf));
+            frozen
+        });
+    });
+    group.throughput(Throughput::Elements(SINGLES));
     group.bench_function("put, paged", |b| {
         let rows = PagedTree::build(HashAlgorithm::Blake3, DEFAULT_PAGE_LEAVES, leaves.clone());
         let mut tree = rows.expect("the page size is allowed");

@@ -50,6 +50,16 @@ impl<T: Slot> Arena<T> {
         slots + self.chunks.capacity() * size_of::<Arc<[T]>>()
     }
 
+    /// Bytes of the slots in use.
+    pub(super) const fn used_bytes(&self) -> usize {
+        self.used as usize * size_of::<T>()
+    }
+
+    /// Bytes of the slots that are or were in use.
+    pub(super) const fn filled_bytes(&self) -> usize {
+        self.filled as usize * size_of::<T>()
+    }
+
     #[inline]
     pub(super) fn slot(&self, index: u32) -> &T {
         let (chunk, slot) = Self::place(index);

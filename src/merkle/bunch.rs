@@ -558,7 +558,8 @@ pub(super) fn lay(
     Laid { line: top.line, bit: top.bit, depth: u16::from(top.depth), hash }
 }
 
-fn set_note(lines: &mut [Line], layout: Layout, at: usize, note: Note) {
+/// Sets the note of a leaf.
+pub(super) fn set_note(lines: &mut [Line], layout: Layout, at: usize, note: Note) {
     let (notes, _) = lines[layout.note(at)].0.as_chunks_mut();
     note.write(&mut notes[at % Note::IN_LINE]);
 }

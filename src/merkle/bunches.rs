@@ -1,20 +1,13 @@
-//! Where the bunches of a tree stand: slots of a size side by side in chunks behind `Arc`, as in an
-//! [`Arena`]; a clone shares every chunk, and a change copies the one that it touches.
-
-use std::iter;
-use std::sync::Arc;
+//! The bunches of a tree, in a [`Slab`] for each size, and the totals of leaves that do not fit into
+//! them.
 
 use super::arena::{Arena, Slot};
 use super::bunch::{self, Bunch, CLASSES, Descent, Due, Kept, Layout, Note, Shift, Span};
+use super::slab::Slab;
 use super::slots::{Line, totals_of};
 use super::tree::Leaf;
 use crate::entry::Totals;
 use crate::hash::{RecordDigest, TreeHash};
-
-/// Most lines of a chunk (64 B each): large enough that the directory stays in a core's own
-/// cache, small enough that a copy takes a microsecond.
-const CHUNK_LINES: usize = 256;
-const NONE: u32 = u32::MAX;
 
 /// Names a bunch: its size in the bits below the highest, then its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -40,93 +33,6 @@ impl BunchId {
     #[inline]
     pub(super) const fn layout(self) -> Layout {
         Layout::of_class(self.class())
-    }
-}
-
-/// Slots of one size; vacant ones are used again first.
-#[derive(Clone)]
-struct Slab {
-    chunks: Vec<Arc<[Line]>>,
-    used: u32,
-    // slots that were ever used; those behind are untouched
-    filled: u32,
-    vacant: u32,
-    // lines of a slot, and slots of a chunk
-    lines: u32,
-    slots: u32,
-}
-
-impl Slab {
-    fn new(layout: Layout) -> Self {
-        let slots = 1 << (CHUNK_LINES / layout.lines()).ilog2();
-        let (chunks, lines) = (Vec::new(), layout.lines() as u32);
-        Self { chunks, used: 0, filled: 0, vacant: NONE, lines, slots }
-    }
-
-    #[inline]
-    const fn place(&self, slot: u32) -> (usize, usize) {
-        let shift = self.slots.trailing_zeros();
-        ((slot >> shift) as usize, ((slot & (self.slots - 1)) * self.lines) as usize)
-    }
-
-    #[inline]
-    fn slot(&self, slot: u32) -> &[Line] {
-        let (chunk, start) = self.place(slot);
-        &self.chunks[chunk][start..start + self.lines as usize]
-    }
-
-    /// How many share the chunk of a slot: what is looked at before it is changed.
-    #[inline]
-    fn sharers(&self, slot: u32) -> usize {
-        Arc::strong_count(&self.chunks[self.place(slot).0])
-    }
-
-    #[inline]
-    fn slot_mut(&mut self, slot: u32) -> &mut [Line] {
-        let (chunk, start) = self.place(slot);
-        &mut Arc::make_mut(&mut self.chunks[chunk])[start..start + self.lines as usize]
-    }
-
-    fn insert(&mut self) -> u32 {
-        self.used += 1;
-        if self.vacant != NONE {
-            let slot = self.vacant;
-            self.vacant = self.slot(slot)[0].next_vacant();
-            return slot;
-        }
-        let (chunk, start) = self.place(self.filled);
-        match self.chunks.get(chunk) {
-            Some(lines) if start < lines.len() => {}
-            // the first chunk grows by doubling, so that a tree of a few leaves stays small
-            Some(lines) => {
-                let size = 2 * lines.len();
-                let grown = lines.iter().copied().chain(iter::repeat(Line::EMPTY)).take(size);
-                self.chunks[chunk] = grown.collect();
-            }
-            None => {
-                let slots = if chunk == 0 { 1 } else { self.slots };
-                let size = (slots * self.lines) as usize;
-                self.chunks.push(iter::repeat_n(Line::EMPTY, size).collect());
-            }
-        }
-        self.filled += 1;
-        self.filled - 1
-    }
-
-    fn remove(&mut self, slot: u32) {
-        self.used -= 1;
-        if self.used == 0 {
-            (self.chunks, self.filled, self.vacant) = (Vec::new(), 0, NONE);
-        } else {
-            let next = self.vacant;
-            self.slot_mut(slot)[0] = Line::vacant(next);
-            self.vacant = slot;
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        let lines: usize = self.chunks.iter().map(|chunk| size_of_val::<[Line]>(chunk)).sum();
-        lines + self.chunks.capacity() * size_of::<Arc<[Line]>>()
     }
 }
 
@@ -196,8 +102,17 @@ impl Bunches {
 
     /// Bytes of the slots that are in use.
     pub(super) fn used_bytes(&self) -> usize {
-        let used = |slab: &Slab| slab.used as usize * slab.lines as usize * size_of::<Line>();
-        self.slabs.iter().map(used).sum()
+        self.slabs.iter().map(Slab::used_bytes).sum()
+    }
+
+    /// Bytes of the slots that are or were in use.
+    pub(super) fn filled_bytes(&self) -> usize {
+        self.slabs.iter().map(Slab::filled_bytes).sum()
+    }
+
+    /// Whether much of this is a clone's too.
+    pub(super) fn are_shared(&self) -> bool {
+        self.slabs.iter().any(Slab::is_shared)
     }
 
     #[inline]
@@ -225,9 +140,25 @@ impl Bunches {
     pub(super) fn reserve(&mut self, leaves: usize) -> BunchId {
         let class = Layout::class_for(leaves);
         // 2^30 leaves have at most 2^30 bunches, and all sizes from this one on more slots
-        let has_room = |class: &usize| self.slabs[*class].used >> BunchId::SLOT_BITS == 0;
+        let has_room = |class: &usize| self.slabs[*class].used() >> BunchId::SLOT_BITS == 0;
         let class = (class..CLASSES).find(has_room).expect("a tree holds at most 2^30 leaves");
         BunchId::new(class, self.slabs[class].insert())
+    }
+
+    /// Puts a bunch of another tree here.
+    pub(super) fn copy(&mut self, from: &Self, id: BunchId) -> BunchId {
+        let Self { slabs, wide } = self;
+        let copy = BunchId::new(id.class(), slabs[id.class()].insert());
+        let lines = slabs[copy.class()].slot_mut(copy.slot());
+        lines.copy_from_slice(from.lines(id));
+        if from.wide.used() > 0 {
+            let bunch = from.bunch(id);
+            for at in (0..bunch.len()).filter(|at| bunch.note(*at).wide().is_some()) {
+                let note = note(wide, &from.totals_in(bunch, at));
+                bunch::set_note(lines, id.layout(), at, note);
+            }
+        }
+        copy
     }
 
     /// Gives the place of a bunch back.

@@ -183,7 +183,9 @@ pub(super) fn apply(
         }
     }
     if applied.leaves > 0 {
-        applied.inner_hashes += walk.finish(Arc::make_mut(trie));
+        let trie = Arc::make_mut(trie);
+        applied.inner_hashes += walk.finish(trie);
+        trie.give_back();
     }
     Ok(applied)
 }
@@ -216,6 +218,9 @@ pub(super) fn apply_one(
             hashed.unwrap_or_else(|| write(trie, touched, &[edit]))
         }
     };
+    if edit.leaf().is_none() {
+        trie.give_back();
+    }
     Ok((old, Applied { leaves: 1, inner_hashes }))
 }
 

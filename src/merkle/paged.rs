@@ -167,6 +167,7 @@ impl PagedTree {
         trie.free(standing.node.id);
         let sealed = trie.sealed.insert(SealedSlot { prefix: *prefix, sums });
         trie.replace(&standing, NodeId::sealed(sealed));
+        trie.give_back();
         true
     }
 

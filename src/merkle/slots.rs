@@ -280,6 +280,16 @@ impl Inners {
         self.splits.bytes() + self.lines.bytes() + self.amounts.bytes()
     }
 
+    /// Bytes of the slots in use.
+    pub(super) const fn used_bytes(&self) -> usize {
+        self.splits.used_bytes() + self.lines.used_bytes() + self.amounts.used_bytes()
+    }
+
+    /// Bytes of the slots that are or were in use.
+    pub(super) const fn filled_bytes(&self) -> usize {
+        self.splits.filled_bytes() + self.lines.filled_bytes() + self.amounts.filled_bytes()
+    }
+
     #[inline]
     pub(super) fn split(&self, index: u32) -> &Split {
         self.splits.slot(index)

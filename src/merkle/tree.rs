@@ -90,10 +90,14 @@ pub struct Applied {
 /// they are arranged and room for another leaf. Totals of bunches are added up when they are asked
 /// for.
 ///
-/// [`Clone`] and [`snapshot`](Self::snapshot) are O(1); the first change afterwards copies the
-/// directories of chunks (16 bytes for every 8 to 16 KiB), and every change then copies those
-/// chunks on its path that are still shared: one of at most 16 KiB for a bunch, and at most 24 KiB
-/// for every level above.
+/// [`Clone`] and [`snapshot`](Self::snapshot) are O(1); every change afterwards copies those chunks
+/// on its path that are still shared: one of at most 16 KiB for a bunch, with the list of 128 such
+/// chunks, and at most 24 KiB for every level above. With a million leaves the first change takes
+/// 10 µs.
+///
+/// Memory of leaves that went is used again. Where three quarters of all is vacant, and no snapshot
+/// has it too, what is left moves to memory of its own: a removal is O(depth) on average, but one
+/// of very many moves all leaves that are left.
 ///
 /// At most 2^30 leaves, which would be 165 GB; one more panics.
 #[derive(Clone)]
@@ -124,7 +128,7 @@ impl Tree {
         self.apply_one(&Change::Put(leaf))
     }
 
-    /// Removes a leaf and hands it back. O(depth).
+    /// Removes a leaf and hands it back. O(depth) on average.
     pub fn remove(&mut self, key: &KeyHash) -> Option<Leaf> {
         self.apply_one(&Change::Remove(*key))
     }
