@@ -1,8 +1,8 @@
 //! Hashing what a change touched: every leaf and inner node once, children before parents.
 //!
-//! A few nodes are hashed one by one as they come. Many are hashed level by level, leaves first,
-//! then inner nodes from the deepest bit index up: nodes that split at one bit share a BLAKE3 key
-//! and none is above another, so the lanes of the processor hash up to sixteen of them at once.
+//! That goes level by level, leaves first, then inner nodes from the deepest bit index up: nodes
+//! that split at one bit share a BLAKE3 key and none is above another, so the lanes of the
+//! processor hash up to sixteen of them at once.
 
 use super::bunch::{Span, Top};
 use super::bunches::BunchId;
@@ -10,20 +10,11 @@ use super::slots::{Kind, Line, NodeId};
 use super::trie::Trie;
 use crate::hash::{Block, HASH_LEN, HashAlgorithm, LANES, TreeHash};
 
-/// From so many leaves on, levels are worth sorting for.
-const LEVELS_FROM: usize = 6;
-/// From so many nodes on, hashing is not put off any longer: they are still in the cache.
-const ENOUGH: usize = 1_024;
-/// One level for every bit index, and one for leaves.
-const LEVELS: usize = 257;
-const LEAF_LEVEL: u16 = 256;
-
 /// Where a hash goes: a side of an inner node, whose line is there, or nowhere (it is handed
 /// back).
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) enum Target<A> {
     Child(A, bool),
-    #[default]
     Top,
 }
 
@@ -41,23 +32,22 @@ pub(super) trait Lines {
 }
 
 /// Hashes leaves (`bit` is none) or inner nodes that split at one bit.
-pub(super) fn hash_level<L: Lines, N>(
+fn hash_level<L: Lines>(
     algorithm: HashAlgorithm,
     bit: Option<u8>,
-    nodes: &[N],
-    node: impl Fn(&N) -> (L::At, Target<L::At>),
+    nodes: &[(L::At, Target<L::At>)],
     lines: &mut L,
 ) {
     let key = HashAlgorithm::blake3_block_key(bit);
     let mut hashes = [[0; HASH_LEN]; LANES];
     for many in nodes.chunks(4 * LANES) {
         // the memory is asked at once for all that is read and written below
-        let peeked = many.iter().map(&node).map(|(at, target)| lines.peek(at, target));
+        let peeked = many.iter().map(|(at, target)| lines.peek(*at, *target));
         std::hint::black_box(peeked.fold(0, |all, byte| all ^ byte));
         for some in many.chunks(LANES) {
             let mut blocks = [&[0; 2 * HASH_LEN]; LANES];
-            for (block, one) in blocks.iter_mut().zip(some) {
-                *block = lines.line(node(one).0);
+            for (block, (at, _)) in blocks.iter_mut().zip(some) {
+                *block = lines.line(*at);
             }
             let blocks = &blocks[..some.len()];
             match algorithm {
@@ -68,27 +58,34 @@ pub(super) fn hash_level<L: Lines, N>(
                     }
                 }
             }
-            for (one, hash) in some.iter().zip(&hashes) {
-                lines.deliver(node(one).1, &TreeHash(*hash));
+            for ((_, target), hash) in some.iter().zip(&hashes) {
+                lines.deliver(*target, &TreeHash(*hash));
             }
         }
     }
 }
 
-/// Nodes of many leaves whose hash is due, by level.
+/// Nodes whose hash is due, by level.
 pub(super) struct Levels<A> {
     leaves: Vec<(A, Target<A>)>,
     /// By the bit at which they split, up to the greatest that there was.
     inners: Vec<Vec<(A, Target<A>)>>,
+    due: usize,
 }
 
 impl<A: Copy> Levels<A> {
     pub(super) fn new() -> Self {
-        Self { leaves: Vec::new(), inners: Vec::new() }
+        Self { leaves: Vec::new(), inners: Vec::new(), due: 0 }
+    }
+
+    /// How many are due.
+    pub(super) const fn len(&self) -> usize {
+        self.due
     }
 
     /// A leaf (`bit` is none) or an inner node.
     pub(super) fn push(&mut self, bit: Option<u8>, at: A, target: Target<A>) {
+        self.due += 1;
         match bit {
             Some(bit) => {
                 let level = usize::from(bit);
@@ -107,13 +104,14 @@ impl<A: Copy> Levels<A> {
         algorithm: HashAlgorithm,
         lines: &mut L,
     ) -> usize {
-        hash_level(algorithm, None, &self.leaves, |node| *node, lines);
+        hash_level(algorithm, None, &self.leaves, lines);
         self.leaves.clear();
+        self.due = 0;
         let mut inner_hashes = 0;
         for (bit, nodes) in (0..=u8::MAX).zip(&mut self.inners).rev() {
             if !nodes.is_empty() {
                 inner_hashes += nodes.len();
-                hash_level(algorithm, Some(bit), nodes, |node| *node, lines);
+                hash_level(algorithm, Some(bit), nodes, lines);
                 nodes.clear();
             }
         }
@@ -202,84 +200,5 @@ impl Lines for TrieLines<'_> {
             Target::Child(above, _) => self.line(at)[0] ^ self.line(above)[0],
             Target::Top => self.line(at)[0],
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Job {
-    at: Address,
-    level: u16,
-    target: Target<Address>,
-}
-
-impl Job {
-    fn bit(&self) -> Option<u8> {
-        u8::try_from(self.level).ok()
-    }
-}
-
-/// Nodes whose hash is due, children before parents, and at most one for the top.
-#[derive(Default)]
-pub(super) struct Jobs {
-    due: Vec<Job>,
-    due_leaves: usize,
-    inner_hashes: usize,
-}
-
-impl Jobs {
-    /// A leaf (`bit` is none) or an inner node.
-    pub(super) fn push(&mut self, bit: Option<u8>, at: Address, target: Target<Address>) {
-        let level = bit.map_or(LEAF_LEVEL, u16::from);
-        self.inner_hashes += usize::from(level < LEAF_LEVEL);
-        self.due_leaves += usize::from(level == LEAF_LEVEL);
-        self.due.push(Job { at, level, target });
-    }
-
-    /// Inner nodes that were ever among the jobs.
-    pub(super) const fn inner_hashes(&self) -> usize {
-        self.inner_hashes
-    }
-
-    /// Whether it is time to run the jobs, although more are to come.
-    pub(super) const fn are_enough(&self) -> bool {
-        self.due.len() >= ENOUGH
-    }
-
-    /// Hashes what is due; the hash of the node for the top, if it is among that.
-    pub(super) fn run(&mut self, trie: &mut Trie) -> Option<TreeHash> {
-        let algorithm = trie.algorithm;
-        let mut lines = TrieLines { trie, are_near: false, top: None };
-        if std::mem::take(&mut self.due_leaves) < LEVELS_FROM {
-            for job in self.due.drain(..) {
-                let hash = algorithm.of_block(job.bit(), lines.line(job.at));
-                lines.deliver(job.target, &hash);
-            }
-            return lines.top;
-        }
-        for level in self.by_level().chunk_by(|one, other| one.level == other.level) {
-            let node = |job: &Job| (job.at, job.target);
-            hash_level(algorithm, level[0].bit(), level, node, &mut lines);
-        }
-        self.due.clear();
-        lines.top
-    }
-
-    // sorted by counting, deepest level first
-    fn by_level(&self) -> Vec<Job> {
-        let mut next = [0; LEVELS];
-        for job in &self.due {
-            next[usize::from(job.level)] += 1;
-        }
-        let mut end = 0;
-        for count in next.iter_mut().rev() {
-            end += std::mem::replace(count, end);
-        }
-        let mut sorted = self.due.clone();
-        for job in &self.due {
-            let place = &mut next[usize::from(job.level)];
-            sorted[*place] = *job;
-            *place += 1;
-        }
-        sorted
     }
 }

@@ -8,11 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::batch::{Address, Jobs, Target};
+use super::batch::{Address, Levels, Target, TrieLines};
 use super::build::Builder;
 use super::bunch::{Bunch, Due, Family, Kept, MOST};
 use super::bunches::{BunchId, Spot};
-use super::replace::{self, Walk};
+use super::replace::{self, Replacer};
 use super::shape::{Prefix, Sealed};
 use super::single;
 use super::slots::{Amounts, Delta, Kind, Line, NodeId, Split, TreeNode, totals_of};
@@ -24,6 +24,8 @@ const KEY_BITS: u16 = 256;
 /// Changes of a batch that are looked up and applied together: the bunches of so many stay in a
 /// core's own cache between the two.
 const GROUP: usize = 1_024;
+/// From so many nodes on, hashing is not put off any longer: they are still in the cache.
+const ENOUGH: usize = 1_024;
 
 /// Prefixes at which the row of a page may have changed, and whether there was one before.
 pub(super) type Touched = BTreeMap<Prefix, bool>;
@@ -159,14 +161,14 @@ pub(super) fn apply(
         return Ok(Applied { leaves, inner_hashes: leaves.saturating_sub(1) });
     }
     let mut applied = Applied::default();
-    let mut walk = Walk::new();
+    let mut replacer = Replacer::new();
     for group in changes.chunks(GROUP) {
         // side by side: what stood anywhere is far from the processor
         let group: Vec<Change> = group.iter().map(|change| **change).collect();
         let mut edits: Vec<Option<Edit<'_>>> = Vec::with_capacity(group.len());
         let judge = |place| edits.push(Edit::at(trie, place, &group[edits.len()]));
         let keys: Vec<&KeyHash> = group.iter().map(Change::key).collect();
-        let ways = trie.find_many(walk.last_key(), &keys, judge)?;
+        let ways = trie.find_many(replacer.last_key(), &keys, judge)?;
         let count = edits.iter().flatten().count();
         if count == 0 {
             continue;
@@ -175,16 +177,16 @@ pub(super) fn apply(
         let trie = Arc::make_mut(trie);
         if edits.iter().flatten().all(Edit::replaces) {
             let leaves = edits.iter().map(|edit| edit.as_ref().and_then(Edit::leaf));
-            walk.replace_all(trie, touched, &keys, leaves, &ways);
+            replacer.replace_all(trie, touched, &keys, leaves, &ways);
         } else {
-            applied.inner_hashes += std::mem::replace(&mut walk, Walk::new()).finish(trie);
+            applied.inner_hashes += std::mem::replace(&mut replacer, Replacer::new()).finish(trie);
             let edits: Vec<Edit<'_>> = edits.into_iter().flatten().collect();
             applied.inner_hashes += write(trie, touched, &edits);
         }
     }
     if applied.leaves > 0 {
         let trie = Arc::make_mut(trie);
-        applied.inner_hashes += walk.finish(trie);
+        applied.inner_hashes += replacer.finish(trie);
         trie.give_back();
     }
     Ok(applied)
@@ -271,7 +273,8 @@ impl Part {
 pub(super) struct Editor<'a> {
     pub(super) trie: &'a mut Trie,
     touched: &'a mut Touched,
-    jobs: Jobs,
+    due: Levels<Address>,
+    inner_hashes: usize,
     scratch: Scratch,
 }
 
@@ -287,7 +290,8 @@ struct Scratch {
 
 impl<'a> Editor<'a> {
     pub(super) fn new(trie: &'a mut Trie, touched: &'a mut Touched) -> Self {
-        Self { trie, touched, jobs: Jobs::default(), scratch: Scratch::default() }
+        let scratch = Scratch::default();
+        Self { trie, touched, due: Levels::new(), inner_hashes: 0, scratch }
     }
 
     /// Sets the part at the top and hashes what is due; the number of inner nodes hashed.
@@ -308,10 +312,18 @@ impl<'a> Editor<'a> {
     pub(super) fn hash(&mut self, part: &Part) -> (usize, TreeHash) {
         if part.hash.is_none() {
             let (bit, at) = self.trie.line_of(part.id);
-            self.jobs.push(bit, at, Target::Top);
+            self.due.push(bit, at, Target::Top);
         }
-        let due = self.jobs.run(self.trie);
-        (self.jobs.inner_hashes(), part.hash.or(due).expect("the hash is known or due"))
+        let due = self.hash_due();
+        (self.inner_hashes, part.hash.or(due).expect("the hash is known or due"))
+    }
+
+    /// Hashes what is due; the hash of the node for the top, if it is among that.
+    fn hash_due(&mut self) -> Option<TreeHash> {
+        let algorithm = self.trie.algorithm;
+        let mut lines = TrieLines { trie: self.trie, are_near: false, top: None };
+        self.inner_hashes += self.due.run(algorithm, &mut lines);
+        lines.top
     }
 
     /// The subtree of leaves that strictly ascend by key.
@@ -336,10 +348,10 @@ impl<'a> Editor<'a> {
             return self.join(bit, left, right);
         }
         let id = (!leaves.is_empty()).then(|| self.trie.bunches.reserve(leaves.len()))?;
-        let jobs = &mut self.jobs;
+        let due = &mut self.due;
         let hash = self.trie.bunches.lay(id, leaves, kept, |Due { line, bit, above, right }| {
             let [line, above] = [line, above].map(|line| Address::within(id, line));
-            jobs.push(bit, line, Target::Child(above, right));
+            due.push(bit, line, Target::Child(above, right));
         });
         Some(Part { id: NodeId::bunch(id), hash, origin: Origin::New })
     }
@@ -546,12 +558,12 @@ impl<'a> Editor<'a> {
                 Some(hash) => self.trie.inners.set_child_hash(index, side, hash),
                 None => {
                     let (line_bit, at) = self.trie.line_of(part.id);
-                    self.jobs.push(line_bit, at, Target::Child(Address::inner(index), side));
+                    self.due.push(line_bit, at, Target::Child(Address::inner(index), side));
                 }
             }
         }
-        if self.jobs.are_enough() {
-            self.jobs.run(self.trie);
+        if self.due.len() >= ENOUGH {
+            self.hash_due();
         }
         Part::new(NodeId::inner(index))
     }

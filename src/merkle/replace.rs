@@ -8,7 +8,7 @@ use super::edit::Touched;
 use super::shape::Prefix;
 use super::slots::{Amounts, Delta, NodeId, totals_of};
 use super::tree::Leaf;
-use super::trie::{self, Place, Step, Trie, Way, Ways};
+use super::trie::{FOUND_TOGETHER, Place, Step, Trie, Way, Ways};
 use crate::hash::{KeyHash, TreeHash};
 
 /// Puts another leaf in the place of the one at the end of a way, whose key it has. Every node
@@ -63,10 +63,10 @@ pub(super) fn page_at(trie: &Trie, way: &Way) -> Option<u16> {
 
 /// Leaves that are hashed together with what is above them in their bunches: all of it fits into a
 /// core's own cache.
-const TOGETHER: usize = 1_024;
+const HASHED_TOGETHER: usize = 1_024;
 
 /// Passes over leaves in their order and puts others in their place.
-pub(super) struct Walk {
+pub(super) struct Replacer {
     last: Option<KeyHash>,
     /// The way to the last leaf, above its bunch.
     open: Vec<Passed>,
@@ -90,7 +90,7 @@ struct Passed {
     delta: Delta,
 }
 
-impl Walk {
+impl Replacer {
     pub(super) fn new() -> Self {
         Self {
             last: None,
@@ -121,8 +121,8 @@ impl Walk {
     ) {
         let all = keys.iter().zip(leaves).zip(ways.iter());
         for (at, ((key, leaf), (place, steps))) in all.enumerate() {
-            if at.is_multiple_of(trie::TOGETHER) {
-                let these = at..keys.len().min(at + trie::TOGETHER);
+            if at.is_multiple_of(FOUND_TOGETHER) {
+                let these = at..keys.len().min(at + FOUND_TOGETHER);
                 ask(trie, &keys[these.clone()], ways.places(these));
             }
             if let Some(last) = self.last.replace(**key) {
@@ -173,7 +173,7 @@ impl Walk {
     fn hash_later(&mut self, trie: &mut Trie, spot: Spot, key: &KeyHash) {
         let Spot { bunch: id, at } = spot;
         if self.bunch.is_none_or(|(last, _)| last != id) {
-            if self.lower_leaves >= TOGETHER {
+            if self.lower_leaves >= HASHED_TOGETHER {
                 self.hash_bunches(trie);
             }
             self.bunch = Some((id, 0));

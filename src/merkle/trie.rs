@@ -13,7 +13,7 @@ use crate::entry::Totals;
 use crate::hash::{HashAlgorithm, KeyHash, TreeHash};
 
 /// Keys that are looked up together: so many lines of memory can be under way at once.
-pub(super) const TOGETHER: usize = 32;
+pub(super) const FOUND_TOGETHER: usize = 32;
 /// Most bits by which subtrees are listed at once: 65,536 of them.
 pub(super) const MAX_FAN_BITS: u8 = 16;
 
@@ -365,10 +365,10 @@ impl Trie {
             return Ok(ways);
         };
         ways.ends.reserve(keys.len());
-        let mut steps = vec![Vec::new(); TOGETHER];
-        for keys in keys.chunks(TOGETHER) {
+        let mut steps = vec![Vec::new(); FOUND_TOGETHER];
+        for keys in keys.chunks(FOUND_TOGETHER) {
             // a node that splits below the bit where a key parts from the one before is new
-            let mut news = [0; TOGETHER];
+            let mut news = [0; FOUND_TOGETHER];
             for (new, key) in news.iter_mut().zip(keys) {
                 let parts = last.replace(**key).and_then(|last| last.first_difference(key));
                 *new = parts.map_or(0, |bit| u16::from(bit) + 1);
@@ -381,7 +381,7 @@ impl Trie {
                 }
                 start = self.inners.split(step.index).child(keys[0].bit(step.bit));
             }
-            let mut ids = [start; TOGETHER];
+            let mut ids = [start; FOUND_TOGETHER];
             let mut under_way = true;
             while under_way {
                 under_way = false;
@@ -398,7 +398,7 @@ impl Trie {
                 }
             }
             ids[..keys.len()].iter().for_each(|end| self.ask_first(*end));
-            let mut nearest = [None; TOGETHER];
+            let mut nearest = [None; FOUND_TOGETHER];
             for ((nearest, end), key) in nearest.iter_mut().zip(&ids).zip(keys) {
                 *nearest = self.ask_leaf(key, *end);
             }
