@@ -10,7 +10,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use selfsame::hash::{KeyHash, RecordDigest};
 use selfsame::limits::Limits;
 use selfsame::sketch::iblt::{self, Encoder, IbltKey, symbols_for};
-use selfsame::sketch::{BucketSketch, Decoder, Depth, IdWidth, Layout, ShortId, Sketches};
+use selfsame::sketch::{BucketSketch, Decoder, Depth, IdWidth, Layout, Shape, ShortId, Sketches};
 
 type Item = (KeyHash, RecordDigest);
 
@@ -90,13 +90,14 @@ fn kept(c: &mut Criterion) {
     let mut group = c.benchmark_group("sketch/kept");
     group.sample_size(20);
     let items = items(10_000, 1);
-    for depth in [Depth::Coarse, Depth::Fine] {
+    for (depth, symbols) in [(Depth::Coarse, 0), (Depth::Fine, 0), (Depth::Fine, 4_096)] {
         group.throughput(Throughput::Elements(items.len() as u64));
-        let mut sketches = Sketches::new(depth.into());
+        let mut sketches = Sketches::new(Shape::new(depth, symbols));
         let put = |sketches: &mut Sketches| {
             items.iter().for_each(|(key, record)| sketches.add(black_box(key), record));
         };
-        group.bench_function(BenchmarkId::new("add", format!("{depth:?}")), |b| {
+        let name = format!("{depth:?}, {symbols} symbols");
+        group.bench_function(BenchmarkId::new("add", name), |b| {
             b.iter(|| put(&mut sketches));
         });
     }

@@ -49,6 +49,9 @@ pub(crate) struct Arguments {
     /// Bytes of each value
     #[arg(long, default_value_t = 32)]
     value_bytes: usize,
+    /// Coded symbols that both sides keep
+    #[arg(long, default_value_t = 0)]
+    kept_symbols: usize,
     /// Measures cells too that take over a minute
     #[arg(long)]
     all: bool,
@@ -219,7 +222,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), RivalsError> {
     }
     for n in sizes {
         bar.set_message(format!("{n} entries: importing"));
-        let mut world = World::shared(n, arguments.value_bytes)?;
+        let mut world = World::shared(n, arguments.value_bytes, arguments.kept_symbols)?;
         meet(&mut world)?;
         let mut before = [None; Way::ALL.len()];
         for d in of(n) {
@@ -232,16 +235,20 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), RivalsError> {
                 bar.inc(1);
             }
             for (at, (way, samples)) in Way::ALL.into_iter().zip(&samples).enumerate() {
+                let label = match way {
+                    Way::Iblt if arguments.kept_symbols > 0 => "selfsame, kept symbols only",
+                    _ => way.label(),
+                };
                 if samples.is_empty() {
-                    table.push(skipped(n, d, way));
+                    table.push(skipped(n, d, label));
                     continue;
                 }
                 let spent = samples.iter().flat_map(|sample| sample.cost.cpu).sum();
                 before[at] = Some((d, spent));
                 let found = |sample: &Sample| sample.cost.bytes.find + sample.cost.bytes.contexts;
                 let ids = median(samples.iter().map(|sample| sample.ids));
-                plots.add(n, way.label(), ids, median(samples.iter().map(found)));
-                table.push(row(n, d, way, samples));
+                plots.add(n, label, ids, median(samples.iter().map(found)));
+                table.push(row(n, d, label, samples));
             }
         }
     }
@@ -348,15 +355,15 @@ fn config(strategy: Strategy) -> SyncConfig {
     SyncConfig { strategy, allow_removals: true, ..SyncConfig::default() }
 }
 
-fn skipped(n: usize, d: usize, way: Way) -> Vec<Cell> {
+fn skipped(n: usize, d: usize, label: &str) -> Vec<Cell> {
     let mut row = vec![Cell::count(n as u64), Cell::count(d as u64)];
-    row.extend([Cell::none("-"), Cell::none("-"), Cell::text(way.label())]);
+    row.extend([Cell::none("-"), Cell::none("-"), Cell::text(label)]);
     row.push(Cell::none("skipped: long"));
     row.resize(20, Cell::none("-"));
     row
 }
 
-fn row(n: usize, d: usize, way: Way, samples: &[Sample]) -> Vec<Cell> {
+fn row(n: usize, d: usize, label: &str, samples: &[Sample]) -> Vec<Cell> {
     let of = |figure: &dyn Fn(&Sample) -> u64| median(samples.iter().map(figure));
     let time = |figure: &dyn Fn(&Sample) -> Duration| {
         Cell::nanos(median(samples.iter().map(figure)).as_nanos() as f64)
@@ -369,7 +376,7 @@ fn row(n: usize, d: usize, way: Way, samples: &[Sample]) -> Vec<Cell> {
         Cell::count(d as u64),
         Cell::count(ids),
         Cell::count(limit.ceil() as u64),
-        Cell::text(way.label()),
+        Cell::text(label),
         Cell::count(find),
         Cell::count(contexts),
         Cell::ratio((find + contexts) as f64 / limit),
@@ -394,7 +401,7 @@ mod tests {
 
     #[test]
     fn every_way_makes_both_sides_equal_and_names_the_same_ids() -> Result<(), RivalsError> {
-        let mut world = World::shared(600, 16)?;
+        let mut world = World::shared(600, 16, 0)?;
         meet(&mut world)?;
         for d in [0, 40] {
             let mut samples = vec![Vec::new(); Way::ALL.len()];
@@ -406,8 +413,8 @@ mod tests {
                 assert_eq!(samples.len(), 1, "{way:?}");
                 assert_eq!(samples[0].ids > 0, d > 0, "{way:?}");
                 assert!(samples[0].cost.bytes.find > 0, "{way:?}");
-                let row = row(600, d, way, &samples);
-                assert_eq!(row.len(), skipped(600, d, way).len());
+                let row = row(600, d, way.label(), &samples);
+                assert_eq!(row.len(), skipped(600, d, way.label()).len());
             }
         }
         Ok(())
@@ -415,7 +422,7 @@ mod tests {
 
     #[test]
     fn drift_is_what_it_says() -> Result<(), RivalsError> {
-        let mut world = World::shared(600, 16)?;
+        let mut world = World::shared(600, 16, 0)?;
         // 10 updates differ in two ids each, 10 new ones and 10 deleted ones in one
         assert_eq!(world.drift(30, 1)?, 40);
         let [a, b] = &world.nodes;
@@ -438,7 +445,7 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_as_the_session_counts_them() -> Result<(), RivalsError> {
-        let mut world = World::shared(300, 16)?;
+        let mut world = World::shared(300, 16, 0)?;
         world.drift(30, 5)?;
         let cost = session::synchronise(&mut world, &config(Strategy::Merkle), 5)?;
         assert_eq!(cost.bytes.total(), cost.counted_inside);

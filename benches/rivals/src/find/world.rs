@@ -38,10 +38,11 @@ pub(super) struct Node {
 }
 
 impl Node {
-    fn new(seed: u64) -> Result<Self, RivalsError> {
+    fn new(seed: u64, kept_symbols: usize) -> Result<Self, RivalsError> {
         let mut rng = SmallRng::seed_from_u64(seed);
         let key = NodeKey::from_seed(&rng.random());
-        let options = ReplicaOptions::default();
+        let mut options = ReplicaOptions::default();
+        options.limits.kept_symbols = kept_symbols;
         let limits = options.limits.clone();
         let random = Box::new(move || rng.random());
         let replica = Replica::open(MemoryStore::default(), options, random).map_err(wrong)?;
@@ -129,9 +130,14 @@ pub(super) struct World {
 }
 
 impl World {
-    /// Two that hold the same `n` entries: the second has taken them from the first.
-    pub(super) fn shared(n: usize, value_bytes: usize) -> Result<Self, RivalsError> {
-        let mut world = Self::empty(value_bytes)?;
+    /// Two that hold the same `n` entries: the second has taken them from the first. Both keep so
+    /// many coded symbols.
+    pub(super) fn shared(
+        n: usize,
+        value_bytes: usize,
+        kept_symbols: usize,
+    ) -> Result<Self, RivalsError> {
+        let mut world = Self::empty(value_bytes, kept_symbols)?;
         while world.live.len() < n {
             let chunk = world.import_chunk(n)?;
             let [a, b] = &mut world.nodes;
@@ -158,7 +164,7 @@ impl World {
 
     /// Two that have imported the same `n` entries, each on its own.
     pub(super) fn apart(n: usize, value_bytes: usize) -> Result<Self, RivalsError> {
-        let mut world = Self::empty(value_bytes)?;
+        let mut world = Self::empty(value_bytes, 0)?;
         while world.live.len() < n {
             let chunk = world.import_chunk(n)?;
             let b = &mut world.nodes[1];
@@ -167,8 +173,8 @@ impl World {
         Ok(world)
     }
 
-    fn empty(value_bytes: usize) -> Result<Self, RivalsError> {
-        let nodes = [Node::new(1)?, Node::new(2)?];
+    fn empty(value_bytes: usize, kept_symbols: usize) -> Result<Self, RivalsError> {
+        let nodes = [Node::new(1, kept_symbols)?, Node::new(2, kept_symbols)?];
         let rng = SmallRng::seed_from_u64(3);
         Ok(Self { nodes, live: Vec::new(), next: 0, value_bytes, drifts: 0, rng })
     }
