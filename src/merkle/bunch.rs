@@ -407,24 +407,28 @@ pub(super) struct Kept<'a> {
     family: &'a Family,
 }
 
-/// On which side of which node leaves and inner nodes of a bunch stand; none at the top.
+/// Where a node stands in its bunch: on a side of another, or, if there is none, at the top.
+#[derive(Clone, Copy)]
+struct Stand(Option<Side>);
+
+/// Where all leaves and inner nodes of a bunch stand.
 pub(super) struct Family {
-    leaves: [Option<Side>; MOST],
-    inners: [Option<Side>; MOST],
+    leaves: [Stand; MOST],
+    inners: [Stand; MOST],
 }
 
 impl Family {
     pub(super) fn of(bunch: Bunch<'_>) -> Self {
-        let mut family = Self { leaves: [None; MOST], inners: [None; MOST] };
+        let mut family = Self { leaves: [Stand(None); MOST], inners: [Stand(None); MOST] };
         let mut waiting = [Span::ALL; MOST];
         let mut count = 1;
         while count > 0 {
             count -= 1;
             let span = waiting[count];
             match bunch.top(span) {
-                Top::Leaf(at) => family.leaves[at] = span.side,
+                Top::Leaf(at) => family.leaves[at] = Stand(span.side),
                 Top::Inner { node, sides: [left, right] } => {
-                    family.inners[node] = span.side;
+                    family.inners[node] = Stand(span.side);
                     (waiting[count], waiting[count + 1]) = (right, left);
                     count += 2;
                 }
@@ -450,19 +454,20 @@ impl<'a> Kept<'a> {
         (Self { places: zeros, ..self }, Self { places: ones, ..self })
     }
 
-    fn hash(&self, side: Option<Side>) -> TreeHash {
-        side.map_or(self.hash, |side| self.from.hash_at(side))
+    /// Where a leaf stood, if it is as it was.
+    fn leaf(&self, at: usize) -> Option<Stand> {
+        self.places[at].map(|place| self.family.leaves[usize::from(place)])
     }
 
     /// Where the node stood both sides of which these were; none if there was no such node.
-    fn join(
-        &self,
-        left: Option<Option<Side>>,
-        right: Option<Option<Side>>,
-    ) -> Option<Option<Side>> {
-        let (left, right) = (left??, right??);
+    fn join(&self, left: Option<Stand>, right: Option<Stand>) -> Option<Stand> {
+        let (left, right) = (left?.0?, right?.0?);
         let are_siblings = left.of == right.of && right.right && !left.right;
         are_siblings.then(|| self.family.inners[usize::from(left.of)])
+    }
+
+    fn hash(&self, stood: Stand) -> TreeHash {
+        stood.0.map_or(self.hash, |side| self.from.hash_at(side))
     }
 }
 
@@ -489,8 +494,8 @@ struct Whole {
     line: usize,
     bit: Option<u8>,
     depth: u8,
-    // where it stood before, if it did
-    kept: Option<Option<Side>>,
+    /// Where it stood before, if it did.
+    stood: Option<Stand>,
 }
 
 /// A node that waits for its left side.
@@ -526,9 +531,8 @@ pub(super) fn lay(
         set_note(lines, layout, at, note(leaf));
         let before = at.checked_sub(1).map(|before| &leaves[before]);
         let bit = before.and_then(|before| before.key.first_difference(&leaf.key));
-        let place = kept.and_then(|kept| Some((kept, kept.places[at]?)));
-        let place = place.map(|(kept, place)| kept.family.leaves[usize::from(place)]);
-        top = Whole { line: layout.leaf(at), bit: None, depth: 0, kept: place };
+        let stood = kept.and_then(|kept| kept.leaf(at));
+        top = Whole { line: layout.leaf(at), bit: None, depth: 0, stood };
         while opened > 0 && bit.is_none_or(|bit| open[opened - 1].bit > bit) {
             opened -= 1;
             let Open { leaf, bit, right } = open[opened];
@@ -537,14 +541,14 @@ pub(super) fn lay(
             first.0[LEFTS + node] = (leaf - at) as u8;
             let above = layout.inner(node);
             for (side, right) in [(top, false), (right, true)] {
-                match kept.zip(side.kept) {
+                match kept.zip(side.stood) {
                     Some((kept, stood)) => lines[above].set_half(right, &kept.hash(stood).0),
                     None => due(Due { line: side.line, bit: side.bit, above, right }),
                 }
             }
-            let kept = kept.and_then(|kept| kept.join(top.kept, right.kept));
-            top =
-                Whole { line: above, bit: Some(bit), depth: top.depth.max(right.depth) + 1, kept };
+            let stood = kept.and_then(|kept| kept.join(top.stood, right.stood));
+            let depth = top.depth.max(right.depth) + 1;
+            top = Whole { line: above, bit: Some(bit), depth, stood };
         }
         if let (Some(bit), Some(leaf)) = (bit, at.checked_sub(1)) {
             open[opened] = Open { leaf, bit, right: top };
@@ -554,7 +558,7 @@ pub(super) fn lay(
     first.0[LEN] = leaves.len() as u8;
     first.0[DEPTH] = top.depth;
     lines[0] = first;
-    let hash = kept.zip(top.kept).map(|(kept, stood)| kept.hash(stood));
+    let hash = kept.zip(top.stood).map(|(kept, stood)| kept.hash(stood));
     Laid { line: top.line, bit: top.bit, depth: u16::from(top.depth), hash }
 }
 
