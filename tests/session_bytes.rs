@@ -277,6 +277,44 @@ fn sketches_and_symbols_name_what_differs_in_few_bytes_and_frames() {
 }
 
 #[test]
+fn a_sketch_shows_more_than_a_session_has_room_for() {
+    let few = || Limits { max_session_entries: 400, ..Limits::default() };
+    let (mut a, mut b) = twins_with(20_000, [few(), few()]);
+    let config = SyncConfig { strategy: Strategy::Sketch, ..SyncConfig::default() };
+    // 1,200 leaves, of which both hold one for each key
+    differ(&mut a, &mut b, 600, 3);
+    let (mut descents, mut bytes, mut sessions) = (0, 0, 0);
+    while a.root() != b.root() {
+        let mut tamper = |_, lane, frame: &mut Vec<u8>| {
+            let messages: Vec<Message> = match lane {
+                Lane::Control => wire::decode_all(frame).unwrap(),
+                Lane::Bulk => Vec::new(),
+            };
+            for message in &messages {
+                use TurnMessage as Turn;
+                match message {
+                    Message::Turn(Turn::Opening(_) | Turn::States { .. }) => continue,
+                    Message::Turn(Turn::Steer { .. }) => descents += 1,
+                    Message::Turn(_) => {}
+                    _ => continue,
+                }
+                bytes += wire::encode(message).unwrap().len();
+            }
+        };
+        let around = Around { cut_after: None, before_step: &mut |_, _| {}, tamper: &mut tamper };
+        let one = run_around(&mut b, &mut a, &config, sessions, around);
+        for outcome in &one.outcomes {
+            let ended = matches!(outcome, Outcome::Partial | Outcome::Complete { .. });
+            assert!(ended, "{outcome:?}");
+        }
+        sessions += 1;
+    }
+    assert!((2..=4).contains(&sessions), "{sessions} sessions");
+    assert_eq!(descents, 0);
+    assert!(bytes < 1_200 * 17, "{bytes} bytes");
+}
+
+#[test]
 fn symbols_that_are_kept_are_not_made_and_mean_the_same() {
     let mut made_bytes = [0; 3];
     for kept in [[0, 0], [512, 512], [512, 0], [0, 512], [128, 512]] {

@@ -51,6 +51,9 @@ pub enum Method {
     Full,
 }
 
+/// A sketch may show so many times the differences that a session has room for: what it has no
+/// room for is shown again in the next one.
+pub(super) const SKETCHED_TIMES: u64 = 4;
 /// Fewer entries than this are compared by descent at once.
 const SMALL: u64 = 64;
 /// So many entries are not read for an estimate where work is to be saved.
@@ -339,6 +342,8 @@ pub fn decide(question: &Question) -> Choice {
     let many = question.estimate.is_none();
     let estimate = question.estimate.unwrap_or(MANY);
     let fits = !many && estimate <= question.most_differences;
+    // of more a sketch still shows as many as there is room for, and in fewer bytes than a descent
+    let is_readable = !many && estimate <= question.most_differences.saturating_mul(SKETCHED_TIMES);
     let filter = || {
         let is_worth = strategy == Strategy::Auto && worth_filtering(estimate, entries);
         let hidden = (estimate as f64 * question.filter_rate) as u64;
@@ -347,7 +352,8 @@ pub fn decide(question: &Question) -> Choice {
     };
     let sketch = || {
         let asked = matches!(strategy, Strategy::Auto | Strategy::Sketch);
-        let layout = Layout::plan(estimate, precision, most_entries).filter(|_| asked && fits)?;
+        let layout = Layout::plan(estimate, precision, most_entries)?;
+        let layout = Some(layout).filter(|_| asked && is_readable)?;
         Some((Way::Sketch(layout), sketch_cost(layout, estimate, most_entries, question.kept)))
     };
     let symbols = || {

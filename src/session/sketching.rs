@@ -239,10 +239,11 @@ impl Session {
         self.read_on(tree, decoder, view)
     }
 
-    /// Products that reading a sketch may take: as many as one of twice the differences of a
-    /// session, or a single bucket of any size.
+    /// Products that reading a sketch may take: as many as the largest that is planned, or a single
+    /// bucket of any size.
     fn most_work(&self) -> u64 {
-        let most = self.setup.limits.max_session_entries.saturating_mul(2) as u64;
+        let most = self.setup.limits.max_session_entries as u64;
+        let most = most.saturating_mul(plan::SKETCHED_TIMES);
         let entries = self.most_entries();
         let widest = |most| Layout::plan(most, Precision::Full, entries).map(Layout::work);
         // beyond what there is a layout for, the largest that there is
@@ -339,6 +340,8 @@ impl Session {
             let (named, alone) = split_named(&ours, &found.theirs);
             (later, ours) = (named, alone);
         }
+        let most = self.setup.limits.max_session_entries;
+        self.partial |= spread(&mut ours, most.saturating_sub(self.knowledge.len()));
         for key in ours {
             self.tell(key, Phase::SketchExchange);
         }
@@ -377,9 +380,7 @@ impl Session {
         let mut keys: Vec<KeyHash> = leaves.iter().map(|leaf| leaf.key).collect();
         keys.dedup();
         self.stats.names_unknown += names.len().saturating_sub(keys.len()) as u64;
-        let most = self.setup.limits.max_session_entries;
-        self.partial |= keys.len() > most;
-        keys.truncate(most);
+        self.partial |= spread(&mut keys, self.setup.limits.max_session_entries);
         self.exchange = Some(named(tree, keys, 0));
         Ok(())
     }
@@ -406,11 +407,23 @@ impl Session {
 }
 
 /// More differences than this have no layout.
-const MOST_SKETCHED: u64 = 130_000;
+const MOST_SKETCHED: u64 = 230_000;
 
 fn named(tree: Frozen, keys: Vec<KeyHash>, turns: u8) -> Exchange {
     let bytes = keys.len() * HASH_LEN;
     Exchange { tree, step: Step::Named { keys, turns }, bytes }
+}
+
+/// Leaves as many of ascending keys as there is room for, the same at both ends and of all parts of
+/// the tree, so that a sketch of what is left finds it evenly spread again; says whether any went.
+fn spread(keys: &mut Vec<KeyHash>, room: usize) -> bool {
+    let goes = keys.len() > room;
+    if goes {
+        keys.sort_unstable_by_key(|key| key.0.last_chunk::<8>().copied());
+        keys.truncate(room);
+        keys.sort_unstable();
+    }
+    goes
 }
 
 /// Of ascending keys those that one of the peer's ids may be of, and the others.

@@ -16,6 +16,8 @@ pub const MAX_CAPACITY: usize = 64;
 /// as expected.
 const MOST_ALONE: f64 = 40.0;
 const MOST_EACH: f64 = 34.0;
+/// Differences that the most buckets of the most syndromes have room for.
+const MOST_IN_ALL: f64 = 230_000.0;
 
 /// How near an estimate is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -56,7 +58,7 @@ impl Layout {
 
     /// The layout that costs the fewest bytes when so many entries are estimated to differ and
     /// the larger collection has `most_entries`. None if they are too many for sketches: beyond
-    /// about 139,000.
+    /// 230,000.
     ///
     /// A single bucket has room for 1.75 times the estimate when it is a rough one, and 1.1 times
     /// when it is a good one; of several each has room for 1.04 of what it should hold and 0.6 of
@@ -73,13 +75,12 @@ impl Layout {
             let capacity = (share * differing + more).ceil().min(MAX_CAPACITY as f64);
             return Self::new(width, 0, capacity as u8).ok();
         }
-        let buckets = (differing / MOST_EACH).log2().ceil().max(1.0);
-        if buckets > f64::from(MAX_BUCKETS_LOG2) {
-            return None;
-        }
+        let buckets = (differing / MOST_EACH).log2().ceil();
+        // if there are no more buckets, they are larger
+        let buckets = buckets.clamp(1.0, f64::from(MAX_BUCKETS_LOG2));
         let each = differing / buckets.exp2();
         let capacity = (1.04 * each + 0.6 * each.sqrt()).ceil();
-        Self::new(width, buckets as u8, capacity as u8).ok()
+        (differing <= MOST_IN_ALL).then(|| Self::new(width, buckets as u8, capacity as u8).ok())?
     }
 
     /// Width of its ids.
