@@ -145,6 +145,14 @@ impl DotSet {
         self.forget_if_empty(writer);
     }
 
+    /// Has of a writer the dots that the other set has of it, and no others.
+    pub(super) fn set_writer(&mut self, writer: Writer, other: &Self) {
+        match other.runs.get(&writer) {
+            Some(runs) => self.runs.insert(writer, runs.clone()),
+            None => self.runs.remove(&writer),
+        };
+    }
+
     /// Adds all dots of the other set.
     pub fn extend(&mut self, other: &Self) {
         for run in other.runs() {

@@ -270,22 +270,31 @@ impl<S: Store> Collection<S> {
 impl<S: Read> Writing<'_, S> {
     /// The context rows that differ.
     pub(super) fn context(&mut self, seen: &Seen) {
-        let (mut before, after) = (rows_of(self.id, &seen.before), rows_of(self.id, &seen.after));
-        for (key, value) in after {
-            let old = before.remove(&key);
-            if old == Some(value) {
-                continue;
-            }
-            let row = counter_row(value);
-            if let Some(old) = old {
-                self.subtract(&key, old);
-            }
-            self.head.context_sum = self.head.context_sum.wrapping_add(context_sum(&key, &row));
-            self.batch.put_shared(Table::Context, &key, row);
+        let id = self.id;
+        let (before, after) = (seen.before.pairs(), seen.after.pairs());
+        changed(before, after, |writer, was, is| self.context_row(&id.context(writer), was, is));
+        let [before, after] = [&seen.before, &seen.after].map(|causality| {
+            let runs = causality.exceptions().runs();
+            runs.map(|run| ((run.writer, run.first), run))
+        });
+        changed(before, after, |_, was, is| {
+            let Some(run) = was.or(is) else { return };
+            self.context_row(&id.exceptions(run), was.map(|run| run.last), is.map(|run| run.last));
+        });
+    }
+
+    fn context_row(&mut self, key: &[u8], was: Option<u64>, is: Option<u64>) {
+        if let Some(was) = was {
+            self.subtract(key, was);
         }
-        for (key, old) in before {
-            self.subtract(&key, old);
-            self.batch.remove(Table::Context, &key);
+        match is {
+            None => self.batch.remove(Table::Context, key),
+            Some(is) => {
+                let row = counter_row(is);
+                let sum = context_sum(key, &row);
+                self.head.context_sum = self.head.context_sum.wrapping_add(sum);
+                self.batch.put_shared(Table::Context, key, row);
+            }
         }
     }
 
@@ -321,6 +330,25 @@ impl<S: Read> Writing<'_, S> {
         }
         self.batch.put(Table::Log, &self.id.log(position), &row.to_row());
         Ok(())
+    }
+}
+
+/// What is at a key in only one of two ascending sequences, or is another in both: shown as it was
+/// and as it is.
+fn changed<K: Ord + Copy, V: PartialEq + Copy>(
+    before: impl IntoIterator<Item = (K, V)>,
+    after: impl IntoIterator<Item = (K, V)>,
+    mut show: impl FnMut(K, Option<V>, Option<V>),
+) {
+    let (mut before, mut after) = (before.into_iter().peekable(), after.into_iter().peekable());
+    while let Some(key) =
+        [before.peek(), after.peek()].into_iter().flatten().map(|(key, _)| *key).min()
+    {
+        let was = before.next_if(|(of, _)| *of == key).map(|(_, value)| value);
+        let is = after.next_if(|(of, _)| *of == key).map(|(_, value)| value);
+        if was != is {
+            show(key, was, is);
+        }
     }
 }
 

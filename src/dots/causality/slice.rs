@@ -1,6 +1,6 @@
 //! Some writers of a context, to be changed apart and put back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Causality;
 use crate::dots::{DotSet, Writer};
@@ -11,13 +11,12 @@ impl Causality {
     #[must_use]
     pub fn slice(&self, writers: impl IntoIterator<Item = Writer>) -> Self {
         let mut slice = Self { context: BTreeMap::new(), exceptions: DotSet::default() };
-        for writer in writers {
+        // each once, however often it is named
+        for writer in BTreeSet::from_iter(writers) {
             if let Some(&counter) = self.context.get(&writer) {
                 slice.context.insert(writer, counter);
             }
-            for run in self.exceptions.runs_of(writer) {
-                slice.exceptions.insert_run(run);
-            }
+            slice.exceptions.set_writer(writer, &self.exceptions);
         }
         slice
     }
@@ -25,13 +24,13 @@ impl Causality {
     /// Puts back a changed slice: of its writers only what the slice says is known afterwards.
     /// A writer never vanishes from a slice, since nothing that was seen is unseen later.
     pub fn put_back(&mut self, slice: &Self) {
-        for writer in slice.context.keys().copied().chain(slice.exceptions.writers()) {
-            self.exceptions.remove_through(writer, u64::MAX);
+        let writers = slice.context.keys().copied().chain(slice.exceptions.writers());
+        for writer in BTreeSet::from_iter(writers) {
+            self.exceptions.set_writer(writer, &slice.exceptions);
             match slice.context.get(&writer) {
                 Some(&counter) => self.context.insert(writer, counter),
                 None => self.context.remove(&writer),
             };
         }
-        self.exceptions.extend(&slice.exceptions);
     }
 }
