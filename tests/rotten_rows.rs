@@ -8,7 +8,8 @@ mod support;
 use std::sync::Arc;
 
 use selfsame::dots::{Causality, Dot, DotSet};
-use selfsame::hash::HashAlgorithm;
+use selfsame::hash::{HashAlgorithm, KeyHash};
+use selfsame::merkle::Prefix;
 use selfsame::replica::{
     Collection, CollectionView, JoinRecord, JoinRequest, Replica, ReplicaError,
 };
@@ -134,6 +135,36 @@ fn an_entry_of_which_one_bit_rotted_is_lost_and_not_taken_for_another() {
         write_row(&store, Table::Entries, row, Some(&whole));
         assert_eq!(collection.recover().unwrap().entries, 19);
     }
+}
+
+/// What a sketch names is looked for by rows. One that rotted is not found so, and what is told is
+/// read with its page, which names it.
+#[test]
+fn leaves_that_are_held_against_nothing_are_those_of_the_rows_that_are_sound() {
+    let (store, collection) = filled();
+    drop(collection);
+    let rows = keys(&store, Table::Entries);
+    let row = store.get(Table::Entries, &rows[7]).unwrap().unwrap();
+    let mut rotten = row.to_vec();
+    rotten[9] ^= 1;
+    let mut batch = Batch::default();
+    batch.put(Table::Entries, &rows[7], &rotten);
+    store.commit(batch, Durability::Always).unwrap();
+    let snapshot = open(&store, 2).snapshot().unwrap();
+    let found = snapshot.unchecked_leaves(&Prefix::ALL).unwrap();
+    assert_eq!(found.len(), rows.len() - 1);
+    for (at, row) in rows.iter().enumerate() {
+        let key = KeyHash(row[row.len() - 32..].try_into().unwrap());
+        let leaf = found.iter().find(|leaf| leaf.key == key);
+        assert_eq!(leaf.is_some(), at != 7);
+        match (leaf, snapshot.page(&Prefix::of(&key, 256))) {
+            (Some(leaf), Ok(page)) => assert_eq!(page, [*leaf]),
+            (_, page) => {
+                assert!(page.is_err(), "its page is that of the one that rotted: {page:?}")
+            }
+        }
+    }
+    assert!(snapshot.page(&Prefix::ALL).is_err());
 }
 
 fn named(name: &str, algorithm: HashAlgorithm, policy: Policy) -> CollectionSpec {
