@@ -18,7 +18,7 @@ use crate::hash::{KeyHash, TreeHash};
 use crate::merkle::{Change, Leaf, PagedTree, Prefix, Sealed, Tree};
 use crate::replica::{CollectionView, ViewError};
 
-/// Of the memory of a session, this part is for pages that stay loaded from one question to the
+/// Of the memory of a session, this part is for pages that stay loaded from one change to the
 /// next. As many changes are made at once: each needs a page in memory, and some its neighbour.
 const LOADED_SHARE: usize = 32;
 /// Pages that stay loaded, whatever memory there is.

@@ -352,8 +352,8 @@ pub fn decide(question: &Question) -> Choice {
     };
     let sketch = || {
         let asked = matches!(strategy, Strategy::Auto | Strategy::Sketch);
-        let layout = Layout::plan(estimate, precision, most_entries)?;
-        let layout = Some(layout).filter(|_| asked && is_readable)?;
+        let layout =
+            Layout::plan(estimate, precision, most_entries).filter(|_| asked && is_readable)?;
         Some((Way::Sketch(layout), sketch_cost(layout, estimate, most_entries, question.kept)))
     };
     let symbols = || {

@@ -245,11 +245,9 @@ impl Session {
         let most = self.setup.limits.max_session_entries as u64;
         let most = most.saturating_mul(plan::SKETCHED_TIMES);
         let entries = self.most_entries();
-        let widest = |most| Layout::plan(most, Precision::Full, entries).map(Layout::work);
-        // beyond what there is a layout for, the largest that there is
-        let most = widest(most).or_else(|| widest(MOST_SKETCHED)).unwrap_or(0);
-        let single = Layout::plan(FOLDED_UP_TO, Precision::Folded, entries);
-        most.max(single.map_or(0, Layout::work))
+        let work = |most, precision| Layout::plan(most, precision, entries).map_or(0, Layout::work);
+        let most = work(most.min(Layout::MOST_DIFFERENCES), Precision::Full);
+        most.max(work(FOLDED_UP_TO, Precision::Folded))
     }
 
     /// Asks for what is missing of the peer's sketch, or ends with what is known.
@@ -405,9 +403,6 @@ impl Session {
         }
     }
 }
-
-/// More differences than this have no layout.
-const MOST_SKETCHED: u64 = 230_000;
 
 fn named(tree: Frozen, keys: Vec<KeyHash>, turns: u8) -> Exchange {
     let bytes = keys.len() * HASH_LEN;

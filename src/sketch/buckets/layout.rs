@@ -16,8 +16,6 @@ pub const MAX_CAPACITY: usize = 64;
 /// as expected.
 const MOST_ALONE: f64 = 40.0;
 const MOST_EACH: f64 = 34.0;
-/// Differences that the most buckets of the most syndromes have room for.
-const MOST_IN_ALL: f64 = 230_000.0;
 
 /// How near an estimate is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -39,6 +37,10 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The most differences that there is a layout for: what the most buckets of the most syndromes
+    /// have room for, rounded down.
+    pub const MOST_DIFFERENCES: u64 = 230_000;
+
     /// That in which the ids of [coded symbols](crate::sketch::iblt) are told and named: nothing is
     /// sent of it.
     pub const SHORT: Self = Self { width: IdWidth::Wide, log2: MAX_BUCKETS_LOG2, capacity: 1 };
@@ -57,8 +59,8 @@ impl Layout {
     }
 
     /// The layout that costs the fewest bytes when so many entries are estimated to differ and
-    /// the larger collection has `most_entries`. None if they are too many for sketches: beyond
-    /// 230,000.
+    /// the larger collection has `most_entries`. None if they are more than
+    /// [`MOST_DIFFERENCES`](Self::MOST_DIFFERENCES).
     ///
     /// A single bucket has room for 1.75 times the estimate when it is a rough one, and 1.1 times
     /// when it is a good one; of several each has room for 1.04 of what it should hold and 0.6 of
@@ -66,6 +68,9 @@ impl Layout {
     #[must_use]
     pub fn plan(differing: u64, precision: Precision, most_entries: u64) -> Option<Self> {
         let width = IdWidth::of_entries(most_entries);
+        if differing > Self::MOST_DIFFERENCES {
+            return None;
+        }
         let differing = differing.max(1) as f64;
         if differing <= MOST_ALONE {
             let (share, more) = match precision {
@@ -80,7 +85,7 @@ impl Layout {
         let buckets = buckets.clamp(1.0, f64::from(MAX_BUCKETS_LOG2));
         let each = differing / buckets.exp2();
         let capacity = (1.04 * each + 0.6 * each.sqrt()).ceil();
-        (differing <= MOST_IN_ALL).then(|| Self::new(width, buckets as u8, capacity as u8).ok())?
+        Self::new(width, buckets as u8, capacity as u8).ok()
     }
 
     /// Width of its ids.

@@ -306,3 +306,14 @@ fn differences_are_named_in_few_bytes() {
     }
     assert_eq!(dear, []);
 }
+
+#[test]
+fn there_is_a_layout_for_the_most_differences_and_for_no_more() {
+    let most = Layout::MOST_DIFFERENCES;
+    let layout = Layout::plan(most, Precision::Full, 1 << 24).unwrap();
+    assert_eq!(layout.buckets_log2(), MAX_BUCKETS_LOG2);
+    assert!(layout.capacity() <= MAX_CAPACITY);
+    assert!(layout.capacity() * layout.buckets() > most as usize);
+    assert_eq!(Layout::plan(most + 1, Precision::Full, 1 << 24), None);
+    assert_eq!(Layout::plan(u64::MAX, Precision::Folded, 1 << 24), None);
+}
